@@ -1,0 +1,2 @@
+//! The `bedplate` binary.
+fn main() {}

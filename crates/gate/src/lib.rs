@@ -1,0 +1,1 @@
+//! The gate process and its client: what reads hostile bytes has no privilege.

@@ -1,0 +1,1 @@
+//! The chain: canonical headers, commitments, digests, verification. The file an auditor reads. Pure.

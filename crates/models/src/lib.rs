@@ -1,0 +1,1 @@
+//! Model dialects, streaming decoders, the scripted model, prices. Provider bytes are parsed only here.

@@ -1,0 +1,1 @@
+//! Cedar and permissions to decisions. Pure, and never near a secret.

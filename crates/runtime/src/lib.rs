@@ -1,0 +1,1 @@
+//! Performs the kernel's commands: owner, lifecycle, timers, approvals, recovery.

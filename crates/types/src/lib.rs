@@ -1,0 +1,27 @@
+//! The words of Bedplate as values.
+//!
+//! Every other crate speaks in these types, so this crate is pure: no clock, no randomness, no
+//! files, no sockets, no async. What is stored for years (records, their canonical bytes) is here,
+//! with test vectors; what people write (the manifest) is here too, with its errors.
+
+mod action;
+mod digest;
+mod failure;
+mod ids;
+mod item;
+mod labels;
+pub mod manifest;
+mod money;
+mod record;
+
+pub use action::{ActionRequest, Carried, EffectClass, FsAccess, Verdict};
+pub use digest::{Digest, DigestParseError};
+pub use failure::{Coded, Failure};
+pub use ids::{ActionId, ApprovalId, BRANCH_MAIN, BranchId, IdError, LayerId, RunId};
+pub use item::{Item, Origin, ToolSpec, Usage};
+pub use labels::Labels;
+pub use money::Usd;
+pub use record::{
+    Actor, ApprovalVerdict, Body, Cause, EndStatus, FaultClass, Link, ModelFault, OutcomeStatus,
+    Output, Record, Resolution, ResolvedBy, SCHEMA_VERSION, Stamp, TimerPurpose, WaitReason,
+};

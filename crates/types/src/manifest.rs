@@ -1,0 +1,258 @@
+//! The manifest: what a user writes in `bedplate.toml`.
+//!
+//! Parsing is strict: an unknown key is an error that names the nearest known one and its line.
+//! Nothing here reads a file; paths stay as written, relative to the manifest's directory.
+
+mod parse;
+
+pub use parse::{ManifestError, parse, parse_with_overlay};
+
+use crate::{EffectClass, Usd};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The only schema version of manifests.
+pub const MANIFEST_SCHEMA: u32 = 1;
+/// Name of the scripted provider in a route.
+pub const SCRIPT_PROVIDER: &str = "script";
+/// Default time limit of a tool call, milliseconds.
+pub const TOOL_TIMEOUT_MS_DEFAULT: u64 = 120_000;
+/// Default number of actions a run may perform.
+pub const ACTIONS_DEFAULT: u64 = 200;
+
+/// A whole manifest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Always [`MANIFEST_SCHEMA`].
+    pub schema: u32,
+    /// The agent.
+    pub agent: Agent,
+    /// Routes by name.
+    pub routes: BTreeMap<String, Vec<RouteEntry>>,
+    /// Providers by name, beside the built-in ones.
+    pub providers: BTreeMap<String, Provider>,
+    /// Permissions sugar; `None` when the section is absent.
+    pub permissions: Option<Permissions>,
+    /// Limits of the whole run.
+    pub budget: Budget,
+    /// The sandbox.
+    pub sandbox: SandboxConfig,
+    /// How to reach hosts.
+    pub network: Network,
+    /// Environment variable in the sandbox to secret name.
+    pub secrets: BTreeMap<String, String>,
+    /// Command tools.
+    pub tools: Vec<CommandTool>,
+    /// Checks.
+    pub checks: Vec<Check>,
+    /// Globs of results, relative to the workspace.
+    pub artifacts: Vec<String>,
+}
+
+/// The agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agent {
+    /// `[a-z0-9_-]{1,64}`.
+    pub name: String,
+    /// Instructions; what `instructions_file` held once it is read.
+    pub instructions: String,
+    /// File to read the instructions from.
+    pub instructions_file: Option<String>,
+    /// The route it acts with.
+    pub model: String,
+    /// The team it belongs to, empty when none.
+    pub team: String,
+}
+
+/// One entry of a route: `PROVIDER/MODEL`, or `script/PATH`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct RouteEntry {
+    /// Provider's name.
+    pub provider: String,
+    /// Model's name, or the script's path.
+    pub model: String,
+}
+
+impl From<RouteEntry> for String {
+    fn from(entry: RouteEntry) -> Self {
+        format!("{}/{}", entry.provider, entry.model)
+    }
+}
+
+impl TryFrom<String> for RouteEntry {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.split_once('/') {
+            Some((provider, model)) if !provider.is_empty() && !model.is_empty() => Ok(Self {
+                provider: provider.to_owned(),
+                model: model.to_owned(),
+            }),
+            _ => Err(format!(
+                "'{text}' is no route entry: write PROVIDER/MODEL or script/PATH"
+            )),
+        }
+    }
+}
+
+/// How a provider speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dialect {
+    /// OpenAI Responses.
+    Responses,
+    /// Chat Completions, as Ollama and vLLM speak it.
+    Chat,
+    /// Anthropic Messages.
+    Messages,
+    /// Google Gemini.
+    Gemini,
+}
+
+/// A provider.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provider {
+    /// How it speaks.
+    pub dialect: Dialect,
+    /// Base address, with `/v1` or the like.
+    pub base_url: String,
+    /// Environment variable that holds the key.
+    pub key_env: Option<String>,
+}
+
+/// A preset of permissions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Preset {
+    /// Read and prepare.
+    Observe,
+    /// Outward actions are asked.
+    Draft,
+    /// Bounded actions.
+    Act,
+}
+
+/// `[permissions]`: tool names, `METHOD host/path*`, `host`, `secret:NAME@host`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Permissions {
+    /// The preset, if any.
+    pub preset: Option<Preset>,
+    /// Permitted.
+    pub allow: Vec<String>,
+    /// Asked.
+    pub ask: Vec<String>,
+    /// Denied, whatever else says.
+    pub deny: Vec<String>,
+}
+
+/// `[budget]`: `None` is no limit of that kind, but for actions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Budget {
+    /// Money.
+    pub usd: Option<Usd>,
+    /// Tokens.
+    pub tokens: Option<u64>,
+    /// Wall time without suspension, milliseconds.
+    pub wall_ms: Option<u64>,
+    /// Actions.
+    pub actions: u64,
+}
+
+/// `[sandbox]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxConfig {
+    /// `process`; others are refused until their driver exists.
+    pub driver: String,
+    /// `host`.
+    pub image: String,
+    /// Directory seen as a layer, relative to the manifest; `None`: an empty workspace.
+    pub workspace: Option<String>,
+    /// Limits.
+    pub limits: Limits,
+    /// `kernel` refuses watched limits.
+    pub limits_strength: LimitsStrength,
+}
+
+/// What enforcement of limits is acceptable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitsStrength {
+    /// Either; the log says which it was.
+    Any,
+    /// Only cgroups.
+    Kernel,
+}
+
+/// `[sandbox] limits`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes of memory for all processes.
+    pub memory_bytes: u64,
+    /// Hundredths of a CPU.
+    pub cpu_centis: u32,
+    /// Processes and threads.
+    pub processes: u32,
+    /// Bytes the workspace may grow by.
+    pub disk_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 2 << 30,
+            cpu_centis: 200,
+            processes: 256,
+            disk_bytes: 4 << 30,
+        }
+    }
+}
+
+/// `[network]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Names we answer for ourselves.
+    pub resolve: BTreeMap<String, String>,
+    /// Certificate files trusted besides the system's.
+    pub trust: Vec<String>,
+}
+
+/// `[[tool]]`: a command tool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CommandTool {
+    /// `[a-zA-Z0-9_-]{1,64}`.
+    pub name: String,
+    /// For the model.
+    pub description: String,
+    /// Program and arguments; run in the manifest's directory.
+    pub command: Vec<String>,
+    /// After a crash: exit 0 = it happened, 1 = it did not, else no answer.
+    pub probe: Option<Vec<String>>,
+    /// The input schema's path as written.
+    pub input_schema_file: Option<String>,
+    /// The input schema, once it is read.
+    pub input_schema: Option<Value>,
+    /// The output schema's path as written.
+    pub output_schema_file: Option<String>,
+    /// The output schema, once it is read.
+    pub output_schema: Option<Value>,
+    /// Its effect class; never `workspace`.
+    pub effect: EffectClass,
+    /// Time limit, milliseconds.
+    pub timeout_ms: u64,
+    /// Attempts in all, for read and idempotent only.
+    pub attempts: u32,
+    /// Pause before the second attempt, milliseconds; doubled each time.
+    pub backoff_ms: u64,
+}
+
+/// `[[check]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Its name.
+    pub name: String,
+    /// Shell command in the sandbox; exit 0 passes.
+    pub command: String,
+    /// Time limit, milliseconds.
+    pub timeout_ms: u64,
+}

@@ -1,0 +1,605 @@
+//! Records: the entries of the log, as values.
+//!
+//! A record's header (run, branch, number, time, kind, causes) is plain; its actor, body and
+//! attachments are committed to by salted digests and stored encrypted, so that content can be
+//! erased while every proof holds. How it is committed to is the `ledger`'s business.
+//!
+//! Kinds may be added; none is ever given another meaning.
+
+use crate::{
+    ActionId, ActionRequest, ApprovalId, BranchId, Carried, Digest, EffectClass, Failure, Item,
+    Labels, LayerId, RunId, Usage, Usd, Verdict,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Version of the record format written by this build.
+pub const SCHEMA_VERSION: u16 = 1;
+
+/// Who acts, and for whom.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// The agent's name.
+    pub agent: String,
+    /// The person it acts for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub on_behalf_of: String,
+    /// The team, empty when none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub team: String,
+}
+
+/// How a record follows from an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Link {
+    /// This is the outcome of that.
+    ResultOf,
+    /// That decision let this happen, or forbade it.
+    DecidedBy,
+    /// That approval let this happen.
+    ApprovedBy,
+    /// This tries that again.
+    RetryOf,
+    /// This goes on from that.
+    ResumedFrom,
+    /// This branch or run began there.
+    ForkedFrom,
+    /// This undoes that.
+    Compensates,
+    /// This was asked for in that (a tool call in a model's answer, an item in a request).
+    AskedIn,
+}
+
+/// A typed link to an earlier record of the same branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// How.
+    pub link: Link,
+    /// The earlier record's number.
+    pub seq: u64,
+}
+
+/// Where and when a record stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Its run.
+    pub run: RunId,
+    /// Its branch.
+    pub branch: BranchId,
+    /// Its number, from 0.
+    pub seq: u64,
+    /// Wall time, milliseconds since 1970; never goes back within a run.
+    pub time_ms: u64,
+    /// Monotonic time in milliseconds since `boot`.
+    pub mono_ms: u64,
+    /// Which boot the monotonic time belongs to: the first 8 bytes of the kernel's boot id.
+    pub boot: u64,
+}
+
+/// One entry of the log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Where and when.
+    #[serde(flatten)]
+    pub stamp: Stamp,
+    /// Digest of the record before, [`Digest::ZERO`] for the first.
+    pub prev: Digest,
+    /// Its own digest.
+    pub digest: Digest,
+    /// What it follows from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<Cause>,
+    /// Who acts.
+    pub actor: Actor,
+    /// What is recorded.
+    #[serde(flatten)]
+    pub body: Body,
+}
+
+/// Output of a command or tool as the model sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// Text for the model: all of it, or a preview that says so.
+    pub text: String,
+    /// Bytes produced in all.
+    pub bytes: u64,
+    /// Where all of it is kept when `text` is a preview: its digest. The bytes are the record's
+    /// attachment `output`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<Digest>,
+}
+
+/// How an action ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutcomeStatus {
+    /// It did what it should.
+    Ok,
+    /// It ran and reported failure.
+    Failed,
+    /// It passed its time limit and was killed.
+    TimedOut,
+    /// It was killed by a limit or by cancellation.
+    Killed,
+    /// It could not be started.
+    NotStarted,
+}
+
+/// What a person (or nobody) said to an approval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApprovalVerdict {
+    /// Do it, once.
+    Approved,
+    /// Do not.
+    Denied,
+    /// Nobody answered in time.
+    Expired,
+}
+
+/// What became of an action in doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resolution {
+    /// It happened.
+    Happened,
+    /// It did not happen.
+    NotHappened,
+    /// Nobody knows; go on without it.
+    Abandoned,
+}
+
+/// Who resolved it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResolvedBy {
+    /// The tool's probe.
+    Probe,
+    /// A person.
+    Person(String),
+}
+
+/// What a timer is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimerPurpose {
+    /// Call the model again.
+    ModelRetry,
+    /// Try this action again.
+    ActionRetry(ActionId),
+    /// The agent waits: this action ends when it fires.
+    Wait(ActionId),
+    /// This approval expires.
+    ApprovalExpiry(ApprovalId),
+}
+
+/// Why a run cannot go on by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitReason {
+    /// No model of the route answers.
+    Model,
+    /// A person asked for it.
+    Person,
+    /// Something the run needs is missing on this host.
+    Host,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndStatus {
+    /// The agent finished and every check passed.
+    Done,
+    /// It cannot go on, or a check failed.
+    Failed,
+    /// A person cancelled it.
+    Cancelled,
+}
+
+/// What a record says. The variant's name is the record's kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Body {
+    /// First record of every run.
+    RunStarted {
+        /// The manifest as read, overlays applied.
+        manifest: Box<crate::manifest::Manifest>,
+        /// Directory of the manifest on the host; where command tools run. Absent for a run made
+        /// on the spot.
+        dir: Option<String>,
+        /// Directory on the host that the base layer was made from.
+        workspace: Option<String>,
+        /// The base layer.
+        base: LayerId,
+        /// Who started it.
+        started_by: String,
+        /// Facts about the host that bear on it: driver, strength of limits.
+        host: Value,
+    },
+    /// An item joined the conversation.
+    ItemAdded {
+        /// The item.
+        item: Item,
+    },
+    /// A model is about to be called.
+    ModelCalled {
+        /// Which entry of the route, from 0.
+        hop: u32,
+        /// Which attempt at this hop, from 1.
+        attempt: u32,
+        /// The route's name.
+        route: String,
+        /// Provider's name.
+        provider: String,
+        /// Model's name.
+        model: String,
+        /// What for: `act`.
+        purpose: String,
+        /// Number of items sent, from the first.
+        items: u64,
+        /// Digest of the request's prefix: the items of the call before.
+        prefix: Digest,
+        /// Version of the encoder.
+        encoder: u16,
+        /// Digest of the bytes sent.
+        request: Digest,
+        /// Number of bytes sent.
+        request_bytes: u64,
+    },
+    /// A model answered, or failed to. The provider's bytes are the attachment `raw`.
+    ModelAnswered {
+        /// The answer's items, empty on failure.
+        items: Vec<Item>,
+        /// Tokens used.
+        usage: Usage,
+        /// What it cost.
+        cost: Usd,
+        /// Version of the decoder.
+        decoder: u16,
+        /// Why there is no answer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<ModelFault>,
+    },
+    /// The model asked for an action.
+    ActionProposed {
+        /// The call in the conversation.
+        call_id: String,
+        /// The tool's name.
+        tool: String,
+        /// Its arguments.
+        arguments: Value,
+        /// Its effect class.
+        effect: EffectClass,
+        /// What policy is asked: all must be permitted.
+        requests: Vec<ActionRequest>,
+    },
+    /// Policy answered.
+    DecisionMade {
+        /// The action.
+        action: ActionId,
+        /// What it said.
+        verdict: Verdict,
+        /// Whether an approval was taken into account.
+        approved: bool,
+        /// Ids of the policies that decided, empty when no rule matched.
+        policies: Vec<String>,
+        /// Why, for people.
+        reason: String,
+        /// Digest of the policy set.
+        policy_set: Digest,
+        /// Digest of what was asked, context included.
+        input: Digest,
+        /// What it carried.
+        carried: Carried,
+    },
+    /// A person is asked.
+    ApprovalAsked {
+        /// The action.
+        action: ActionId,
+        /// Exactly what is shown.
+        shown: String,
+        /// Digest of the action that an approval is bound to.
+        bound: Digest,
+        /// When it expires, wall milliseconds.
+        expires_ms: u64,
+    },
+    /// A person answered, or nobody did.
+    ApprovalGiven {
+        /// The record that asked.
+        asked: u64,
+        /// What was said.
+        verdict: ApprovalVerdict,
+        /// Who.
+        by: String,
+        /// Why, when denied.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
+    },
+    /// Intent: the action is about to happen.
+    ActionStarted {
+        /// The action.
+        action: ActionId,
+        /// Which attempt, from 1.
+        attempt: u32,
+        /// Idempotency key, the same for every attempt.
+        key: String,
+        /// The run's epoch: a later owner's is higher.
+        epoch: u64,
+        /// The workspace before.
+        layer: LayerId,
+    },
+    /// Outcome.
+    ActionFinished {
+        /// The action.
+        action: ActionId,
+        /// Which attempt.
+        attempt: u32,
+        /// How it ended.
+        status: OutcomeStatus,
+        /// Exit status of a command.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit: Option<i32>,
+        /// What the model is told.
+        output: Output,
+        /// The workspace after.
+        layer: LayerId,
+        /// How long it took, milliseconds.
+        took_ms: u64,
+        /// Where the output came from.
+        #[serde(default, skip_serializing_if = "Labels::is_empty")]
+        labels: Labels,
+    },
+    /// Nobody knows whether the action happened.
+    ActionInDoubt {
+        /// The action.
+        action: ActionId,
+        /// The attempt in doubt.
+        attempt: u32,
+        /// Why.
+        reason: String,
+    },
+    /// It is known now.
+    ActionResolved {
+        /// The action.
+        action: ActionId,
+        /// What became of it.
+        resolution: Resolution,
+        /// Who says so.
+        by: ResolvedBy,
+        /// The result to give the model.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        result: Option<Value>,
+    },
+    /// The model has read these outcomes: its answer to a request that carried them is recorded.
+    Delivered {
+        /// The actions.
+        actions: Vec<ActionId>,
+    },
+    /// A new layer.
+    LayerSealed {
+        /// The layer.
+        layer: LayerId,
+        /// What it stands on.
+        parent: LayerId,
+        /// Files changed in it.
+        changed: u64,
+    },
+    /// The workspace went back.
+    RolledBack {
+        /// To this layer.
+        to: LayerId,
+        /// Why.
+        reason: String,
+    },
+    /// A live owner left the run, or it cannot go on alone.
+    Suspended {
+        /// Why.
+        reason: WaitReason,
+        /// Details.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
+    },
+    /// An owner took the run up. What was in flight before is interrupted.
+    Resumed {
+        /// Higher than every epoch before.
+        epoch: u64,
+    },
+    /// A timer was set.
+    TimerSet {
+        /// When it fires, wall milliseconds.
+        due_ms: u64,
+        /// What for.
+        purpose: TimerPurpose,
+    },
+    /// It fired.
+    TimerFired {
+        /// The record that set it.
+        timer: u64,
+    },
+    /// A signal came from outside.
+    SignalReceived {
+        /// Its name.
+        name: String,
+        /// What it carries.
+        payload: Value,
+        /// Who sent it.
+        by: String,
+    },
+    /// A check passed.
+    CheckPassed {
+        /// Its name.
+        name: String,
+        /// What it printed.
+        output: Output,
+    },
+    /// A check failed.
+    CheckFailed {
+        /// Its name.
+        name: String,
+        /// Exit status.
+        exit: Option<i32>,
+        /// What it printed.
+        output: Output,
+    },
+    /// A check is about to run in a copy of the workspace that is dropped afterwards.
+    CheckStarted {
+        /// Its name.
+        name: String,
+        /// Its command.
+        command: String,
+    },
+    /// A file of the workspace was kept as a result.
+    ArtifactRecorded {
+        /// Relative to the workspace.
+        path: String,
+        /// Digest of the content.
+        sha256: Digest,
+        /// Size.
+        bytes: u64,
+    },
+    /// Changes were brought to the host's copy.
+    ArtifactApplied {
+        /// What changed on the host: `A`, `M`, `D`, `P` and the path.
+        changes: Vec<String>,
+        /// Who did it.
+        by: String,
+    },
+    /// A label was added by configuration or a person.
+    LabelAdded {
+        /// Which.
+        labels: Labels,
+    },
+    /// Budget set aside before a call.
+    BudgetReserved {
+        /// Money.
+        cost: Usd,
+        /// Tokens.
+        tokens: u64,
+    },
+    /// A reservation was settled.
+    BudgetSpent {
+        /// What was used.
+        cost: Usd,
+        /// Tokens used.
+        tokens: u64,
+    },
+    /// A secret was used at egress.
+    SecretUsed {
+        /// Its name, never its value.
+        secret: String,
+        /// For whom.
+        host: String,
+        /// Under which record.
+        under: u64,
+    },
+    /// The run goes on with another entry of its route.
+    RouteChanged {
+        /// The entry left.
+        from: String,
+        /// The entry taken.
+        to: String,
+        /// Its index.
+        hop: u32,
+        /// Why.
+        failure: Failure,
+    },
+    /// Policy changed while the run lives.
+    PolicyChanged {
+        /// Digest of the new set.
+        policy_set: Digest,
+        /// Permission entries added to this run alone.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        allow: Vec<String>,
+        /// Who changed it.
+        by: String,
+    },
+    /// A person asked that the run end.
+    CancelRequested {
+        /// Who.
+        by: String,
+    },
+    /// Last record, until the run is given new instructions.
+    RunEnded {
+        /// How.
+        status: EndStatus,
+        /// The agent's last words.
+        output: String,
+        /// Why, when it failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<Failure>,
+    },
+}
+
+/// Why a model call gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelFault {
+    /// What a caller can do about it.
+    pub class: FaultClass,
+    /// Details.
+    pub failure: Failure,
+    /// HTTP status, 0 when there was none.
+    pub http_status: u16,
+    /// The provider's wish, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+}
+
+/// What a caller can do about a failed model call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultClass {
+    /// Try again: overload, network, a cut stream, a timeout, malformed answer.
+    Transient,
+    /// The key is missing or refused.
+    Auth,
+    /// The model is gone, or was never there.
+    Gone,
+    /// The provider understood and refuses: another attempt will not help.
+    Rejected,
+    /// Interrupted by the owner's death: nobody knows whether it was answered.
+    Interrupted,
+}
+
+impl Body {
+    /// The record's kind, as in the header.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::RunStarted { .. } => "run_started",
+            Self::ItemAdded { .. } => "item_added",
+            Self::ModelCalled { .. } => "model_called",
+            Self::ModelAnswered { .. } => "model_answered",
+            Self::ActionProposed { .. } => "action_proposed",
+            Self::DecisionMade { .. } => "decision_made",
+            Self::ApprovalAsked { .. } => "approval_asked",
+            Self::ApprovalGiven { .. } => "approval_given",
+            Self::ActionStarted { .. } => "action_started",
+            Self::ActionFinished { .. } => "action_finished",
+            Self::ActionInDoubt { .. } => "action_in_doubt",
+            Self::ActionResolved { .. } => "action_resolved",
+            Self::Delivered { .. } => "delivered",
+            Self::LayerSealed { .. } => "layer_sealed",
+            Self::RolledBack { .. } => "rolled_back",
+            Self::Suspended { .. } => "suspended",
+            Self::Resumed { .. } => "resumed",
+            Self::TimerSet { .. } => "timer_set",
+            Self::TimerFired { .. } => "timer_fired",
+            Self::SignalReceived { .. } => "signal_received",
+            Self::CheckPassed { .. } => "check_passed",
+            Self::CheckFailed { .. } => "check_failed",
+            Self::CheckStarted { .. } => "check_started",
+            Self::ArtifactRecorded { .. } => "artifact_recorded",
+            Self::ArtifactApplied { .. } => "artifact_applied",
+            Self::LabelAdded { .. } => "label_added",
+            Self::BudgetReserved { .. } => "budget_reserved",
+            Self::BudgetSpent { .. } => "budget_spent",
+            Self::SecretUsed { .. } => "secret_used",
+            Self::RouteChanged { .. } => "route_changed",
+            Self::PolicyChanged { .. } => "policy_changed",
+            Self::CancelRequested { .. } => "cancel_requested",
+            Self::RunEnded { .. } => "run_ended",
+        }
+    }
+}
