@@ -5,7 +5,9 @@
 
 mod parse;
 
-pub use parse::{ManifestError, parse, parse_with_overlay};
+pub use parse::{
+    BUILTIN_TOOLS, MANIFEST_BYTES_MAX, ManifestError, nearest, parse, parse_with_overlay,
+};
 
 use crate::{EffectClass, Usd};
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,8 @@ pub const MANIFEST_SCHEMA: u32 = 1;
 pub const SCRIPT_PROVIDER: &str = "script";
 /// Default time limit of a tool call, milliseconds.
 pub const TOOL_TIMEOUT_MS_DEFAULT: u64 = 120_000;
+/// How long an approval waits for a person, milliseconds: seven days.
+pub const APPROVAL_EXPIRES_MS_DEFAULT: u64 = 7 * 86_400_000;
 /// Default number of actions a run may perform.
 pub const ACTIONS_DEFAULT: u64 = 200;
 
@@ -144,6 +148,10 @@ pub struct Permissions {
     pub ask: Vec<String>,
     /// Denied, whatever else says.
     pub deny: Vec<String>,
+    /// How long an approval may be answered, milliseconds; `None` is
+    /// [`APPROVAL_EXPIRES_MS_DEFAULT`].
+    #[serde(default)]
+    pub approval_expires_ms: Option<u64>,
 }
 
 /// `[budget]`: `None` is no limit of that kind, but for actions.

@@ -268,11 +268,9 @@ pub enum Body {
         call_id: String,
         /// The tool's name.
         tool: String,
-        /// Its arguments.
-        arguments: Value,
         /// Its effect class.
         effect: EffectClass,
-        /// What policy is asked: all must be permitted.
+        /// What policy is asked: all must be permitted. The arguments are the item's.
         requests: Vec<ActionRequest>,
     },
     /// Policy answered.
