@@ -1,0 +1,585 @@
+//! `fold`: records to state. All transitions are here.
+
+use crate::state::{
+    Action, Ambiguity, Asked, CheckState, Ended, ModelCall, ModelPhase, Phase, Placed, Signal,
+    State, Timer,
+};
+use types::{
+    ActionId, ApprovalVerdict, Body, EffectClass, Item, Labels, OutcomeStatus, Output, Record,
+    Resolution, TimerPurpose, Verdict, WaitReason,
+};
+
+impl State {
+    /// Folds records into a new state.
+    #[must_use]
+    pub fn of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
+        let mut state = Self::new();
+        for record in records {
+            state.fold(record);
+        }
+        state
+    }
+
+    /// Folds one record.
+    ///
+    /// # Panics
+    /// When the record's number is not the next one: the store never gives such a log.
+    pub fn fold(&mut self, record: &Record) {
+        let seq = record.stamp.seq;
+        assert_eq!(
+            seq, self.next_seq,
+            "records are folded in order, without gaps"
+        );
+        self.next_seq = seq + 1;
+        self.fold_time(record);
+        match &record.body {
+            Body::RunStarted { .. } | Body::Resumed { .. } | Body::Suspended { .. } => {
+                self.fold_lifecycle(seq, record);
+            }
+            Body::ItemAdded { item } => self.fold_item(seq, item),
+            Body::ModelCalled { items, .. } => {
+                self.model = ModelPhase::InFlight(ModelCall { seq, items: *items });
+                self.attempts += 1;
+            }
+            Body::ModelAnswered { items, error, .. } => match error {
+                None => self.fold_answer(seq, items),
+                Some(fault) => self.model = ModelPhase::Failed(fault.clone()),
+            },
+            Body::ActionProposed { .. }
+            | Body::DecisionMade { .. }
+            | Body::ApprovalAsked { .. }
+            | Body::ApprovalGiven { .. }
+            | Body::ActionStarted { .. }
+            | Body::ActionFinished { .. }
+            | Body::ActionInDoubt { .. }
+            | Body::ActionResolved { .. } => {
+                self.signals
+                    .retain(|signal| !record.causes.iter().any(|c| c.seq == signal.seq));
+                self.fold_action(seq, &record.body);
+            }
+            Body::Delivered { actions } => {
+                for action in actions {
+                    self.undelivered.remove(action);
+                }
+            }
+            Body::LayerSealed { layer, .. } => self.layer = Some(layer.clone()),
+            Body::RolledBack { to, .. } => self.fold_rollback(to),
+            Body::TimerSet { due_ms, purpose } => self.fold_timer(seq, *due_ms, purpose),
+            Body::TimerFired { timer } => self.fold_fired(*timer),
+            Body::SignalReceived { name, payload, .. } => {
+                self.signals.push(Signal {
+                    seq,
+                    name: name.clone(),
+                    payload: payload.clone(),
+                });
+            }
+            Body::CheckStarted { name, .. } => self.checking = Some(name.clone()),
+            Body::CheckPassed { name, .. } => self.fold_check(seq, name, true),
+            Body::CheckFailed { name, .. } => self.fold_check(seq, name, false),
+            Body::ArtifactRecorded { path, .. } => {
+                self.artifacts.insert(path.clone(), seq);
+            }
+            Body::LabelAdded { labels } => self.labels.join(labels),
+            Body::BudgetReserved { cost, tokens } => {
+                self.spent.reserved_cost = *cost;
+                self.spent.reserved_tokens = *tokens;
+            }
+            Body::BudgetSpent { cost, tokens } => {
+                self.spent.cost = self.spent.cost.plus(*cost);
+                self.spent.tokens += tokens;
+                self.spent.reserved_cost = types::Usd::ZERO;
+                self.spent.reserved_tokens = 0;
+            }
+            Body::RouteChanged { hop, .. } => {
+                self.hop = *hop;
+                self.attempts = 0;
+                self.model = ModelPhase::Idle;
+            }
+            Body::PolicyChanged { allow, .. } => self.fold_policy(allow),
+            Body::CancelRequested { .. } => self.cancel = true,
+            Body::RunEnded {
+                status,
+                output,
+                error,
+            } => {
+                self.close_open_calls(seq);
+                self.ended = Some(Ended {
+                    status: *status,
+                    output: output.clone(),
+                    error: error.clone(),
+                    seq,
+                });
+                self.cancel = false;
+                self.timers.clear();
+            }
+            Body::ArtifactApplied { .. } | Body::SecretUsed { .. } => {}
+        }
+    }
+
+    /// Live time is counted from record to record while an owner lives.
+    fn fold_time(&mut self, record: &Record) {
+        let now = record.stamp.time_ms;
+        let taken_up = matches!(record.body, Body::RunStarted { .. } | Body::Resumed { .. });
+        let was_live = self.suspended.is_none() && self.ended.is_none() && !taken_up;
+        if was_live {
+            self.spent.wall_ms += now.saturating_sub(self.spent.live_since_ms);
+        }
+        self.spent.live_since_ms = now;
+        self.last_ms = self.last_ms.max(now);
+    }
+
+    fn fold_lifecycle(&mut self, seq: u64, record: &Record) {
+        match &record.body {
+            Body::RunStarted { manifest, base, .. } => {
+                assert_eq!(seq, 0, "a run starts once");
+                self.manifest = Some(manifest.clone());
+                self.base = Some(base.clone());
+                self.layer = Some(base.clone());
+            }
+            Body::Resumed { epoch } => {
+                assert!(*epoch > self.epoch, "epochs only grow");
+                self.epoch = *epoch;
+                self.interrupt();
+            }
+            Body::Suspended { reason, failure } => {
+                self.suspended = Some((reason.clone(), failure.clone()));
+            }
+            other => unreachable!("not a lifecycle record: {}", other.kind()),
+        }
+    }
+
+    /// A new owner took the run up: what was in flight is interrupted, what was decided is to be
+    /// decided again under the policy of now.
+    fn interrupt(&mut self) {
+        if matches!(self.suspended, Some((WaitReason::Model, _))) {
+            self.hop = 0;
+        }
+        self.suspended = None;
+        self.checking = None;
+        self.attempts = 0;
+        if !matches!(self.model, ModelPhase::Backoff { .. }) {
+            self.model = ModelPhase::Idle;
+        }
+        self.spent.forfeit();
+        for action in self.actions.values_mut() {
+            action.phase = match std::mem::replace(&mut action.phase, Phase::Settled) {
+                Phase::Permitted => match action.approved {
+                    Some(asked) => Phase::Approved { asked },
+                    None => Phase::Proposed,
+                },
+                Phase::Started if action.effect == EffectClass::Irreversible => {
+                    Phase::Ambiguous(Ambiguity::Crash)
+                }
+                Phase::Started => Phase::Interrupted,
+                other => other,
+            };
+        }
+    }
+
+    fn fold_item(&mut self, seq: u64, item: &Item) {
+        if let Item::ToolResult {
+            call_id, labels, ..
+        } = item
+        {
+            self.unproposed.retain(|id| id != call_id);
+            self.spent.actions += 1;
+            self.labels.join(labels);
+        }
+        if let Item::UserMessage { .. } = item {
+            self.reopen();
+        }
+        self.items.push(Placed {
+            seq,
+            item: item.clone(),
+        });
+    }
+
+    /// New instructions: an ended run goes on, and its checks are due again.
+    fn reopen(&mut self) {
+        self.ended = None;
+        self.checks.clear();
+        self.artifacts.clear();
+        self.checking = None;
+    }
+
+    fn fold_answer(&mut self, seq: u64, items: &[Item]) {
+        if let ModelPhase::InFlight(call) = &self.model {
+            self.items_sent = call.items;
+        }
+        self.model = ModelPhase::Idle;
+        self.attempts = 0;
+        self.answered = Some(seq);
+        self.checks.clear();
+        self.artifacts.clear();
+        for item in items {
+            if let Item::ToolCall { call_id, .. } = item {
+                self.unproposed.push(call_id.clone());
+            }
+            self.items.push(Placed {
+                seq,
+                item: item.clone(),
+            });
+        }
+    }
+
+    fn fold_action(&mut self, seq: u64, body: &Body) {
+        match body {
+            Body::ActionProposed {
+                call_id,
+                tool,
+                effect,
+                requests,
+            } => {
+                self.unproposed.retain(|id| id != call_id);
+                self.spent.actions += 1;
+                let action = Action {
+                    id: seq,
+                    call_id: call_id.clone(),
+                    tool: tool.clone(),
+                    effect: *effect,
+                    requests: requests.clone(),
+                    phase: Phase::Proposed,
+                    attempts: 0,
+                    decided: None,
+                    started: None,
+                    approved: None,
+                    output: None,
+                };
+                self.actions.insert(seq, action);
+            }
+            Body::DecisionMade {
+                action,
+                verdict,
+                reason,
+                ..
+            } => {
+                self.fold_decision(seq, *action, *verdict, reason);
+            }
+            Body::ApprovalAsked {
+                action,
+                expires_ms,
+                shown,
+                ..
+            } => {
+                let asked = Asked {
+                    seq,
+                    expires_ms: *expires_ms,
+                    shown: shown.clone(),
+                };
+                self.action_mut(*action).phase = Phase::Asked(asked);
+            }
+            Body::ApprovalGiven {
+                asked,
+                verdict,
+                reason,
+                by,
+            } => {
+                self.fold_approval(seq, *asked, *verdict, by, reason);
+            }
+            Body::ActionStarted {
+                action, attempt, ..
+            } => {
+                let action = self.action_mut(*action);
+                action.phase = Phase::Started;
+                action.attempts = *attempt;
+                action.started = Some(seq);
+            }
+            Body::ActionFinished {
+                action,
+                status,
+                output,
+                labels,
+                exit,
+                ..
+            } => {
+                self.fold_outcome(seq, *action, *status, *exit, output, labels);
+            }
+            Body::ActionInDoubt { action, .. } => {
+                self.action_mut(*action).phase = Phase::InDoubt { seq };
+            }
+            Body::ActionResolved {
+                action,
+                resolution,
+                result,
+                ..
+            } => {
+                self.fold_resolution(seq, *action, *resolution, result.as_ref());
+            }
+            other => unreachable!("not an action's record: {}", other.kind()),
+        }
+    }
+
+    fn action_mut(&mut self, id: ActionId) -> &mut Action {
+        self.actions
+            .get_mut(&id)
+            .expect("a record names an action proposed before it")
+    }
+
+    fn fold_decision(&mut self, seq: u64, id: ActionId, verdict: Verdict, reason: &str) {
+        let action = self.action_mut(id);
+        action.decided = Some(seq);
+        match verdict {
+            Verdict::Permit => action.phase = Phase::Permitted,
+            Verdict::Ask => {
+                action.approved = None;
+                action.phase = Phase::NeedsApproval;
+            }
+            Verdict::Deny => {
+                self.denials += 1;
+                self.settle(
+                    seq,
+                    id,
+                    format!("denied by policy: {reason}"),
+                    true,
+                    &Labels::none(),
+                );
+            }
+        }
+    }
+
+    fn fold_approval(
+        &mut self,
+        seq: u64,
+        asked: u64,
+        verdict: ApprovalVerdict,
+        by: &str,
+        why: &str,
+    ) {
+        let found = self
+            .actions
+            .values()
+            .find_map(|action| match &action.phase {
+                Phase::Asked(question) if question.seq == asked => Some(action.id),
+                _ => None,
+            });
+        let id = found.expect("an answer names an open question");
+        match verdict {
+            ApprovalVerdict::Approved => {
+                self.approvals += 1;
+                let action = self.action_mut(id);
+                action.approved = Some(asked);
+                action.phase = Phase::Approved { asked };
+            }
+            ApprovalVerdict::Denied => {
+                self.denials += 1;
+                let reason = if why.is_empty() {
+                    String::new()
+                } else {
+                    format!(": {why}")
+                };
+                self.settle(
+                    seq,
+                    id,
+                    format!("denied by {by}{reason}"),
+                    true,
+                    &Labels::none(),
+                );
+            }
+            ApprovalVerdict::Expired => {
+                let text = "nobody approved this in time; it was not done".to_owned();
+                self.settle(seq, id, text, true, &Labels::none());
+            }
+        }
+    }
+
+    fn fold_outcome(
+        &mut self,
+        seq: u64,
+        id: ActionId,
+        status: OutcomeStatus,
+        exit: Option<i32>,
+        output: &Output,
+        labels: &Labels,
+    ) {
+        self.oldest_input_ms = self.oldest_input_ms.or(Some(self.last_ms));
+        let retries_left = self.attempts_left(id);
+        let action = self.action_mut(id);
+        action.output = Some(output.clone());
+        let began = !matches!(status, OutcomeStatus::Ok | OutcomeStatus::NotStarted);
+        if began && action.effect == EffectClass::Irreversible {
+            let reported = status == OutcomeStatus::Failed && exit.is_some();
+            if !(reported && !self.has_probe(id)) {
+                self.action_mut(id).phase = Phase::Ambiguous(Ambiguity::Unclear);
+                return;
+            }
+        } else if began && retries_left {
+            action.phase = Phase::RetryDue;
+            return;
+        }
+        let is_error = status != OutcomeStatus::Ok;
+        self.settle(seq, id, output.text.clone(), is_error, labels);
+    }
+
+    fn tool_config(&self, id: ActionId) -> Option<&types::manifest::CommandTool> {
+        let name = &self.actions.get(&id)?.tool;
+        self.manifest().tools.iter().find(|tool| tool.name == *name)
+    }
+
+    fn has_probe(&self, id: ActionId) -> bool {
+        self.tool_config(id)
+            .is_some_and(|tool| tool.probe.is_some())
+    }
+
+    fn attempts_left(&self, id: ActionId) -> bool {
+        let done = self.actions.get(&id).map_or(0, |action| action.attempts);
+        self.tool_config(id)
+            .is_some_and(|tool| done < tool.attempts)
+    }
+
+    fn fold_resolution(
+        &mut self,
+        seq: u64,
+        id: ActionId,
+        resolution: Resolution,
+        result: Option<&serde_json::Value>,
+    ) {
+        let unclear = self.actions[&id].phase == Phase::Ambiguous(Ambiguity::Unclear);
+        match resolution {
+            Resolution::Happened => {
+                let text = result.map_or_else(
+                    || "it is known to have happened; its result was lost".to_owned(),
+                    serde_json::Value::to_string,
+                );
+                self.settle(seq, id, text, false, &Labels::none());
+            }
+            Resolution::NotHappened if unclear => {
+                let told = self.actions[&id].output.as_ref().map(|o| o.text.clone());
+                let text = format!("it did not happen. {}", told.unwrap_or_default());
+                self.settle(seq, id, text, true, &Labels::none());
+            }
+            Resolution::NotHappened => {
+                let action = self.action_mut(id);
+                action.phase = match action.approved {
+                    Some(asked) => Phase::Approved { asked },
+                    None => Phase::Proposed,
+                };
+            }
+            Resolution::Abandoned => {
+                let text = "abandoned: nobody knows whether it happened".to_owned();
+                self.settle(seq, id, text, true, &Labels::none());
+            }
+        }
+    }
+
+    /// The outcome joins the conversation.
+    fn settle(&mut self, seq: u64, id: ActionId, text: String, is_error: bool, labels: &Labels) {
+        let action = self.action_mut(id);
+        assert_ne!(action.phase, Phase::Settled, "an action is settled once");
+        action.phase = Phase::Settled;
+        let item = Item::ToolResult {
+            call_id: action.call_id.clone(),
+            output: text,
+            is_error,
+            labels: labels.clone(),
+        };
+        self.labels.join(labels);
+        self.items.push(Placed { seq, item });
+        self.undelivered.insert(id);
+    }
+
+    /// An ended run owes the model an answer to each of its calls, or it could never go on; only
+    /// what is in doubt stays open.
+    fn close_open_calls(&mut self, seq: u64) {
+        let is_open = |phase: &Phase| !matches!(phase, Phase::Settled | Phase::InDoubt { .. });
+        let open: Vec<ActionId> = self
+            .actions
+            .values()
+            .filter(|a| is_open(&a.phase))
+            .map(|a| a.id)
+            .collect();
+        for id in open {
+            self.settle(
+                seq,
+                id,
+                "the run was ended before this".to_owned(),
+                true,
+                &Labels::none(),
+            );
+        }
+        for call_id in std::mem::take(&mut self.unproposed) {
+            let output = "the run was ended before this".to_owned();
+            let item = Item::ToolResult {
+                call_id,
+                output,
+                is_error: true,
+                labels: Labels::none(),
+            };
+            self.items.push(Placed { seq, item });
+        }
+        self.model = ModelPhase::Idle;
+    }
+
+    fn fold_rollback(&mut self, to: &types::LayerId) {
+        self.layer = Some(to.clone());
+        for action in self.actions.values_mut() {
+            if action.phase == Phase::Interrupted && action.effect == EffectClass::Workspace {
+                action.phase = Phase::RolledBack;
+            }
+        }
+    }
+
+    fn fold_timer(&mut self, seq: u64, due_ms: u64, purpose: &TimerPurpose) {
+        match purpose {
+            TimerPurpose::ModelRetry => self.model = ModelPhase::Backoff { timer: seq },
+            TimerPurpose::ActionRetry(id) => {
+                self.action_mut(*id).phase = Phase::Backoff { timer: seq };
+            }
+            TimerPurpose::Wait(id) => {
+                // A timer without end stands for waiting on a signal alone.
+                let timer = (due_ms != u64::MAX).then_some(seq);
+                self.action_mut(*id).phase = Phase::Waiting { timer };
+                if timer.is_none() {
+                    return;
+                }
+            }
+            TimerPurpose::ApprovalExpiry(_) => {}
+        }
+        self.timers.insert(
+            seq,
+            Timer {
+                seq,
+                due_ms,
+                purpose: purpose.clone(),
+            },
+        );
+    }
+
+    fn fold_fired(&mut self, timer: u64) {
+        let Some(timer) = self.timers.remove(&timer) else {
+            return;
+        };
+        match timer.purpose {
+            TimerPurpose::ModelRetry => self.model = ModelPhase::Idle,
+            TimerPurpose::ActionRetry(id) => {
+                let action = self.action_mut(id);
+                action.phase = match action.approved {
+                    Some(asked) => Phase::Approved { asked },
+                    None => Phase::Proposed,
+                };
+            }
+            TimerPurpose::Wait(_) | TimerPurpose::ApprovalExpiry(_) => {}
+        }
+    }
+
+    fn fold_check(&mut self, seq: u64, name: &str, passed: bool) {
+        self.checking = None;
+        self.checks.push(CheckState {
+            name: name.to_owned(),
+            passed,
+            seq,
+        });
+    }
+
+    /// Live policy: what was permitted and not started is decided again.
+    fn fold_policy(&mut self, allow: &[String]) {
+        self.allowed.extend(allow.iter().cloned());
+        for action in self.actions.values_mut() {
+            if action.phase == Phase::Permitted {
+                action.phase = match action.approved {
+                    Some(asked) => Phase::Approved { asked },
+                    None => Phase::Proposed,
+                };
+            }
+        }
+    }
+}
