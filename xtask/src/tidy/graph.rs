@@ -1,0 +1,347 @@
+//! Which crate may use which: the table below, the manifests, and the page that prints it.
+//!
+//! The table is the design: a crate may use what stands above it and is named in its row. The same
+//! text stands in `ARCHITECTURE.md` between two markers, so that a reader and this check never
+//! disagree.
+
+use super::{ARCHITECTURE, Finding};
+use crate::tree::Tree;
+use std::collections::BTreeSet;
+use toml::Table;
+
+const BEGIN: &str = "<!-- crate-graph:begin -->";
+const END: &str = "<!-- crate-graph:end -->";
+const ROOT_MANIFEST: &str = "Cargo.toml";
+
+/// A crate, and what it may use.
+struct Row {
+    name: &'static str,
+    uses: &'static [&'static str],
+    /// For a pure crate, all the dependencies of others it may have.
+    pure: Option<&'static [&'static str]>,
+}
+
+const fn pure(
+    name: &'static str,
+    uses: &'static [&'static str],
+    others: &'static [&'static str],
+) -> Row {
+    Row {
+        name,
+        uses,
+        pure: Some(others),
+    }
+}
+
+const fn hands(name: &'static str, uses: &'static [&'static str]) -> Row {
+    Row {
+        name,
+        uses,
+        pure: None,
+    }
+}
+
+/// From the ground up. A row may only name rows above it.
+const CRATES: [Row; 11] = [
+    pure(
+        "types",
+        &[],
+        &["serde", "serde_json", "sha2", "strsim", "thiserror", "toml"],
+    ),
+    pure("kernel", &["types"], &["serde", "serde_json", "thiserror"]),
+    pure(
+        "policy",
+        &["types"],
+        &[
+            "cedar-policy",
+            "serde",
+            "serde_json",
+            "strsim",
+            "thiserror",
+            "toml",
+        ],
+    ),
+    pure(
+        "ledger",
+        &["types"],
+        &["ed25519-dalek", "serde", "serde_json", "sha2", "thiserror"],
+    ),
+    hands("store", &["types", "ledger"]),
+    hands("sandbox", &["types"]),
+    hands("models", &["types"]),
+    hands("gate", &["types", "models", "sandbox"]),
+    hands("tools", &["types", "sandbox", "gate"]),
+    hands(
+        "runtime",
+        &[
+            "types", "kernel", "policy", "ledger", "store", "sandbox", "models", "gate", "tools",
+        ],
+    ),
+    hands(
+        "cli",
+        &[
+            "types", "kernel", "policy", "ledger", "store", "sandbox", "models", "gate", "tools",
+            "runtime",
+        ],
+    ),
+];
+
+/// The crate a path belongs to, if it is under `crates/`.
+pub(super) fn crate_of(path: &str) -> Option<&str> {
+    path.strip_prefix("crates/")?.split('/').next()
+}
+
+pub(super) fn is_pure(name: &str) -> bool {
+    CRATES
+        .iter()
+        .any(|row| row.name == name && row.pure.is_some())
+}
+
+/// The block of the page, markers included.
+fn block() -> String {
+    let mut text = format!("{BEGIN}\n```text\n");
+    for row in &CRATES {
+        let uses = if row.uses.is_empty() {
+            "(nothing)".into()
+        } else {
+            row.uses.join(", ")
+        };
+        text += &format!("{:<8} -> {uses}\n", row.name);
+    }
+    text + "```\n" + END
+}
+
+/// Where the block stands in the page, markers included.
+fn place(page: &str) -> Option<std::ops::Range<usize>> {
+    let start = page.find(BEGIN)?;
+    let end = page[start..].find(END)? + start + END.len();
+    Some(start..end)
+}
+
+/// The page with the block of today; none when it has no markers or needs no change.
+pub(super) fn rewritten(page: &str) -> Option<String> {
+    let place = place(page)?;
+    let fresh = format!("{}{}{}", &page[..place.start], block(), &page[place.end..]);
+    (fresh != page).then_some(fresh)
+}
+
+pub(super) fn check(tree: &Tree) -> Vec<Finding> {
+    let mut found = check_page(tree);
+    let root = tree.text(ROOT_MANIFEST).unwrap_or_default();
+    let shared = match root.parse::<Table>() {
+        Ok(table) => Shared::of(&table),
+        Err(error) => return vec![Finding::new("graph", ROOT_MANIFEST, 0, error.to_string())],
+    };
+    for (path, text) in tree.files() {
+        let manifest = path.strip_suffix("/Cargo.toml");
+        if let Some(name) = manifest
+            .and_then(crate_of)
+            .filter(|_| path.matches('/').count() == 2)
+        {
+            found.extend(check_manifest(path, name, text, &shared));
+        }
+    }
+    found
+}
+
+fn check_page(tree: &Tree) -> Vec<Finding> {
+    let of = |message: &str| vec![Finding::new("graph", ARCHITECTURE, 0, message)];
+    let Some(page) = tree.text(ARCHITECTURE) else {
+        return of("the page is missing");
+    };
+    if place(page).is_none() {
+        return of(&format!(
+            "the page has no `{BEGIN}` ... `{END}` for the crate graph"
+        ));
+    }
+    match rewritten(page) {
+        Some(_) => of("the crate graph is not the one that is checked: `cargo xtask tidy --fix`"),
+        None => Vec::new(),
+    }
+}
+
+/// What the workspace's manifest declares for all.
+struct Shared {
+    /// Our own crates among the dependencies.
+    ours: BTreeSet<String>,
+}
+
+impl Shared {
+    fn of(root: &Table) -> Self {
+        let declared = workspace_dependencies(root);
+        let ours = declared
+            .filter(|(_, ours)| *ours)
+            .map(|(name, _)| name.to_owned());
+        Self {
+            ours: ours.collect(),
+        }
+    }
+}
+
+/// Each name in `[workspace.dependencies]`, and whether it is a crate of ours.
+pub(super) fn workspace_dependencies(root: &Table) -> impl Iterator<Item = (&str, bool)> {
+    let table = root
+        .get("workspace")
+        .and_then(|w| w.get("dependencies"))
+        .and_then(|d| d.as_table());
+    let rows = table.into_iter().flatten();
+    rows.map(|(name, value)| (name.as_str(), value.get("path").is_some()))
+}
+
+fn check_manifest(path: &str, name: &str, text: &str, shared: &Shared) -> Vec<Finding> {
+    let of = |message: String| Finding::new("graph", path, 0, message);
+    let table = match text.parse::<Table>() {
+        Ok(table) => table,
+        Err(error) => return vec![of(error.to_string())],
+    };
+    let Some(at) = CRATES.iter().position(|row| row.name == name) else {
+        return vec![of(format!("`{name}` is not in the crate graph of xtask"))];
+    };
+    let mut found = Vec::new();
+    for used in dependencies(&table) {
+        if !used.from_workspace {
+            let name = used.name;
+            found.push(of(format!(
+                "`{name}` must be declared in [workspace.dependencies]"
+            )));
+        }
+        found.extend(forbidden(at, &used, shared).map(of));
+    }
+    found
+}
+
+fn forbidden(at: usize, used: &Dependency<'_>, shared: &Shared) -> Option<String> {
+    let (row, name) = (&CRATES[at], used.name);
+    if !shared.ours.contains(name) {
+        let listed = row.pure.is_none_or(|others| others.contains(&name));
+        return (!listed && !used.for_tests).then(|| {
+            format!(
+                "`{}` is pure: `{name}` is not among what it may use",
+                row.name
+            )
+        });
+    }
+    let below = CRATES[..at].iter().any(|row| row.name == name);
+    let allowed = if used.for_tests {
+        below
+    } else {
+        row.uses.contains(&name)
+    };
+    (!allowed).then(|| format!("`{}` may not use `{name}`", row.name))
+}
+
+/// One entry of a dependency table.
+struct Dependency<'a> {
+    name: &'a str,
+    for_tests: bool,
+    from_workspace: bool,
+}
+
+/// All dependencies of a manifest, those for one platform and for building too.
+fn dependencies(manifest: &Table) -> Vec<Dependency<'_>> {
+    let platforms = manifest.get("target").and_then(|t| t.as_table());
+    let platforms = platforms
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, t)| t.as_table());
+    let mut found = Vec::new();
+    for table in std::iter::once(manifest).chain(platforms) {
+        for key in ["dependencies", "build-dependencies", "dev-dependencies"] {
+            let rows = table
+                .get(key)
+                .and_then(|d| d.as_table())
+                .into_iter()
+                .flatten();
+            found.extend(rows.map(|(name, value)| Dependency {
+                name,
+                for_tests: key == "dev-dependencies",
+                from_workspace: value.get("workspace").is_some(),
+            }));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOT: &str = "[workspace.dependencies]\ntypes = { path = \"a\" }\nstore = { path = \"b\" }\n\
+        kernel = { path = \"c\" }\nserde = \"1\"\ntokio = \"1\"\n";
+
+    fn check_manifest_of(name: &str, manifest: &str, expected: &[&str]) {
+        let (path, page) = (format!("crates/{name}/Cargo.toml"), block());
+        let tree = Tree::from([
+            ("Cargo.toml", ROOT),
+            (path.as_str(), manifest),
+            (ARCHITECTURE, &page),
+        ]);
+        let found: Vec<_> = check(&tree).into_iter().map(|f| f.message).collect();
+        assert_eq!(found, expected, "{name}: {manifest}");
+    }
+
+    #[test]
+    fn rows_name_only_rows_above_them() {
+        for (at, row) in CRATES.iter().enumerate() {
+            let above = |name| CRATES[..at].iter().any(|row| row.name == name);
+            assert!(row.uses.iter().all(|name| above(*name)), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn policy_never_comes_near_secrets() {
+        let policy = CRATES.iter().find(|row| row.name == "policy").unwrap();
+        assert_eq!(policy.uses, ["types"]);
+    }
+
+    #[test]
+    fn an_edge_that_is_not_in_the_table_is_refused() {
+        let store = "[dependencies]\nstore.workspace = true";
+        check_manifest_of("kernel", store, &["`kernel` may not use `store`"]);
+        check_manifest_of("runtime", store, &[]);
+        let platform = "[target.'cfg(unix)'.dependencies]\nstore.workspace = true";
+        check_manifest_of("policy", platform, &["`policy` may not use `store`"]);
+        let building = "[build-dependencies]\nstore = { workspace = true }";
+        check_manifest_of("policy", building, &["`policy` may not use `store`"]);
+    }
+
+    #[test]
+    fn tests_may_look_down_but_not_up() {
+        let kernel = "[dev-dependencies]\nkernel.workspace = true";
+        check_manifest_of("ledger", kernel, &[]);
+        check_manifest_of("types", kernel, &["`types` may not use `kernel`"]);
+    }
+
+    #[test]
+    fn pure_crates_have_an_allow_list() {
+        let tokio = "[dependencies]\ntokio.workspace = true";
+        let refused = "`kernel` is pure: `tokio` is not among what it may use";
+        check_manifest_of("kernel", tokio, &[refused]);
+        check_manifest_of("store", tokio, &[]);
+        check_manifest_of("kernel", "[dev-dependencies]\ntokio.workspace = true", &[]);
+    }
+
+    #[test]
+    fn a_new_crate_and_a_private_version_are_refused() {
+        check_manifest_of("utils", "", &["`utils` is not in the crate graph of xtask"]);
+        let private = "`serde` must be declared in [workspace.dependencies]";
+        check_manifest_of("kernel", "[dependencies]\nserde = \"1\"", &[private]);
+    }
+
+    fn check_page_of(page: &str, expected: usize) {
+        let tree = Tree::from([("Cargo.toml", ROOT), (ARCHITECTURE, page)]);
+        assert_eq!(check(&tree).len(), expected, "{page}");
+    }
+
+    #[test]
+    fn the_page_prints_the_table() {
+        check_page_of(&block(), 0);
+        check_page_of(&block().replace("kernel", "kernal"), 1);
+        check_page_of("no markers", 1);
+        assert_eq!(check(&Tree::from([("Cargo.toml", ROOT)])).len(), 1);
+        let stale = format!("a\n{BEGIN}\nold\n{END}\nb");
+        let fresh = rewritten(&stale).unwrap();
+        assert_eq!(fresh, format!("a\n{}\nb", block()));
+        assert_eq!(rewritten(&fresh), None);
+    }
+}
