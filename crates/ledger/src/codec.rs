@@ -98,7 +98,9 @@ pub fn digest(header: &Header) -> Digest {
     digest_encoded(&encode(header))
 }
 
-pub(crate) fn digest_encoded(bytes: &[u8]) -> Digest {
+/// The same from the header's encoding, which must be one.
+#[must_use]
+pub fn digest_encoded(bytes: &[u8]) -> Digest {
     Digest::of_parts(DOMAIN, &[bytes])
 }
 

@@ -23,8 +23,8 @@ mod fault;
 
 pub use chain::{Chain, Head, verify_chain};
 pub use codec::{
-    CAUSES_MAX, COMMITMENTS_MAX, Commitment, Header, NAME_BYTES_MAX, check, decode, digest, encode,
-    is_name,
+    CAUSES_MAX, COMMITMENTS_MAX, Commitment, Header, NAME_BYTES_MAX, check, decode, digest,
+    digest_encoded, encode, is_name,
 };
 pub use content::{SALT_BYTES, Salt, Standing, commit, verify_content};
 pub use fault::{ChainFault, HeaderFault};
