@@ -1,0 +1,68 @@
+//! What both dialects share: arguments, usage, estimates.
+
+use super::{Answer, Bad, Context, Finish, Meter};
+use serde_json::Value;
+use types::{Item, Usage};
+
+/// Bytes of ordinary text per token, for estimates.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// Arguments as a value: one JSON object, else the text as it came. No text at all is an empty
+/// object, as servers write a call without arguments.
+pub(super) fn arguments(text: &str) -> Value {
+    if text.trim().is_empty() {
+        return Value::Object(serde_json::Map::new());
+    }
+    match serde_json::from_str(text) {
+        Ok(object @ Value::Object(_)) => object,
+        _ => Value::String(text.to_owned()),
+    }
+}
+
+/// A count, 0 when it is absent or no number.
+pub(super) fn count(value: &Value, path: &str) -> u64 {
+    value.pointer(path).and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// A text, empty when it is absent or no text.
+pub(super) fn text<'a>(value: &'a Value, path: &str) -> &'a str {
+    value
+        .pointer(path)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
+/// An error object within a reply: `{code, message, type}`, or only a text.
+pub(super) fn reported(error: &Value) -> Bad {
+    let code = match &error["code"] {
+        Value::String(code) if !code.is_empty() => code.clone(),
+        Value::Number(code) => code.to_string(),
+        _ => text(error, "/type").to_owned(),
+    };
+    let message = error.as_str().unwrap_or_else(|| text(error, "/message"));
+    Bad::Reported {
+        code,
+        message: message.to_owned(),
+    }
+}
+
+/// Puts an answer together; usage that was not reported is estimated from bytes, so that a budget
+/// never takes silence for zero.
+pub(super) fn answer(
+    items: Vec<Item>,
+    usage: Option<Usage>,
+    finish: Finish,
+    meter: &Meter,
+    context: &Context,
+) -> Answer {
+    Answer {
+        items,
+        usage: usage.unwrap_or_else(|| Usage {
+            input_tokens: context.request_bytes.div_ceil(BYTES_PER_TOKEN),
+            cached_tokens: 0,
+            output_tokens: (meter.0 as u64).div_ceil(BYTES_PER_TOKEN),
+        }),
+        usage_estimated: usage.is_none(),
+        finish,
+    }
+}
