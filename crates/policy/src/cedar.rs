@@ -1,0 +1,300 @@
+//! Cedar text: quoting what we write, reading what people wrote, with ids and places.
+//!
+//! Nothing enters a policy text but through [`quote`] and [`pattern`], so no name, path or host can
+//! become policy.
+
+use crate::error::{Location, PolicyError};
+use cedar_policy::{Policy, PolicyId, pst};
+use miette::Diagnostic;
+use std::fmt::Write as _;
+
+/// Longest policy text, in bytes: one file, or all generated text together.
+pub const POLICY_BYTES_MAX: usize = 1 << 20;
+/// Deepest nesting of brackets and longest chain of operators in one policy. Evaluation recurses,
+/// so this bounds its stack.
+pub const NESTING_MAX: usize = 200;
+/// Most policies in one set.
+pub const POLICIES_MAX: usize = 20_000;
+/// Ids that start so are given by us.
+const RESERVED_PREFIXES: [&str; 5] = ["permissions.", "preset.", "run.", "own.", "people."];
+
+/// One policy with its id, its text and where it came from.
+#[derive(Debug, Clone)]
+pub(crate) struct Statement {
+    /// Under its own id.
+    pub(crate) policy: Policy,
+    /// The parsed tree.
+    pub(crate) tree: pst::Template,
+    /// Its text, with an `@id` annotation.
+    pub(crate) text: String,
+    /// Where it came from, for people: `policy.cedar:12`, `permissions.allow[2]`.
+    pub(crate) source: String,
+    /// Where it starts in its file.
+    pub(crate) at: Location,
+}
+
+impl Statement {
+    pub(crate) fn id(&self) -> &str {
+        self.policy.id().as_ref()
+    }
+
+    pub(crate) fn forbids(&self) -> bool {
+        self.tree.effect == pst::Effect::Forbid
+    }
+}
+
+/// A Cedar string literal of any text.
+#[must_use]
+pub(crate) fn quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    text.chars().for_each(|c| push_escaped(&mut out, c));
+    out.push('"');
+    out
+}
+
+/// A Cedar `like` pattern: `*` stays a wildcard, everything else stands for itself.
+#[must_use]
+pub(crate) fn pattern(text: &str) -> String {
+    quote(text)
+}
+
+/// A Cedar `like` pattern that matches what starts with this text, taken literally.
+#[must_use]
+pub(crate) fn prefix_pattern(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        if c == '*' {
+            out.push_str("\\*");
+        } else {
+            push_escaped(&mut out, c);
+        }
+    }
+    out.push_str("*\"");
+    out
+}
+
+fn push_escaped(out: &mut String, c: char) {
+    let plain = matches!(c, ' '..='~') && c != '"' && c != '\\';
+    if plain {
+        out.push(c);
+    } else {
+        write!(out, "\\u{{{:x}}}", u32::from(c)).expect("writing to a string succeeds");
+    }
+}
+
+/// Reads one file of policies. Ids are the `@id` annotations, else `FILE[N]` from 0.
+pub(crate) fn read(file: &str, text: &str) -> Result<Vec<Statement>, Vec<PolicyError>> {
+    check_limits(file, text).map_err(|error| vec![error])?;
+    let set: cedar_policy::PolicySet = text
+        .parse()
+        .map_err(|errors| syntax_errors(file, text, &errors))?;
+    if set.templates().next().is_some() {
+        return Err(vec![PolicyError::Template {
+            file: file.to_owned(),
+        }]);
+    }
+    let mut policies: Vec<&Policy> = set.policies().collect();
+    policies.sort_by_key(|policy| default_number(policy.id()));
+    let mut from = 0;
+    let mut statements = Vec::with_capacity(policies.len());
+    let mut errors = Vec::new();
+    for (index, policy) in policies.into_iter().enumerate() {
+        let body = policy.to_cedar().unwrap_or_default();
+        let offset = text[from..].find(&body).map_or(from, |found| from + found);
+        from = (offset + body.len()).min(text.len());
+        match statement(policy, body, index, Location::at(file, text, offset)) {
+            Ok(statement) => statements.push(statement),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() {
+        Ok(statements)
+    } else {
+        Err(errors)
+    }
+}
+
+/// Cedar numbers the policies of a text `policy0`, `policy1` in their order.
+fn default_number(id: &PolicyId) -> usize {
+    let text: &str = id.as_ref();
+    text.trim_start_matches("policy")
+        .parse()
+        .unwrap_or(usize::MAX)
+}
+
+fn statement(
+    policy: &Policy,
+    body: String,
+    index: usize,
+    at: Location,
+) -> Result<Statement, PolicyError> {
+    let (id, text) = match policy.annotation("id") {
+        Some(id) => (id.to_owned(), body),
+        None => {
+            let id = format!("{}[{index}]", at.file);
+            let text = format!("@id({})\n{body}", quote(&id));
+            (id, text)
+        }
+    };
+    let empty = id.is_empty() || id.chars().any(char::is_control);
+    if empty {
+        return Err(PolicyError::BadId {
+            at: Box::new(at),
+            id: id.escape_debug().to_string(),
+            why: "empty or has control characters".to_owned(),
+        });
+    }
+    let policy = policy.new_id(PolicyId::new(&id));
+    let tree = tree_of(&policy).ok_or_else(|| PolicyError::Template {
+        file: at.file.clone(),
+    })?;
+    Ok(Statement {
+        policy,
+        tree,
+        text,
+        source: format!("{}:{}", at.file, at.line),
+        at,
+    })
+}
+
+fn tree_of(policy: &Policy) -> Option<pst::Template> {
+    match policy.to_pst().ok()? {
+        pst::Policy::Static(policy) => Some(policy.body().clone()),
+        _ => None,
+    }
+}
+
+/// Refuses an id that is ours, or used before.
+pub(crate) fn check_ids(statements: &[Statement], generated: usize) -> Vec<PolicyError> {
+    let mut seen = std::collections::BTreeSet::new();
+    let mut errors = Vec::new();
+    for (index, statement) in statements.iter().enumerate() {
+        let id = statement.id();
+        let reserved = index >= generated && RESERVED_PREFIXES.iter().any(|p| id.starts_with(p));
+        let why = match (reserved, seen.insert(id)) {
+            (true, _) => "reserved",
+            (false, false) => "used twice",
+            (false, true) => continue,
+        };
+        errors.push(PolicyError::BadId {
+            at: Box::new(statement.at.clone()),
+            id: id.to_owned(),
+            why: why.to_owned(),
+        });
+    }
+    errors
+}
+
+/// Bounds bytes, bracket depth and the length of operator chains before Cedar's parser sees the
+/// text. The scan knows strings and comments; where it is unsure it counts too much, never too
+/// little.
+pub(crate) fn check_limits(file: &str, text: &str) -> Result<(), PolicyError> {
+    let over = |what: &str, actual, limit| {
+        Err(PolicyError::TooLarge {
+            what: format!("{file}, in {what}"),
+            actual,
+            limit,
+        })
+    };
+    if text.len() > POLICY_BYTES_MAX {
+        return over("bytes", text.len(), POLICY_BYTES_MAX);
+    }
+    let complexity = complexity(text);
+    if complexity.policies > POLICIES_MAX {
+        return over("policies", complexity.policies, POLICIES_MAX);
+    }
+    if complexity.nesting > NESTING_MAX {
+        return over(
+            "nested brackets or operators of one policy",
+            complexity.nesting,
+            NESTING_MAX,
+        );
+    }
+    Ok(())
+}
+
+struct Complexity {
+    policies: usize,
+    nesting: usize,
+}
+
+fn complexity(text: &str) -> Complexity {
+    let (mut policies, mut nesting, mut depth, mut operators) = (0, 0, 0usize, 0usize);
+    let mut deepest = 0usize;
+    let mut bytes = text.bytes().peekable();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => skip_string(&mut bytes),
+            b'/' if bytes.peek() == Some(&b'/') => {
+                bytes.by_ref().find(|b| *b == b'\n' || *b == b'\r');
+            }
+            b'(' | b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b'!' | b'-' | b'&' | b'|' | b'+' | b'*' | b'.' => operators += 1,
+            b'i' if bytes.peek() == Some(&b'f') => operators += 1,
+            b';' => {
+                policies += 1;
+                (deepest, operators, depth) = (0, 0, 0);
+            }
+            _ => {}
+        }
+        nesting = nesting.max(deepest).max(operators / OPERATORS_PER_NESTING);
+    }
+    Complexity { policies, nesting }
+}
+
+/// How many operator characters of one policy count as one level of nesting: `&&` is two, a chain
+/// is a tree that leans left, and a level of it takes less stack than a bracket.
+const OPERATORS_PER_NESTING: usize = 20;
+
+fn skip_string(bytes: &mut std::iter::Peekable<std::str::Bytes<'_>>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => {
+                bytes.next();
+            }
+            b'"' => return,
+            _ => {}
+        }
+    }
+}
+
+fn syntax_errors(file: &str, text: &str, errors: &cedar_policy::ParseErrors) -> Vec<PolicyError> {
+    errors
+        .iter()
+        .map(|error| PolicyError::Syntax {
+            at: Box::new(place(file, text, error)),
+            message: described(error),
+        })
+        .collect()
+}
+
+/// Where a diagnostic of Cedar points.
+pub(crate) fn place(file: &str, text: &str, diagnostic: &dyn Diagnostic) -> Location {
+    let offset = diagnostic
+        .labels()
+        .and_then(|mut labels| labels.next())
+        .map_or(0, |label| label.offset());
+    Location::at(file, text, offset)
+}
+
+/// A diagnostic's message with its label, on one line.
+pub(crate) fn described(diagnostic: &dyn Diagnostic) -> String {
+    let mut message = diagnostic.to_string();
+    let label = diagnostic
+        .labels()
+        .and_then(|mut labels| labels.next())
+        .and_then(|label| label.label().map(str::to_owned));
+    if let Some(label) = label.filter(|label| !message.contains(label.as_str())) {
+        message.push_str(": ");
+        message.push_str(&label);
+    }
+    message
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
