@@ -1,0 +1,198 @@
+//! What can go wrong above the parts, with codes.
+
+use std::path::PathBuf;
+use types::{Coded, Failure};
+
+/// An error of the runtime.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The home cannot be used.
+    #[error("the home {} cannot be used: {reason}", path.display())]
+    Home {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The owner did not start.
+    #[error("the owner of {} did not start: {reason}", home.display())]
+    OwnerStart {
+        /// The home.
+        home: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The owner went away in the middle of a request.
+    #[error("the owner went away: {reason}")]
+    OwnerGone {
+        /// Why, as far as it is known.
+        reason: String,
+    },
+    /// The owner is another build.
+    #[error("the owner of this home is bedplate {owner}, and this is {ours}")]
+    OwnerVersion {
+        /// Its version.
+        owner: String,
+        /// Ours.
+        ours: String,
+    },
+    /// A frame on the owner's socket is not one.
+    #[error("a malformed frame on the owner's socket: {reason}")]
+    Frame {
+        /// Why.
+        reason: String,
+    },
+    /// A file that the manifest names, or the manifest, cannot be read.
+    #[error("{} cannot be read: {reason}", path.display())]
+    ConfigFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// There is no manifest here.
+    #[error("there is no bedplate.toml in {}", dir.display())]
+    NoManifest {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The workspace is not a directory.
+    #[error("the workspace {} cannot be used: {reason}", path.display())]
+    Workspace {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The agent's route is not defined.
+    #[error("there is no route '{route}'{hint}")]
+    NoRoute {
+        /// Its name.
+        route: String,
+        /// Known routes.
+        hint: String,
+    },
+    /// The approval is settled, expired, or none.
+    #[error("{id} cannot be answered: {reason}")]
+    Approval {
+        /// As given.
+        id: String,
+        /// Why.
+        reason: String,
+    },
+    /// The run is not in a state for this.
+    #[error("run {run}: {reason}")]
+    RunState {
+        /// The run.
+        run: String,
+        /// Why.
+        reason: String,
+    },
+    /// Host files changed since the run began.
+    #[error("nothing was applied: {} changed on the host since the run began: {}", paths.len(), paths.join(", "))]
+    Conflict {
+        /// Which.
+        paths: Vec<String>,
+    },
+    /// Bringing changes to the host failed.
+    #[error("applying to {} failed: {reason}", path.display())]
+    Apply {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Too much on standard input or in a request.
+    #[error("{what} has {bytes} bytes, and the limit is {limit}")]
+    TooLarge {
+        /// What.
+        what: String,
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Another part failed, with its own code.
+    #[error("{}", .0.message)]
+    Part(Failure),
+}
+
+impl RuntimeError {
+    /// An error of another part, its code kept.
+    pub fn part(error: &impl Coded) -> Self {
+        Self::Part(error.failure())
+    }
+
+    /// The failure as it is shown, its own code kept.
+    #[must_use]
+    pub fn into_failure(self) -> Failure {
+        match self {
+            Self::Part(failure) => failure,
+            other => other.failure(),
+        }
+    }
+
+    /// Whether it is a mistake of usage or configuration (exit status 2).
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::Home { .. }
+                | Self::ConfigFile { .. }
+                | Self::NoManifest { .. }
+                | Self::Workspace { .. }
+                | Self::NoRoute { .. }
+                | Self::Approval { .. }
+                | Self::TooLarge { .. }
+        )
+    }
+}
+
+impl From<Failure> for RuntimeError {
+    fn from(failure: Failure) -> Self {
+        Self::Part(failure)
+    }
+}
+
+impl Coded for RuntimeError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Home { .. } => "BP-OWNER-001",
+            Self::OwnerStart { .. } => "BP-OWNER-002",
+            Self::OwnerGone { .. } => "BP-OWNER-003",
+            Self::OwnerVersion { .. } => "BP-OWNER-004",
+            Self::Frame { .. } => "BP-OWNER-005",
+            Self::ConfigFile { .. } => "BP-CONFIG-005",
+            Self::NoManifest { .. } => "BP-CONFIG-006",
+            Self::Workspace { .. } => "BP-CONFIG-007",
+            Self::NoRoute { .. } => "BP-CONFIG-008",
+            Self::Approval { .. } => "BP-RUN-010",
+            Self::RunState { .. } => "BP-RUN-011",
+            Self::Conflict { .. } => "BP-RUN-012",
+            Self::Apply { .. } => "BP-RUN-013",
+            Self::TooLarge { .. } => "BP-RUN-014",
+            Self::Part(_) => "BP-RUN-000",
+        }
+    }
+
+    fn next(&self) -> String {
+        match self {
+            Self::Home { .. } => "Give a directory you can write with --home DIR or BEDPLATE_HOME.",
+            Self::OwnerStart { .. } => "Read owner.log in the home; `bedplate doctor` says what this host can do.",
+            Self::OwnerGone { .. } => "Run the command again, or `bedplate resume last`: nothing recorded is lost.",
+            Self::OwnerVersion { .. } => "Wait until its runs are at rest, or end them; it leaves by itself.",
+            Self::Frame { .. } => "Use the same bedplate for the owner and the command.",
+            Self::ConfigFile { .. } => "Correct the path in the manifest, or make the file readable.",
+            Self::NoManifest { .. } => "Write one with `bedplate init`, or give a task: bedplate run \"TASK\".",
+            Self::Workspace { .. } => "Correct [sandbox] workspace in the manifest; it is relative to the manifest.",
+            Self::NoRoute { .. } => "Add it to [routes], or choose one with --model.",
+            Self::Approval { .. } => "`bedplate approvals` lists what is open.",
+            Self::RunState { .. } => "`bedplate show RUN` says where it stands.",
+            Self::Conflict { .. } => "Look at `bedplate diff RUN`; move your own changes aside, then apply again.",
+            Self::Apply { .. } => "Make the file writable and apply again: what is already there is left.",
+            Self::TooLarge { .. } => "Put large input into a file of the workspace.",
+            Self::Part(failure) => return failure.next.clone(),
+        }
+        .to_owned()
+    }
+}

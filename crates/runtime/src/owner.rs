@@ -1,0 +1,260 @@
+//! The owner: the one process of a home that decides and writes.
+//!
+//! ```text
+//! locked -> listening -> (requests, live runs) -> idle for a while -> gone
+//! ```
+//!
+//! It starts with the first command that needs it and leaves when nothing is live. Every change to
+//! a run goes through that run's one task; a request for a run that has none starts it.
+//! It never parses bytes of a sandbox, an upstream, a model or a tool.
+
+use crate::apply;
+use crate::error::RuntimeError;
+use crate::home::Home;
+use crate::parts::Parts;
+use crate::protocol::{self, Keys, NewRun, Reply, Request, VERSION};
+use crate::registry::{Registry, Wanted};
+use crate::run::{self, Control};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Read, Store};
+use tokio::net::{UnixListener, UnixStream};
+use types::{Coded, RunId};
+
+/// How long an owner with nothing to do stays, for the next command.
+const LINGER: Duration = Duration::from_millis(1_000);
+/// Connections served at once; more wait in the socket's backlog.
+const CONNECTIONS_MAX: usize = 256;
+
+/// Entry of `bedplate __owner HOME`. Prints `ready` on standard output once it listens, or a
+/// failure as JSON.
+#[must_use]
+pub fn owner_main(home: &Path, exe: PathBuf) -> i32 {
+    let home = Home::at(home);
+    match start(&home, exe) {
+        Ok(None) => {
+            announce("ready");
+            0
+        }
+        Ok(Some((parts, listener, lock))) => {
+            let status = serve(parts, listener);
+            leave(&home, lock);
+            status
+        }
+        Err(error) => {
+            let failure = error.into_failure();
+            announce(&serde_json::to_string(&failure).unwrap_or_default());
+            2
+        }
+    }
+}
+
+type Started = (Arc<Parts>, std::os::unix::net::UnixListener, std::fs::File);
+
+/// `None`: another owner is there already.
+fn start(home: &Home, exe: PathBuf) -> Result<Option<Started>, RuntimeError> {
+    home.prepare()?;
+    let fail = |reason: String| RuntimeError::OwnerStart { home: home.path().to_owned(), reason };
+    // A session of its own: closing the terminal does not end a run.
+    let _ = rustix::process::setsid();
+    std::env::set_current_dir(home.path()).map_err(|error| fail(error.to_string()))?;
+    let lock = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(home.lock())
+        .map_err(|error| fail(error.to_string()))?;
+    if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Ok(None);
+    }
+    let parts = Arc::new(Parts::open(home.clone(), exe)?);
+    // The working directory is the home, so that the socket's name is short however deep it lies.
+    let _ = std::fs::remove_file("owner.sock");
+    let listener = std::os::unix::net::UnixListener::bind("owner.sock")
+        .map_err(|error| fail(format!("its socket: {error}")))?;
+    std::fs::set_permissions("owner.sock", std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .map_err(|error| fail(error.to_string()))?;
+    listener.set_nonblocking(true).map_err(|error| fail(error.to_string()))?;
+    std::fs::write(home.pid(), format!("{}\n", std::process::id()))
+        .map_err(|error| fail(error.to_string()))?;
+    Ok(Some((parts, listener, lock)))
+}
+
+/// One line for whoever started us; nobody reading it is no error.
+fn announce(line: &str) {
+    let mut out = std::io::stdout();
+    let _ = writeln!(out, "{line}");
+    let _ = out.flush();
+    let null = std::fs::OpenOptions::new().write(true).open("/dev/null");
+    if let Ok(null) = null {
+        let _ = rustix::stdio::dup2_stdout(&null);
+    }
+}
+
+fn leave(home: &Home, lock: std::fs::File) {
+    let _ = std::fs::remove_file(home.socket());
+    let _ = std::fs::remove_file(home.pid());
+    drop(lock);
+}
+
+fn serve(parts: Arc<Parts>, listener: std::os::unix::net::UnixListener) -> i32 {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("the owner's threads can be started");
+    runtime.block_on(async {
+        let listener = UnixListener::from_std(listener).expect("the socket can be polled");
+        announce("ready");
+        accept(Arc::new(Registry::new(parts)), listener).await;
+    });
+    runtime.shutdown_timeout(LINGER);
+    0
+}
+
+/// Accepts until nothing is live.
+async fn accept(registry: Arc<Registry>, listener: UnixListener) {
+    let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let idle = registry.idle(LINGER);
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else { continue };
+                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+                let guest = registry.enter();
+                let registry = Arc::clone(&registry);
+                tokio::spawn(async move {
+                    let _ = converse(&registry, stream).await;
+                    drop((guest, slot));
+                });
+            }
+            () = idle => return,
+        }
+    }
+}
+
+/// One connection: one request, then its replies.
+async fn converse(registry: &Arc<Registry>, mut stream: UnixStream) -> Result<(), RuntimeError> {
+    protocol::send(&mut stream, &Reply::Hello { version: VERSION.to_owned() }).await?;
+    while let Some(request) = protocol::receive::<Request>(&mut stream).await? {
+        if let Err(error) = answer(registry, &mut stream, request).await {
+            let usage = error.is_usage();
+            let failure = error.into_failure();
+            protocol::send(&mut stream, &Reply::Failed { failure, usage }).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn answer(
+    registry: &Arc<Registry>,
+    stream: &mut UnixStream,
+    request: Request,
+) -> Result<(), RuntimeError> {
+    match request {
+        Request::Start { new, keys, detach } => {
+            let run = start_run(registry, *new).await?;
+            let wanted = Wanted { keys, resume: true, control: None };
+            registry.ask(&run, wanted).await?;
+            accepted(stream, &run).await?;
+            if detach { Ok(()) } else { stream_run(registry, stream, &run, 0).await }
+        }
+        Request::Resume { run, keys, detach } => {
+            let from = registry.parts.store.head(&run, 0).map_err(|e| RuntimeError::part(&e))?;
+            registry.ask(&run, Wanted { keys, resume: true, control: None }).await?;
+            accepted(stream, &run).await?;
+            let from = from.next_seq();
+            if detach { Ok(()) } else { stream_run(registry, stream, &run, from).await }
+        }
+        Request::Watch { run, from } => {
+            accepted(stream, &run).await?;
+            stream_run(registry, stream, &run, from).await
+        }
+        Request::Live => {
+            let runs = registry.live();
+            protocol::send(stream, &Reply::Live { runs }).await
+        }
+        Request::Apply { run, paths, by } => {
+            let lines = apply::apply(registry, &run, paths, by).await?;
+            protocol::send(stream, &Reply::Lines { lines }).await
+        }
+        Request::Remove { run } => {
+            registry.remove(&run).await?;
+            accepted(stream, &run).await
+        }
+        Request::Collect => {
+            let lines = registry.collect().await?;
+            protocol::send(stream, &Reply::Lines { lines }).await
+        }
+        Request::BenchSandbox { count } => {
+            let nanos = crate::bench::sandbox_lives(&registry.parts, count).await?;
+            protocol::send(stream, &Reply::Samples { nanos }).await
+        }
+        other => change(registry, stream, other).await,
+    }
+}
+
+/// Requests that change a run: its task records them.
+async fn change(
+    registry: &Arc<Registry>,
+    stream: &mut UnixStream,
+    request: Request,
+) -> Result<(), RuntimeError> {
+    let (run, keys, resume, control) = match request {
+        Request::Send { run, text, keys } => (run, keys, true, Control::Send { text }),
+        Request::Signal { run, name, payload, by, keys } => {
+            (run, keys, true, Control::Signal { name, payload, by })
+        }
+        Request::Answer { id, approve, reason, by, resume, keys } => {
+            let control = Control::Answer { asked: id.seq, approve, reason, by };
+            (id.run, keys, resume, control)
+        }
+        Request::Resolve { id, resolution, result, by, resume, keys } => {
+            let control = Control::Resolve { seq: id.seq, resolution, result, by };
+            (id.run, keys, resume, control)
+        }
+        Request::Cancel { run, by } => (run, Keys::default(), true, Control::Cancel { by }),
+        Request::Suspend { run } => (run, Keys::default(), false, Control::Suspend),
+        Request::Allow { run, entries, by } => {
+            (run, Keys::default(), false, Control::Allow { entries, by })
+        }
+        _ => return Err(RuntimeError::Frame { reason: "not a change".to_owned() }),
+    };
+    registry.ask(&run, Wanted { keys, resume, control: Some(control) }).await?;
+    accepted(stream, &run).await
+}
+
+async fn accepted(stream: &mut UnixStream, run: &RunId) -> Result<(), RuntimeError> {
+    protocol::send(stream, &Reply::Accepted { run: Some(run.clone()) }).await
+}
+
+async fn start_run(registry: &Arc<Registry>, new: NewRun) -> Result<RunId, RuntimeError> {
+    run::create(&registry.parts, new).await
+}
+
+/// Streams records from `from` until the run is at rest.
+async fn stream_run(
+    registry: &Arc<Registry>,
+    stream: &mut UnixStream,
+    run: &RunId,
+    mut from: u64,
+) -> Result<(), RuntimeError> {
+    let mut head = registry.watch(run);
+    loop {
+        let alive = head.as_mut().is_some_and(|head| head.has_changed().is_ok());
+        let records = registry.parts.store.records(run, 0, from);
+        for record in records.map_err(|error| RuntimeError::part(&error))? {
+            from = record.stamp.seq + 1;
+            protocol::send(stream, &Reply::Record { record: Box::new(record) }).await?;
+        }
+        match &mut head {
+            Some(head) if alive => {
+                // An error means that the task has left: read once more, then rest.
+                let _ = head.wait_for(|next| *next > from).await;
+            }
+            _ => return protocol::send(stream, &Reply::AtRest).await,
+        }
+    }
+}

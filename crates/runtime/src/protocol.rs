@@ -1,0 +1,287 @@
+//! Frames between commands and the owner: a length (u32, big endian) and one JSON document.
+
+use crate::error::RuntimeError;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use types::manifest::Manifest;
+use types::{ApprovalId, Failure, Record, Resolution, RunId};
+
+/// Largest frame, in bytes.
+pub const FRAME_BYTES_MAX: usize = 32 << 20;
+/// What both sides must be.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Keys of providers by environment variable. Never printed.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Keys(pub BTreeMap<String, String>);
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// What a new run is made of.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NewRun {
+    /// The manifest with its files read in.
+    pub manifest: Box<Manifest>,
+    /// Directory of the manifest; `None` for a run made on the spot.
+    pub dir: Option<String>,
+    /// Host directory to see as the first layer.
+    pub workspace: Option<String>,
+    /// What the person says first.
+    pub input: String,
+    /// Who.
+    pub by: String,
+}
+
+/// A request to the owner.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// Start a run, then stream it.
+    Start {
+        /// What it is made of.
+        new: Box<NewRun>,
+        /// Providers' keys.
+        keys: Keys,
+        /// Do not stream.
+        detach: bool,
+    },
+    /// Take a run up, then stream it.
+    Resume {
+        /// The run.
+        run: RunId,
+        /// Providers' keys.
+        keys: Keys,
+        /// Do not stream.
+        detach: bool,
+    },
+    /// New instructions.
+    Send {
+        /// The run.
+        run: RunId,
+        /// The text.
+        text: String,
+        /// Providers' keys.
+        keys: Keys,
+    },
+    /// A named signal.
+    Signal {
+        /// The run.
+        run: RunId,
+        /// Its name.
+        name: String,
+        /// What it carries.
+        payload: Value,
+        /// Who.
+        by: String,
+        /// Providers' keys.
+        keys: Keys,
+    },
+    /// An answer to an approval.
+    Answer {
+        /// The approval.
+        id: ApprovalId,
+        /// Whether it is approved.
+        approve: bool,
+        /// Why not.
+        reason: String,
+        /// Who.
+        by: String,
+        /// Go on afterwards.
+        resume: bool,
+        /// Providers' keys.
+        keys: Keys,
+    },
+    /// What became of an action in doubt.
+    Resolve {
+        /// Run and record.
+        id: ApprovalId,
+        /// What became of it.
+        resolution: Resolution,
+        /// Its result.
+        result: Option<Value>,
+        /// Who.
+        by: String,
+        /// Go on afterwards.
+        resume: bool,
+        /// Providers' keys.
+        keys: Keys,
+    },
+    /// End a run.
+    Cancel {
+        /// The run.
+        run: RunId,
+        /// Who.
+        by: String,
+    },
+    /// Set a run aside.
+    Suspend {
+        /// The run.
+        run: RunId,
+    },
+    /// Add permission entries to one run.
+    Allow {
+        /// The run.
+        run: RunId,
+        /// Entries.
+        entries: Vec<String>,
+        /// Who.
+        by: String,
+    },
+    /// Bring a run's changes to the host.
+    Apply {
+        /// The run.
+        run: RunId,
+        /// Which paths, relative to the workspace; all that changed when empty.
+        paths: Vec<String>,
+        /// Who.
+        by: String,
+    },
+    /// Remove a run and what only it needs.
+    Remove {
+        /// The run.
+        run: RunId,
+    },
+    /// Remove what nothing needs.
+    Collect,
+    /// Stream a run that lives.
+    Watch {
+        /// The run.
+        run: RunId,
+        /// From this record.
+        from: u64,
+    },
+    /// Which runs live.
+    Live,
+    /// Measure a sandbox's whole life inside the owner.
+    BenchSandbox {
+        /// How often.
+        count: u32,
+    },
+}
+
+/// What the owner says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// First: who it is.
+    Hello {
+        /// Its version.
+        version: String,
+    },
+    /// The request was taken.
+    Accepted {
+        /// The run it is about.
+        run: Option<RunId>,
+    },
+    /// A record of the streamed run.
+    Record {
+        /// The record.
+        record: Box<Record>,
+    },
+    /// The run is at rest: ended, waiting or set aside.
+    AtRest,
+    /// Lines for people: what was applied, removed.
+    Lines {
+        /// The lines.
+        lines: Vec<String>,
+    },
+    /// Live runs.
+    Live {
+        /// Which.
+        runs: Vec<RunId>,
+    },
+    /// Nanoseconds per sample.
+    Samples {
+        /// The samples.
+        nanos: Vec<u64>,
+    },
+    /// It failed.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// Whether it is a mistake of usage (exit status 2).
+        usage: bool,
+    },
+}
+
+/// Writes one frame.
+///
+/// # Errors
+/// When the other side is gone or the frame is too large.
+pub async fn send<T: Serialize>(
+    stream: &mut (impl AsyncWrite + Unpin),
+    message: &T,
+) -> Result<(), RuntimeError> {
+    let bytes = serde_json::to_vec(message).map_err(|e| RuntimeError::Frame { reason: e.to_string() })?;
+    let length = u32::try_from(bytes.len()).ok().filter(|n| *n as usize <= FRAME_BYTES_MAX);
+    let length = length.ok_or_else(|| RuntimeError::Frame { reason: "too large".to_owned() })?;
+    let mut frame = Vec::with_capacity(bytes.len() + 4);
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(&bytes);
+    stream.write_all(&frame).await.map_err(|e| RuntimeError::OwnerGone { reason: e.to_string() })
+}
+
+/// Reads one frame; `None` at the end.
+///
+/// # Errors
+/// When it is malformed or too large.
+pub async fn receive<T: DeserializeOwned>(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> Result<Option<T>, RuntimeError> {
+    let mut length = [0u8; 4];
+    match stream.read_exact(&mut length).await {
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(None),
+        Err(error) => return Err(RuntimeError::OwnerGone { reason: error.to_string() }),
+    }
+    let length = u32::from_be_bytes(length) as usize;
+    if length > FRAME_BYTES_MAX {
+        return Err(RuntimeError::Frame { reason: format!("{length} bytes announced") });
+    }
+    let mut bytes = vec![0u8; length];
+    stream
+        .read_exact(&mut bytes)
+        .await
+        .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?;
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| RuntimeError::Frame { reason: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use types::Coded;
+
+    fn block<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().expect("builds").block_on(future)
+    }
+
+    #[test]
+    fn a_frame_round_trips_and_a_large_one_is_refused() {
+        block(async {
+            let mut wire = Vec::new();
+            send(&mut wire, &Reply::AtRest).await.expect("fits");
+            let read: Option<Reply> = receive(&mut wire.as_slice()).await.expect("reads");
+            assert!(matches!(read, Some(Reply::AtRest)));
+            let mut huge = (FRAME_BYTES_MAX as u32 + 1).to_be_bytes().to_vec();
+            huge.extend_from_slice(b"x");
+            let error = receive::<Reply>(&mut huge.as_slice()).await.expect_err("too large");
+            assert_eq!(error.code(), "BP-OWNER-005");
+        });
+    }
+
+    #[test]
+    fn keys_are_never_printed() {
+        let keys = Keys(BTreeMap::from([("OPENAI_API_KEY".to_owned(), "sk-secret".to_owned())]));
+        assert!(!format!("{keys:?}").contains("sk-secret"));
+    }
+}

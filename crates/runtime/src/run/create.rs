@@ -1,0 +1,95 @@
+//! A new run: its base layer, its key, its first records.
+
+use crate::error::RuntimeError;
+use crate::parts::Parts;
+use crate::policy_sources;
+use crate::protocol::NewRun;
+use std::path::PathBuf;
+use std::sync::Arc;
+use store::{NewRecord, RunRow, Store};
+use types::manifest::{LimitsStrength, Manifest};
+use types::{Actor, Body, Coded, Item, LayerId, RunId};
+
+/// Longest first message, in bytes.
+const INPUT_BYTES_MAX: u64 = 1 << 20;
+/// What is said first when nobody says anything.
+const DEFAULT_INPUT: &str = "Begin.";
+
+/// Creates a run. Nothing of it is there if this fails.
+pub(crate) async fn create(parts: &Arc<Parts>, new: NewRun) -> Result<RunId, RuntimeError> {
+    let bytes = new.input.len() as u64;
+    if bytes > INPUT_BYTES_MAX {
+        let what = "the input".to_owned();
+        return Err(RuntimeError::TooLarge { what, bytes, limit: INPUT_BYTES_MAX });
+    }
+    check(&new)?;
+    let base = base_layer(parts, &new).await?;
+    let mut random = [0u8; 8];
+    getrandom::fill(&mut random).map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?;
+    let run = RunId::from_random(random);
+    let moment = parts.clock.moment(0);
+    let actor = Actor {
+        agent: new.manifest.agent.name.clone(),
+        on_behalf_of: new.by.clone(),
+        team: new.manifest.agent.team.clone(),
+    };
+    let record = |body: Body| NewRecord {
+        time_ms: moment.time_ms,
+        mono_ms: moment.mono_ms,
+        boot: moment.boot,
+        causes: Vec::new(),
+        actor: actor.clone(),
+        body,
+        attachments: Vec::new(),
+    };
+    let text = if new.input.trim().is_empty() { DEFAULT_INPUT.to_owned() } else { new.input };
+    let first = vec![
+        record(Body::RunStarted {
+            manifest: new.manifest,
+            dir: new.dir,
+            workspace: new.workspace,
+            base,
+            started_by: new.by,
+            host: parts.spawner.facts_json(),
+        }),
+        record(Body::ItemAdded { item: Item::UserMessage { text } }),
+    ];
+    let row = RunRow { run: run.clone(), started_ms: moment.time_ms };
+    parts.failpoints.before_append();
+    parts.store.create_run(row, first).await.map_err(|error| RuntimeError::part(&error))?;
+    parts.failpoints.after_append();
+    Ok(run)
+}
+
+/// What can be refused before anything is made.
+fn check(new: &NewRun) -> Result<(), RuntimeError> {
+    let manifest: &Manifest = &new.manifest;
+    let route = &manifest.agent.model;
+    if !manifest.routes.contains_key(route) {
+        let known: Vec<&str> = manifest.routes.keys().map(String::as_str).collect();
+        let hint = match known.as_slice() {
+            [] => ": the manifest has no [routes]".to_owned(),
+            known => format!("; known: {}", known.join(", ")),
+        };
+        return Err(RuntimeError::NoRoute { route: route.clone(), hint });
+    }
+    let project = new.dir.as_ref().map(|dir| crate::config::load(&PathBuf::from(dir), None));
+    let cedar = project.transpose()?.and_then(|project| project.cedar);
+    policy_sources::compile(manifest, cedar.as_deref(), &[]).map(|_| ())
+}
+
+async fn base_layer(parts: &Arc<Parts>, new: &NewRun) -> Result<LayerId, RuntimeError> {
+    let layers = Arc::clone(&parts.layers);
+    let workspace = new.workspace.clone().map(PathBuf::from);
+    let disk_limit = new.manifest.sandbox.limits.disk_bytes;
+    let kernel_only = new.manifest.sandbox.limits_strength == LimitsStrength::Kernel;
+    parts.spawner.check_strength(kernel_only).map_err(|error| RuntimeError::part(&error))?;
+    let imported = tokio::task::spawn_blocking(move || match workspace {
+        Some(dir) => layers.import(&dir, disk_limit),
+        None => layers.empty(),
+    });
+    imported
+        .await
+        .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?
+        .map_err(|error| RuntimeError::part(&error))
+}

@@ -1,0 +1,71 @@
+//! Waiting for an effect while commands come in, and for time to pass.
+
+use super::{Draft, RunTask};
+use crate::error::RuntimeError;
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+use store::Durability;
+use types::{ActionId, Body, Link, TimerPurpose};
+
+/// Longest single sleep; a longer wait is slept in pieces, so that a wall clock that is set
+/// forward is noticed.
+const SLEEP_MS_MAX: u64 = 10_000;
+
+impl RunTask {
+    /// Waits for an effect and takes posts meanwhile. `None`: a person wants the run ended or set
+    /// aside, and the effect was dropped.
+    pub(super) async fn unless_stopped<T>(&mut self, effect: impl Future<Output = T>) -> Option<T> {
+        let mut effect = pin!(effect);
+        loop {
+            tokio::select! {
+                done = &mut effect => return Some(done),
+                post = self.inbox.recv() => {
+                    if let Some(post) = post {
+                        Box::pin(self.take(post)).await;
+                    }
+                    if self.state.cancel || self.suspend {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until `due_ms` or until a post comes; then the timer fires, if there is one and it is
+    /// time.
+    pub(super) async fn sleep_until(
+        &mut self,
+        due_ms: u64,
+        timer: Option<u64>,
+    ) -> Result<(), RuntimeError> {
+        let now = self.parts.clock.now_ms();
+        if now >= due_ms {
+            let Some(timer) = timer else { return Ok(()) };
+            let draft =
+                Draft::new(Body::TimerFired { timer }).because(Link::ResultOf, Some(timer));
+            return self.record(Durability::Written, draft).await.map(|_| ());
+        }
+        let pause = Duration::from_millis((due_ms - now).min(SLEEP_MS_MAX));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            post = self.inbox.recv() => {
+                if let Some(post) = post {
+                    Box::pin(self.take(post)).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn back_off(
+        &mut self,
+        action: Option<ActionId>,
+        pause_ms: u64,
+    ) -> Result<(), RuntimeError> {
+        let purpose = action.map_or(TimerPurpose::ModelRetry, TimerPurpose::ActionRetry);
+        let due_ms = self.parts.clock.now_ms().saturating_add(pause_ms);
+        let draft = Draft::new(Body::TimerSet { due_ms, purpose }).because(Link::RetryOf, action);
+        self.record(Durability::Written, draft).await.map(|_| ())
+    }
+}
