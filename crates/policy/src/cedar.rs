@@ -165,13 +165,17 @@ fn tree_of(policy: &Policy) -> Option<pst::Template> {
     }
 }
 
-/// Refuses an id that is ours, or used before.
-pub(crate) fn check_ids(statements: &[Statement], generated: usize) -> Vec<PolicyError> {
+/// Refuses an id used before, and one of ours among `theirs`.
+pub(crate) fn check_ids(
+    statements: &[Statement],
+    theirs: std::ops::Range<usize>,
+) -> Vec<PolicyError> {
     let mut seen = std::collections::BTreeSet::new();
     let mut errors = Vec::new();
     for (index, statement) in statements.iter().enumerate() {
         let id = statement.id();
-        let reserved = index >= generated && RESERVED_PREFIXES.iter().any(|p| id.starts_with(p));
+        let reserved =
+            theirs.contains(&index) && RESERVED_PREFIXES.iter().any(|p| id.starts_with(p));
         let why = match (reserved, seen.insert(id)) {
             (true, _) => "reserved",
             (false, false) => "used twice",

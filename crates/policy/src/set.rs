@@ -150,8 +150,9 @@ impl PolicySet {
             files.add(name, text, &mut errors);
         }
         errors.extend(organisation_permits(&files.statements[own..]));
+        let theirs = generated..files.statements.len();
         files.add_people();
-        errors.extend(cedar::check_ids(&files.statements, generated));
+        errors.extend(cedar::check_ids(&files.statements, theirs));
         Self::checked(files, &sources.principal, &sources.tools, errors)
     }
 
