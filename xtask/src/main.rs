@@ -7,12 +7,13 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // A tool for people on a terminal.
 
 mod source;
+mod test;
 mod tidy;
 mod tokens;
 mod tree;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 const USAGE: &str = "\
 cargo xtask tidy [--fix]            check the rules of the house; --fix rewrites the crate graph
@@ -25,6 +26,8 @@ fn main() -> ExitCode {
     let done = match arguments.as_slice() {
         ["tidy"] => run_tidy(false),
         ["tidy", "--fix"] => run_tidy(true),
+        ["test", rest @ ..] => packages(rest).and_then(|packages| test::run(&root(), &packages)),
+        ["deny"] => run_deny(),
         _ => Err(format!("usage:\n{USAGE}")),
     };
     match done {
@@ -53,4 +56,32 @@ fn run_tidy(fix: bool) -> Result<(), String> {
         0 => Ok(()),
         count => Err(format!("tidy: {count} findings")),
     }
+}
+
+/// `-p NAME -p NAME ...`.
+fn packages<'a>(arguments: &[&'a str]) -> Result<Vec<&'a str>, String> {
+    let pairs = arguments.chunks(2).map(|pair| match pair {
+        ["-p", name] => Ok(*name),
+        _ => Err(format!("usage:\n{USAGE}")),
+    });
+    pairs.collect()
+}
+
+fn run_deny() -> Result<(), String> {
+    let listed = cargo(&root()).args(["deny", "--version"]).output();
+    if !listed.is_ok_and(|out| out.status.success()) {
+        return Err("cargo-deny is not installed: `cargo install --locked cargo-deny`".to_owned());
+    }
+    match cargo(&root()).args(["deny", "check"]).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("cargo deny check: {status}")),
+        Err(error) => Err(format!("cannot start cargo: {error}")),
+    }
+}
+
+/// Cargo, as it started us.
+fn cargo(root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root);
+    command
 }

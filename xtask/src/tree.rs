@@ -35,7 +35,7 @@ impl Tree {
             let name = entry.file_name().to_string_lossy().into_owned();
             let kind = entry.file_type()?;
             let path = format!("{prefix}{name}");
-            if kind.is_dir() && !SKIPPED.contains(&name.as_str()) {
+            if kind.is_dir() && !is_skipped(&name) {
                 self.add(&entry.path(), &format!("{path}/"))?;
             } else if kind.is_file()
                 && entry.metadata()?.len() <= TEXT_BYTES_MAX
@@ -72,6 +72,11 @@ impl Tree {
             .map(|(path, text)| Source::new(path, text, in_tests(path, &declared)))
             .collect()
     }
+}
+
+/// Whether a folder of this name holds no source of ours.
+pub(crate) fn is_skipped(name: &str) -> bool {
+    SKIPPED.contains(&name)
 }
 
 /// Where a module declared in the file at `path` lives, without `.rs` or `/mod.rs`.

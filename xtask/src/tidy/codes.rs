@@ -122,11 +122,11 @@ fn check_page(code: &str, page: &str) -> Vec<Finding> {
     let of = |line, message: String| Finding::new("codes", &path, line, message);
     let mut found = Vec::new();
     let title = format!("# {code}: ");
-    if !page
+    let first = page
         .lines()
         .next()
-        .is_some_and(|l| l.strip_prefix(&title).is_some_and(|t| !t.is_empty()))
-    {
+        .and_then(|line| line.strip_prefix(&title));
+    if first.is_none_or(str::is_empty) {
         found.push(of(
             1,
             format!("the page starts with `{title}` and its meaning in a few words"),

@@ -1,0 +1,284 @@
+//! `cargo xtask test`: brings what the tests need and runs everything.
+//!
+//! Always: every stage runs, whatever failed before it; a stage without a single test fails; the
+//! last line is `N passed, N failed`, where each stage that is no test counts once. As root, the
+//! crates that meet the kernel are tested twice, as root and as an ordinary user, because people
+//! run both. Never: a change to the host beyond the Debian packages of [`needs`].
+
+mod build;
+mod left;
+mod needs;
+mod ordinary;
+mod peers;
+mod process;
+mod tally;
+
+use build::{Binary, Build};
+use process::{Job, Outcome};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{env, fs};
+use tally::Tally;
+
+/// The crates that behave differently for root and for an ordinary user.
+const MEET_THE_KERNEL: [&str; 2] = ["bedplate-sandbox", "bedplate"];
+
+/// A cargo command: compiling everything on two cores, and some more.
+const CARGO_LIMIT: Duration = Duration::from_secs(25 * 60);
+
+/// One test executable.
+const BINARY_LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// One stage of the run, for the summary.
+struct Stage {
+    name: String,
+    tally: Tally,
+}
+
+/// Everything the stages share.
+struct Session {
+    root: PathBuf,
+    target: PathBuf,
+    /// The temporary folder of this run; short, because paths of sockets are.
+    temporary: PathBuf,
+    /// Variables for the tests, besides those of the host.
+    variables: Vec<(OsString, OsString)>,
+    stages: Vec<Stage>,
+}
+
+/// Runs the tests of `packages`, or of all with every other stage when there are none.
+///
+/// # Errors
+/// What is missing on this machine, or that something failed; the closing line is out by then.
+pub(crate) fn run(root: &Path, packages: &[&str]) -> Result<(), String> {
+    let needed = needs::bring();
+    let made = needed.and_then(|()| Session::new(root));
+    let mut session = match made {
+        Ok(session) => session,
+        Err(why) => {
+            eprintln!("{why}");
+            println!("0 passed, 1 failed");
+            return Err("the tests did not start".to_owned());
+        }
+    };
+    if packages.is_empty() {
+        session.house_stages();
+    }
+    session.test_stages(packages);
+    session.close()
+}
+
+impl Session {
+    fn new(root: &Path) -> Result<Self, String> {
+        let temporary = env::temp_dir().join(format!("bp{}", std::process::id()));
+        fs::create_dir_all(temporary.join("home"))
+            .map_err(|e| format!("cannot make {}: {e}", temporary.display()))?;
+        let target = build::target_directory(root)?;
+        Ok(Self {
+            root: root.to_owned(),
+            target,
+            temporary,
+            variables: Vec::new(),
+            stages: vec![],
+        })
+    }
+
+    fn house_stages(&mut self) {
+        self.stage("tidy", |session| {
+            let found = crate::tidy::run(&session.root, false).map_err(|e| e.to_string())?;
+            found.iter().for_each(|finding| println!("{finding}"));
+            if found.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{} findings", found.len()))
+            }
+        });
+        self.cargo_stage("fmt", &["fmt", "--all", "--check"]);
+        let clippy = [
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ];
+        self.cargo_stage("clippy", &clippy);
+    }
+
+    /// A stage that is no test: passed or failed as one.
+    fn stage<T>(&mut self, name: &str, work: impl FnOnce(&Self) -> Result<T, String>) -> Option<T> {
+        println!("\n== {name}");
+        let started = Instant::now();
+        let done = work(self);
+        match &done {
+            Ok(_) => println!("ok    {name}  {:.1} s", started.elapsed().as_secs_f64()),
+            Err(why) => println!("FAIL  {name}: {why}"),
+        }
+        self.stages.push(Stage {
+            name: name.to_owned(),
+            tally: Tally::of_stage(done.is_ok()),
+        });
+        done.ok()
+    }
+
+    fn cargo_stage(&mut self, name: &str, arguments: &[&str]) {
+        self.stage(name, |session| {
+            let mut command = crate::cargo(&session.root);
+            command.args(arguments);
+            process::run(Job {
+                command,
+                log: None,
+                limit: CARGO_LIMIT,
+            })?
+            .success()
+        });
+    }
+
+    fn test_stages(&mut self, packages: &[&str]) {
+        if let Some(peer) = self.stage("peers", |s| peers::bring(&s.root, &s.target)) {
+            self.variables = peer;
+        }
+        let Some(build) = self.stage("build", |s| Build::make(&s.root, packages)) else {
+            return;
+        };
+        for package in build.packages() {
+            self.tests(package, &build, None);
+        }
+        if packages.is_empty() {
+            self.doc_tests();
+        }
+        if needs::is_root() {
+            self.ordinary_tests(&build);
+        }
+        self.stage("nothing left behind", |s| left::check(&s.temporary));
+    }
+
+    /// All test executables of one package, as this user or as an ordinary one.
+    fn tests(&mut self, package: &str, build: &Build, user: Option<&ordinary::World>) {
+        let who = user.map_or("", |_| " as an ordinary user");
+        println!("\n== {package}{who}");
+        let mut tally = Tally::default();
+        for binary in build.of(package) {
+            tally = tally.plus(self.binary(binary, build, user));
+        }
+        let stage = Stage {
+            name: format!("{package}{who}"),
+            tally: tally.of_tests(),
+        };
+        self.stages.push(stage);
+    }
+
+    fn binary(&self, binary: &Binary, build: &Build, user: Option<&ordinary::World>) -> Tally {
+        let who = user.map_or("host", |_| "ordinary");
+        let log = self.log(&format!("{}-{who}", binary.slug()));
+        let mut variables = self.variables.clone();
+        variables.extend(build.variables(binary));
+        variables.push(("INSTA_WORKSPACE_ROOT".into(), self.root.clone().into()));
+        let command = match user {
+            Some(world) => world.command(binary, &variables),
+            None => binary.command(&self.temporary, &variables),
+        };
+        report(
+            &binary.target,
+            Job {
+                command,
+                log: Some(log),
+                limit: BINARY_LIMIT,
+            },
+        )
+    }
+
+    fn doc_tests(&mut self) {
+        println!("\n== doc tests");
+        let mut command = crate::cargo(&self.root);
+        command.args(["test", "--workspace", "--doc"]);
+        let log = Some(self.log("doc"));
+        let tally = report(
+            "doc",
+            Job {
+                command,
+                log,
+                limit: CARGO_LIMIT,
+            },
+        );
+        if tally != Tally::default() {
+            self.stages.push(Stage {
+                name: "doc tests".to_owned(),
+                tally,
+            });
+        }
+    }
+
+    fn ordinary_tests(&mut self, build: &Build) {
+        let packages: Vec<_> = build
+            .packages()
+            .into_iter()
+            .filter(|p| MEET_THE_KERNEL.contains(p))
+            .collect();
+        if packages.is_empty() {
+            return;
+        }
+        let make = |s: &Self| ordinary::World::make(&s.root, &s.target, build);
+        let Some(world) = self.stage("an ordinary user", make) else {
+            return;
+        };
+        for package in packages {
+            self.tests(package, build, Some(&world));
+        }
+        self.stage("nothing left behind by the ordinary user", |_| {
+            world.close()
+        });
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.target.join("xtask-test").join(format!("{name}.log"))
+    }
+
+    /// Prints the summary and the closing line, and takes away the temporary folder.
+    fn close(self) -> Result<(), String> {
+        println!(
+            "\n== summary (logs: {})",
+            self.target.join("xtask-test").display()
+        );
+        let mut total = Tally::default();
+        for stage in &self.stages {
+            println!(
+                "{:<5} {:<46} {}",
+                stage.tally.word(),
+                stage.name,
+                stage.tally
+            );
+            total = total.plus(stage.tally);
+        }
+        if let Err(error) = fs::remove_dir_all(&self.temporary) {
+            println!("FAIL  cannot remove {}: {error}", self.temporary.display());
+            total = total.plus(Tally::of_stage(false));
+        }
+        println!("{total}");
+        if total.failed == 0 {
+            Ok(())
+        } else {
+            Err("not all is well".to_owned())
+        }
+    }
+}
+
+/// Runs one test executable (or `cargo test`), prints its line, and all it said if it failed.
+fn report(name: &str, job: Job) -> Tally {
+    let started = Instant::now();
+    let outcome = process::run(job).unwrap_or_else(Outcome::not_started);
+    let tally = tally::of_output(&outcome.output, outcome.status_ok());
+    if tally.failed > 0 {
+        println!("{}", outcome.output);
+    }
+    if let Err(why) = outcome.success() {
+        println!("      {name}: {why}");
+    }
+    println!(
+        "{:<5} {name:<34} {tally}  {:.1} s",
+        tally.word(),
+        started.elapsed().as_secs_f64()
+    );
+    tally
+}

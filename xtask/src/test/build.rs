@@ -1,0 +1,223 @@
+//! Compiling the tests and knowing what came out.
+
+use crate::cargo;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The package of the `bedplate` binary, and the feature its crash tests need.
+const COMMAND_PACKAGE: &str = "bedplate";
+const COMMAND_FEATURE: &str = "bedplate/failpoints";
+
+/// Where cargo puts what it builds.
+///
+/// # Errors
+/// When cargo cannot read the workspace.
+pub(super) fn target_directory(root: &Path) -> Result<PathBuf, String> {
+    let mut command = cargo(root);
+    command
+        .args(["metadata", "--no-deps", "--format-version=1"])
+        .stderr(Stdio::inherit());
+    let out = command
+        .output()
+        .map_err(|e| format!("cannot start cargo: {e}"))?;
+    let said: Value = serde_json::from_slice(&out.stdout).map_err(|e| format!("cargo: {e}"))?;
+    let folder = said["target_directory"]
+        .as_str()
+        .ok_or("cargo names no target directory")?;
+    Ok(folder.into())
+}
+
+/// A test executable.
+#[derive(Debug)]
+pub(super) struct Binary {
+    package: String,
+    /// `lib`, `bin NAME` or `tests/NAME`.
+    pub(super) target: String,
+    pub(super) path: PathBuf,
+    /// The folder of its crate, where tests run.
+    pub(super) folder: PathBuf,
+}
+
+impl Binary {
+    /// A name for files.
+    pub(super) fn slug(&self) -> String {
+        format!("{}-{}", self.package, self.target.replace(['/', ' '], "-"))
+    }
+
+    /// Runs it as this user, with a home and a temporary folder of its own.
+    pub(super) fn command(&self, temporary: &Path, variables: &[(OsString, OsString)]) -> Command {
+        let mut command = Command::new(&self.path);
+        command
+            .current_dir(&self.folder)
+            .env_remove("BEDPLATE_HOME");
+        command
+            .env("TMPDIR", temporary)
+            .env("HOME", temporary.join("home"));
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+/// Everything that was built for testing.
+#[derive(Debug, Default)]
+pub(super) struct Build {
+    tests: Vec<Binary>,
+    /// Our programs, by name.
+    programs: BTreeMap<String, PathBuf>,
+}
+
+impl Build {
+    /// Builds the tests of `packages`, or of all.
+    ///
+    /// # Errors
+    /// When something does not compile; cargo has said why.
+    pub(super) fn make(root: &Path, packages: &[&str]) -> Result<Self, String> {
+        let mut command = cargo(root);
+        command.args([
+            "test",
+            "--no-run",
+            "--message-format=json-render-diagnostics",
+        ]);
+        if packages.is_empty() {
+            command.arg("--workspace");
+        }
+        command.args(packages.iter().flat_map(|p| ["-p", p]));
+        if packages.is_empty() || packages.contains(&COMMAND_PACKAGE) {
+            command.args(["--features", COMMAND_FEATURE]);
+        }
+        let out = command.stderr(Stdio::inherit()).output();
+        let out = out.map_err(|e| format!("cannot start cargo: {e}"))?;
+        if !out.status.success() {
+            return Err(out.status.to_string());
+        }
+        Ok(Self::read(&String::from_utf8_lossy(&out.stdout)))
+    }
+
+    /// Reads cargo's messages, one JSON object a line.
+    fn read(messages: &str) -> Self {
+        let mut build = Self::default();
+        let lines = messages
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        for message in lines.filter(|m| m["reason"] == "compiler-artifact") {
+            build.add(&message);
+        }
+        build
+            .tests
+            .sort_by(|a, b| (&a.package, &a.target).cmp(&(&b.package, &b.target)));
+        build
+    }
+
+    fn add(&mut self, message: &Value) -> Option<()> {
+        let path = PathBuf::from(message["executable"].as_str()?);
+        let target = &message["target"];
+        let (name, kind) = (target["name"].as_str()?, target["kind"][0].as_str()?);
+        let manifest = PathBuf::from(message["manifest_path"].as_str()?);
+        if message["profile"]["test"] != true {
+            self.programs.insert(name.to_owned(), path);
+            return Some(());
+        }
+        let target = match kind {
+            "test" => format!("tests/{name}"),
+            "bin" => format!("bin {name}"),
+            kind => kind.to_owned(),
+        };
+        let package = package_name(message["package_id"].as_str()?).to_owned();
+        self.tests.push(Binary {
+            package,
+            target,
+            path,
+            folder: manifest.parent()?.to_owned(),
+        });
+        Some(())
+    }
+
+    /// The packages that have test executables, each once.
+    pub(super) fn packages(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.tests.iter().map(|b| b.package.as_str()).collect();
+        names.dedup();
+        names
+    }
+
+    pub(super) fn of(&self, package: &str) -> impl Iterator<Item = &Binary> {
+        self.tests.iter().filter(move |b| b.package == package)
+    }
+
+    /// What cargo would tell a test executable.
+    pub(super) fn variables(&self, binary: &Binary) -> Vec<(OsString, OsString)> {
+        let programs = self.programs.iter();
+        let programs = programs.map(|(name, path)| {
+            (
+                format!("CARGO_BIN_EXE_{name}").into(),
+                path.clone().into_os_string(),
+            )
+        });
+        let folder = ("CARGO_MANIFEST_DIR".into(), binary.folder.clone().into());
+        let package = ("CARGO_PKG_NAME".into(), binary.package.clone().into());
+        programs.chain([folder, package]).collect()
+    }
+
+    /// Every file that somebody else must be able to execute.
+    pub(super) fn executables(&self) -> impl Iterator<Item = &Path> {
+        let tests = self.tests.iter().map(|b| b.path.as_path());
+        tests.chain(self.programs.values().map(PathBuf::as_path))
+    }
+}
+
+/// `path+file:///a/crates/cli#bedplate@0.1.0` is `bedplate`, `path+file:///a/xtask#0.1.0` `xtask`.
+fn package_name(id: &str) -> &str {
+    let (path, tail) = id.rsplit_once('#').unwrap_or((id, ""));
+    match tail.split_once('@') {
+        Some((name, _)) => name,
+        None => path.rsplit('/').next().unwrap_or(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn package_ids_have_two_shapes() {
+        assert_eq!(
+            package_name("path+file:///a/crates/cli#bedplate@0.1.0"),
+            "bedplate"
+        );
+        assert_eq!(package_name("path+file:///a/xtask#0.1.0"), "xtask");
+    }
+
+    #[test]
+    fn messages_become_tests_and_programs() {
+        let artifact = |kind: &str, name: &str, test: bool| {
+            format!(
+                r#"{{"reason":"compiler-artifact","package_id":"path+file:///r/crates/cli#bedplate@0.1.0",
+                "manifest_path":"/r/crates/cli/Cargo.toml","target":{{"kind":["{kind}"],"name":"{name}"}},
+                "profile":{{"test":{test}}},"executable":"/t/{name}"}}"#
+            )
+            .replace('\n', "")
+        };
+        let library = r#"{"reason":"compiler-artifact","executable":null}"#;
+        let said = [
+            artifact("test", "run", true),
+            artifact("bin", "bedplate", false),
+            artifact("bin", "bedplate", true),
+            library.to_owned(),
+            "not JSON".to_owned(),
+        ];
+        let build = Build::read(&said.join("\n"));
+        assert_eq!(build.packages(), ["bedplate"]);
+        let targets: Vec<_> = build.of("bedplate").map(|b| b.target.as_str()).collect();
+        assert_eq!(targets, ["bin bedplate", "tests/run"]);
+        let binary = build.of("bedplate").next().unwrap();
+        assert_eq!(binary.folder, Path::new("/r/crates/cli"));
+        assert_eq!(binary.slug(), "bedplate-bin-bedplate");
+        let variables = build.variables(binary);
+        assert_eq!(
+            variables[0],
+            ("CARGO_BIN_EXE_bedplate".into(), "/t/bedplate".into())
+        );
+    }
+}
