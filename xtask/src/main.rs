@@ -26,12 +26,13 @@ fn main() -> ExitCode {
     let done = match arguments.as_slice() {
         ["tidy"] => run_tidy(false),
         ["tidy", "--fix"] => run_tidy(true),
-        ["test", rest @ ..] => packages(rest).and_then(|packages| test::run(&root(), &packages)),
+        ["test", rest @ ..] => packages(rest).map(|packages| test::run(&root(), &packages)),
         ["deny"] => run_deny(),
         _ => Err(format!("usage:\n{USAGE}")),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(why) => {
             eprintln!("{why}");
             ExitCode::FAILURE
@@ -47,13 +48,13 @@ fn root() -> PathBuf {
         .to_owned()
 }
 
-fn run_tidy(fix: bool) -> Result<(), String> {
+fn run_tidy(fix: bool) -> Result<bool, String> {
     let found = tidy::run(&root(), fix).map_err(|e| format!("tidy cannot read the tree: {e}"))?;
     for finding in &found {
         println!("{finding}");
     }
     match found.len() {
-        0 => Ok(()),
+        0 => Ok(true),
         count => Err(format!("tidy: {count} findings")),
     }
 }
@@ -67,16 +68,15 @@ fn packages<'a>(arguments: &[&'a str]) -> Result<Vec<&'a str>, String> {
     pairs.collect()
 }
 
-fn run_deny() -> Result<(), String> {
+fn run_deny() -> Result<bool, String> {
     let listed = cargo(&root()).args(["deny", "--version"]).output();
     if !listed.is_ok_and(|out| out.status.success()) {
         return Err("cargo-deny is not installed: `cargo install --locked cargo-deny`".to_owned());
     }
-    match cargo(&root()).args(["deny", "check"]).status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("cargo deny check: {status}")),
-        Err(error) => Err(format!("cannot start cargo: {error}")),
-    }
+    let status = cargo(&root()).args(["deny", "check"]).status();
+    status
+        .map(|s| s.success())
+        .map_err(|e| format!("cannot start cargo: {e}"))
 }
 
 /// Cargo, as it started us.

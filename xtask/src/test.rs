@@ -47,19 +47,16 @@ struct Session {
     stages: Vec<Stage>,
 }
 
-/// Runs the tests of `packages`, or of all with every other stage when there are none.
-///
-/// # Errors
-/// What is missing on this machine, or that something failed; the closing line is out by then.
-pub(crate) fn run(root: &Path, packages: &[&str]) -> Result<(), String> {
+/// Runs the tests of `packages`, or of all with every other stage when there are none. Whether all
+/// is well; everything has been said by then, the closing line last.
+pub(crate) fn run(root: &Path, packages: &[&str]) -> bool {
     let needed = needs::bring();
     let made = needed.and_then(|()| Session::new(root));
     let mut session = match made {
         Ok(session) => session,
         Err(why) => {
-            eprintln!("{why}");
-            println!("0 passed, 1 failed");
-            return Err("the tests did not start".to_owned());
+            println!("{why}\n{}", Tally::of_stage(false));
+            return false;
         }
     };
     if packages.is_empty() {
@@ -236,7 +233,7 @@ impl Session {
     }
 
     /// Prints the summary and the closing line, and takes away the temporary folder.
-    fn close(self) -> Result<(), String> {
+    fn close(self) -> bool {
         println!(
             "\n== summary (logs: {})",
             self.target.join("xtask-test").display()

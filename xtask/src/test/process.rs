@@ -99,7 +99,7 @@ fn wait(mut child: Child, limit: Duration) -> Option<ExitStatus> {
 /// Kills a process, or a group when the number is negative.
 pub(super) fn kill(target: &str) {
     let done = Command::new("sh")
-        .args(["-c", "kill -KILL -- \"$1\"", "sh", target])
+        .args(["-c", "kill -s KILL -- \"$1\"", "sh", target])
         .status();
     if let Err(error) = done {
         println!("cannot kill {target}: {error}");

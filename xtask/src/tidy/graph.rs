@@ -54,6 +54,7 @@ const CRATES: [Row; 11] = [
         &["types"],
         &[
             "cedar-policy",
+            "miette",
             "serde",
             "serde_json",
             "strsim",

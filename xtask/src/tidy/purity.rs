@@ -63,7 +63,7 @@ fn is_outside(path: &Path) -> bool {
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
     };
     let named = path.imported || text.contains("::");
-    named && OUTSIDE.iter().any(|p| within(p)) && !VALUES.iter().any(|p| within(p))
+    named && OUTSIDE.iter().any(within) && !VALUES.iter().any(within)
 }
 
 /// A path as written, its groups resolved: `use a::{b, c::d}` is `a::b` and `a::c::d`.
