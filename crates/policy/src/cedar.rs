@@ -59,19 +59,30 @@ pub(crate) fn pattern(text: &str) -> String {
     quote(text)
 }
 
-/// A Cedar `like` pattern that matches what starts with this text, taken literally.
+/// Text for people and ids: control and invisible formatting characters escaped.
 #[must_use]
-pub(crate) fn prefix_pattern(text: &str) -> String {
-    let mut out = String::from("\"");
+pub(crate) fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c == '*' {
-            out.push_str("\\*");
+        if is_hidden(c) {
+            out.extend(c.escape_unicode());
         } else {
-            push_escaped(&mut out, c);
+            out.push(c);
         }
     }
-    out.push_str("*\"");
     out
+}
+
+/// Whether a character could mislead a reader of a line.
+pub(crate) fn is_hidden(c: char) -> bool {
+    c.is_control() || is_formatting(c)
+}
+
+/// Characters that change how a line looks without being seen: direction marks, joiners, tags.
+const fn is_formatting(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 fn push_escaped(out: &mut String, c: char) {
@@ -137,12 +148,12 @@ fn statement(
             (id, text)
         }
     };
-    let empty = id.is_empty() || id.chars().any(char::is_control);
+    let empty = id.is_empty() || id.chars().any(is_hidden);
     if empty {
         return Err(PolicyError::BadId {
             at: Box::new(at),
-            id: id.escape_debug().to_string(),
-            why: "empty or has control characters".to_owned(),
+            id: printable(&id),
+            why: "empty or has invisible characters".to_owned(),
         });
     }
     let policy = policy.new_id(PolicyId::new(&id));
@@ -299,6 +310,6 @@ pub(crate) fn described(diagnostic: &dyn Diagnostic) -> String {
     }
     message
         .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
+        .map(|c| if is_hidden(c) { ' ' } else { c })
         .collect()
 }

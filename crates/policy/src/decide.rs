@@ -3,13 +3,13 @@
 //! Deny by default; a `forbid` wins; an evaluation error denies. A second evaluation, as if
 //! approved, happens only after a denial, and turns it into an ask.
 
-use crate::input::{DecisionInput, Principal};
-use crate::slice::{Answer, uid};
-use crate::{PolicySet, host};
-use cedar_policy::{Context, Entities, Entity, EntityTypeName, Request, RestrictedExpression};
+use crate::PolicySet;
+use crate::input::{DecisionInput, PersonInput};
+use crate::question::Question;
+use crate::slice::Answer;
+use cedar_policy::{Entities, RestrictedExpression};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::LazyLock;
+use std::collections::{BTreeMap, BTreeSet};
 use types::{ActionRequest, Digest, Failure, Verdict};
 
 /// Why a verdict is what it is.
@@ -73,44 +73,8 @@ impl Decision {
     }
 }
 
-/// Names of the schema, parsed once.
-struct Names {
-    agent: EntityTypeName,
-    user: EntityTypeName,
-    team: EntityTypeName,
-    action: EntityTypeName,
-    domain: EntityTypeName,
-    path: EntityTypeName,
-    resources: BTreeMap<&'static str, EntityTypeName>,
-}
-
-static NAMES: LazyLock<Names> = LazyLock::new(|| {
-    let name = |text: &str| -> EntityTypeName { text.parse().expect("a constant type name") };
-    let resources = ["Route", "Tool", "Path", "Host", "Secret", "Run", "Agent"];
-    Names {
-        agent: name("Agent"),
-        user: name("User"),
-        team: name("Team"),
-        action: name("Action"),
-        domain: name("Domain"),
-        path: name("Path"),
-        resources: resources.into_iter().map(|r| (r, name(r))).collect(),
-    }
-});
-
 /// Between several values of one obligation.
 const VALUES_JOINED_BY: &str = ", ";
-
-type Pairs = Vec<(String, RestrictedExpression)>;
-
-/// A request in Cedar's terms, but for approval.
-struct Question<'a> {
-    principal: &'a Principal,
-    action: &'static str,
-    kind: &'static str,
-    id: &'a str,
-    pairs: Pairs,
-}
 
 impl PolicySet {
     /// Decides one action.
@@ -124,6 +88,12 @@ impl PolicySet {
             Ok(question) => self.verdict(&question, input.approved, input.digest()),
             Err(failure) => self.failed(failure, input.digest()),
         }
+    }
+
+    /// Decides what a person may do to a run.
+    #[must_use]
+    pub fn decide_person(&self, input: &PersonInput) -> Decision {
+        self.verdict(&Question::of_person(input), true, input.digest())
     }
 
     /// Decides an action that needs several decisions: the strictest counts, obligations of all
@@ -166,22 +136,13 @@ impl PolicySet {
     }
 
     fn question<'a>(&self, input: &'a DecisionInput) -> Result<Question<'a>, Failure> {
-        let (kind, id) = resource_of(&input.request);
-        let mut pairs = own_pairs(&input.request);
-        if let ActionRequest::CallTool {
-            tool, arguments, ..
-        } = &input.request
-        {
-            pairs.push(("arguments".to_owned(), self.arguments(tool, arguments)?));
-        }
-        pairs.extend(common_pairs(input));
-        Ok(Question {
-            principal: &input.principal,
-            action: input.request.name(),
-            kind,
-            id,
-            pairs,
-        })
+        let arguments = match &input.request {
+            ActionRequest::CallTool {
+                tool, arguments, ..
+            } => Some(self.arguments(tool, arguments)?),
+            _ => None,
+        };
+        Ok(Question::of(input, arguments))
     }
 
     fn arguments(
@@ -202,7 +163,7 @@ impl PolicySet {
     }
 
     fn verdict(&self, question: &Question<'_>, approved: bool, input: Digest) -> Decision {
-        let entities = entities(question);
+        let entities = question.entities();
         let first = self.ask(question, approved, &entities);
         if first.allowed() {
             return self.decision(Because::Permitted, &[&first], input);
@@ -223,35 +184,10 @@ impl PolicySet {
     }
 
     fn ask(&self, question: &Question<'_>, approved: bool, entities: &Entities) -> Answer {
-        let names = &*NAMES;
-        let approved = (
-            "approved".to_owned(),
-            RestrictedExpression::new_bool(approved),
-        );
-        let pairs = question.pairs.iter().cloned().chain([approved]);
-        let built = Context::from_pairs(pairs)
-            .map_err(|error| error.to_string())
-            .and_then(|context| {
-                let kind = names
-                    .resources
-                    .get(question.kind)
-                    .ok_or("unknown resource type")?;
-                Request::new(
-                    principal_uid(question.principal),
-                    uid(&names.action, question.action),
-                    uid(kind, question.id),
-                    context,
-                    None,
-                )
-                .map_err(|error| error.to_string())
-            });
-        match built {
-            Ok(request) => self.slices.ask(
-                question.action,
-                keys(question.kind, question.id),
-                &request,
-                entities,
-            ),
+        match question.request(approved) {
+            Ok(request) => self
+                .slices
+                .ask(question.action, &question.keys, &request, entities),
             Err(error) => Answer {
                 errors: BTreeMap::from([("request".to_owned(), error)]),
                 ..Answer::default()
@@ -389,127 +325,4 @@ fn join_values(obligations: BTreeMap<String, BTreeSet<&str>>) -> BTreeMap<String
             )
         })
         .collect()
-}
-
-/// The resource's type and id.
-pub(crate) fn resource_of(request: &ActionRequest) -> (&'static str, &str) {
-    match request {
-        ActionRequest::CallModel { route, .. } => ("Route", route),
-        ActionRequest::CallTool { tool, .. } | ActionRequest::RunCommand { tool, .. } => {
-            ("Tool", tool)
-        }
-        ActionRequest::Path { path, .. } => ("Path", path),
-        ActionRequest::HttpRequest { host, .. } | ActionRequest::Connect { host, .. } => {
-            ("Host", host)
-        }
-        ActionRequest::UseSecret { secret, .. } => ("Secret", secret),
-    }
-}
-
-fn text(name: &str, value: &str) -> (String, RestrictedExpression) {
-    (
-        name.to_owned(),
-        RestrictedExpression::new_string(value.to_owned()),
-    )
-}
-
-fn long(name: &str, value: i64) -> (String, RestrictedExpression) {
-    (name.to_owned(), RestrictedExpression::new_long(value))
-}
-
-fn own_pairs(request: &ActionRequest) -> Pairs {
-    match request {
-        ActionRequest::CallModel {
-            provider,
-            model,
-            local,
-            route: _,
-        } => vec![
-            text("provider", provider),
-            text("model", model),
-            ("local".to_owned(), RestrictedExpression::new_bool(*local)),
-        ],
-        ActionRequest::CallTool { effect, .. } => vec![text("effect", &effect.to_string())],
-        ActionRequest::RunCommand { command, .. } => vec![text("command", command)],
-        ActionRequest::Path { path, .. } => vec![text("path", path)],
-        ActionRequest::HttpRequest {
-            method,
-            path,
-            port,
-            scheme,
-            query,
-            host: _,
-        } => vec![
-            text("method", method),
-            text("path", path),
-            long("port", i64::from(*port)),
-            text("scheme", scheme),
-            text("query", query),
-        ],
-        ActionRequest::Connect { port, .. } => vec![long("port", i64::from(*port))],
-        ActionRequest::UseSecret { host, .. } => vec![text("host", host)],
-    }
-}
-
-fn common_pairs(input: &DecisionInput) -> Pairs {
-    let labels = input
-        .carried
-        .labels
-        .iter()
-        .map(|l| RestrictedExpression::new_string(l.to_owned()));
-    let age = i64::try_from(input.carried.oldest_input_age).unwrap_or(i64::MAX);
-    vec![
-        ("labels".to_owned(), RestrictedExpression::new_set(labels)),
-        long("oldest_input_age", age),
-        text("on_behalf_of", &input.on_behalf_of),
-    ]
-}
-
-fn principal_uid(principal: &Principal) -> cedar_policy::EntityUid {
-    let kind = match principal.type_name() {
-        "Agent" => &NAMES.agent,
-        _ => &NAMES.user,
-    };
-    uid(kind, &principal.name)
-}
-
-/// The resource and its ancestors, as type and id.
-fn keys<'a>(kind: &'static str, id: &'a str) -> impl Iterator<Item = (&'static str, &'a str)> {
-    let above: Box<dyn Iterator<Item = (&'static str, &'a str)>> = match kind {
-        "Host" => Box::new(host::domains(id).map(|domain| ("Domain", domain))),
-        "Path" => Box::new(host::directories(id).map(|directory| ("Path", directory))),
-        _ => Box::new(std::iter::empty()),
-    };
-    std::iter::once((kind, id)).chain(above)
-}
-
-fn entities(question: &Question<'_>) -> Entities {
-    let names = &*NAMES;
-    let teams: HashSet<_> = question
-        .principal
-        .teams
-        .iter()
-        .map(|team| uid(&names.team, team))
-        .collect();
-    let above: HashSet<_> = keys(question.kind, question.id)
-        .skip(1)
-        .map(|(kind, id)| {
-            uid(
-                if kind == "Domain" {
-                    &names.domain
-                } else {
-                    &names.path
-                },
-                id,
-            )
-        })
-        .collect();
-    let principal = Entity::new_no_attrs(principal_uid(question.principal), teams);
-    let kind = names
-        .resources
-        .get(question.kind)
-        .expect("every resource type is named");
-    let resource = Entity::new_no_attrs(uid(kind, question.id), above);
-    Entities::from_entities([principal, resource], None)
-        .expect("two different entities, whose parents have none")
 }

@@ -114,16 +114,8 @@ pub(crate) fn read(
 }
 
 fn quoted(text: &str) -> String {
-    text.chars()
-        .take(QUOTED_CHARS_MAX)
-        .flat_map(|c| {
-            if c.is_control() {
-                c.escape_default().collect::<Vec<_>>()
-            } else {
-                vec![c]
-            }
-        })
-        .collect()
+    let cut: String = text.chars().take(QUOTED_CHARS_MAX).collect();
+    crate::cedar::printable(&cut)
 }
 
 fn looks_like_host(text: &str) -> bool {

@@ -49,7 +49,7 @@ fn excerpt(line: usize, column: usize, text: &str) -> String {
         .chars()
         .skip(from)
         .take(EXCERPT_CHARS_MAX)
-        .map(|c| if c.is_control() { '·' } else { c })
+        .map(|c| if crate::cedar::is_hidden(c) { '·' } else { c })
         .collect();
     let gutter = format!("{line:>4} | ");
     let indent = " ".repeat(gutter.len() - 2);

@@ -135,6 +135,54 @@ impl DecisionInput {
     }
 }
 
+/// What a person does to a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PersonAction {
+    /// Read its log.
+    View,
+    /// Approve, deny or resolve an action.
+    Approve,
+    /// End it.
+    Cancel,
+    /// Send to it, edit an asked action, fork or roll back.
+    Edit,
+}
+
+impl PersonAction {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::View => "view",
+            Self::Approve => "approve",
+            Self::Cancel => "cancel",
+            Self::Edit => "edit",
+        }
+    }
+}
+
+/// One question about a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersonInput {
+    /// Who.
+    pub person: Principal,
+    /// Does what.
+    pub action: PersonAction,
+    /// To which run; empty: to the agent itself.
+    pub run: String,
+    /// The run's agent.
+    pub agent: String,
+}
+
+impl PersonInput {
+    /// Digest of the canonical JSON under its own domain.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let value = serde_json::to_value(self).expect("an input has string keys only");
+        let bytes = canonical::text(&value).into_bytes();
+        Digest::of_parts("bedplate person input 1", &[&bytes])
+    }
+}
+
 fn check_port(port: u16) -> Result<(), String> {
     match port {
         0 => Err("port 0 is no destination".to_owned()),

@@ -12,25 +12,37 @@
 
 mod arguments;
 mod canonical;
+mod cases;
 mod cedar;
 mod decide;
 mod entry;
 mod error;
+mod explain;
 mod host;
 mod input;
 mod monotone;
+mod paths;
+mod question;
+mod reach;
 mod set;
 mod slice;
 mod sugar;
+mod table;
 
 pub use arguments::{
     ARGUMENT_ATTRIBUTES_MAX, ARGUMENT_DEPTH_MAX, ARGUMENT_ELEMENTS_MAX, schema_text,
 };
+pub use cases::{CASES_MAX, Case, CaseResult, parse_cases, run_tests};
 pub use cedar::{NESTING_MAX, POLICIES_MAX, POLICY_BYTES_MAX};
 pub use decide::{Because, Decision};
 pub use entry::{ENTRY_BYTES_MAX, ToolKind};
 pub use error::{Location, PolicyError};
+pub use explain::{Explanation, Suggestion, explain_denial, narrowest};
 pub use host::{HOST_BYTES_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX};
-pub use input::{DecisionInput, Principal, PrincipalKind, TEXT_BYTES_MAX};
+pub use input::{
+    DecisionInput, PersonAction, PersonInput, Principal, PrincipalKind, TEXT_BYTES_MAX,
+};
+pub use paths::FsRules;
 pub use set::{ORGANISATION_FILES_MAX, PolicySet, Sources, TOOLS_MAX, ToolDecl};
 pub use sugar::{ENTRIES_MAX, WORKSPACE};
+pub use table::{Row, diff};

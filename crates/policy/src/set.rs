@@ -105,6 +105,8 @@ pub struct PolicySet {
     pub(crate) slices: Slices,
     /// Types of the tools' arguments, when any policy looks at arguments.
     pub(crate) arguments: Option<BTreeMap<String, Type>>,
+    /// Effect classes of the tools, for policy tests that do not say one.
+    pub(crate) effects: BTreeMap<String, EffectClass>,
     source: String,
     digest: Digest,
 }
@@ -199,6 +201,7 @@ impl PolicySet {
             slices: Slices::of(&statements),
             statements,
             arguments,
+            effects: tools.iter().map(|t| (t.name.clone(), t.effect)).collect(),
             source,
             digest,
         })

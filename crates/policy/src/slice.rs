@@ -6,6 +6,7 @@
 //! answer is that of the whole set (a property test compares them).
 
 use crate::cedar::Statement;
+use crate::question::Kind;
 use cedar_policy::{
     Authorizer, Decision as CedarDecision, Entities, EntityUid, PolicySet, Request, pst,
 };
@@ -89,10 +90,10 @@ impl Slices {
 
     /// Asks the policies that can matter. `keys` are the resource and its ancestors, as type and
     /// id.
-    pub(crate) fn ask<'a>(
+    pub(crate) fn ask(
         &self,
         action: &str,
-        keys: impl Iterator<Item = (&'static str, &'a str)>,
+        keys: &[(Kind, &str)],
         request: &Request,
         entities: &Entities,
     ) -> Answer {
@@ -108,7 +109,7 @@ impl Slices {
             return answer;
         }
         for (kind, id) in keys {
-            if let Some(set) = slice.filed.get(&(kind.to_owned(), id.to_owned())) {
+            if let Some(set) = slice.filed.get(&(kind.name().to_owned(), (*id).to_owned())) {
                 answer.add(&authorizer.is_authorized(request, set, entities));
             }
         }

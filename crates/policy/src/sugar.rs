@@ -3,7 +3,7 @@
 //! What `deny` lists is forbidden. What `ask` lists is permitted once approved, and forbidden
 //! without approval whatever else permits it. What `allow` lists is permitted.
 
-use crate::cedar::{pattern, quote};
+use crate::cedar::{pattern, printable as shown, quote};
 use crate::entry::{self, Entry, Hosts, List, PathRule, ToolKind};
 use crate::{PolicyError, Sources, ToolDecl};
 use types::EffectClass;
@@ -121,19 +121,6 @@ fn push_list(
             Err(error) => errors.push(error),
         }
     }
-}
-
-/// Text as part of an id: control characters escaped.
-fn shown(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            if c.is_control() {
-                c.escape_default().collect::<Vec<_>>()
-            } else {
-                vec![c]
-            }
-        })
-        .collect()
 }
 
 fn push_preset(out: &mut Generated, preset: Preset, tools: &[ToolDecl]) {
