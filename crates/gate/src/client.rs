@@ -1,0 +1,326 @@
+//! The owner's client: one gate process, started when needed, used from many tasks.
+
+use crate::error::GateError;
+use crate::frame::Attachment;
+use crate::limits::{OUTPUT_BYTES_MAX, RESTART_WINDOW_MS, STARTS_MAX};
+use crate::link::{Last, Link, Pending};
+use crate::message::{Event, ModelCall, ReadText, Request};
+use bytes::Bytes;
+use models::{Answer, Estimate, Secret};
+use serde_json::Value;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use types::{Coded as _, Digest, Failure, ModelFault};
+
+/// The gate as the owner uses it. Clones share one process. When it has died, the next use starts
+/// another, at most [`STARTS_MAX`] times within [`RESTART_WINDOW_MS`].
+#[derive(Debug, Clone)]
+pub struct Gate {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    exe: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    link: Option<Arc<Link>>,
+    starts: VecDeque<Instant>,
+}
+
+/// A model call that is encoded and lies in the gate. Dropping it unsent forgets it there.
+#[derive(Debug)]
+pub struct Prepared {
+    number: u64,
+    link: Arc<Link>,
+    sent: bool,
+    /// Digest of the bytes that will be sent.
+    pub digest: Digest,
+    /// How many they are.
+    pub bytes: u64,
+    /// The most it may use.
+    pub estimate: Estimate,
+}
+
+/// How a model call ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answered {
+    /// The answer, or why there is none.
+    pub result: Result<Answer, ModelFault>,
+    /// The reply's bytes, all of an answer's, the first of a fault's.
+    pub raw: Bytes,
+    /// HTTP status, 0 when there was none.
+    pub http_status: u16,
+}
+
+impl Gate {
+    /// Starts the gate: `exe` run with [`crate::GATE_ARGUMENT`] must call [`crate::gate_main`].
+    ///
+    /// # Errors
+    /// [`GateError::CannotStart`], [`GateError::NotConfined`].
+    pub async fn start(exe: impl Into<PathBuf>) -> Result<Self, GateError> {
+        let gate = Self {
+            inner: Arc::new(Inner {
+                exe: exe.into(),
+                state: Mutex::new(State::default()),
+            }),
+        };
+        gate.link().await?;
+        Ok(gate)
+    }
+
+    /// Process id of the gate that lives now.
+    pub async fn pid(&self) -> Option<u32> {
+        self.inner.state.lock().await.link.as_ref()?.pid()
+    }
+
+    /// Encodes a model call; nothing leaves this machine.
+    ///
+    /// # Errors
+    /// A fault of class `Rejected` when the call cannot be encoded, `Transient` when the gate died.
+    pub async fn prepare(&self, call: ModelCall) -> Result<Prepared, ModelFault> {
+        let call = Box::new(call);
+        let link = self.link().await.map_err(|error| error.fault())?;
+        let pending = link.ask(Request::Prepare { call }, Vec::new()).await;
+        let pending = pending.map_err(|error| error.fault())?;
+        let (event, _) = pending.last().await.map_err(|error| error.fault())?;
+        match event {
+            Event::Prepared {
+                prepared,
+                digest,
+                bytes,
+                input_tokens,
+                output_tokens,
+            } => Ok(Prepared {
+                number: prepared,
+                link,
+                sent: false,
+                digest,
+                bytes,
+                estimate: Estimate {
+                    input_tokens,
+                    output_tokens,
+                },
+            }),
+            Event::Faulted { fault } => Err(fault),
+            Event::Failed { failure } => Err(transient(failure)),
+            other => Err(unexpected(&other).fault()),
+        }
+    }
+
+    /// Sends a prepared call with its key; text goes to `on_text` as it comes, and pieces may be
+    /// left out when `on_text` is slow. Dropping the future cancels the call.
+    pub async fn send(
+        &self,
+        mut prepared: Prepared,
+        key: Option<Secret>,
+        mut on_text: impl FnMut(&str) + Send,
+    ) -> Answered {
+        prepared.sent = true;
+        let request = Request::Send {
+            prepared: prepared.number,
+        };
+        let key = key.map(Attachment::Secret).into_iter().collect();
+        let mut pending = match prepared.link.ask(request, key).await {
+            Ok(pending) => pending,
+            Err(error) => return faulted(error.fault(), Bytes::new()),
+        };
+        while let Some(text) = pending.delta().await {
+            on_text(&text);
+        }
+        match pending.last().await {
+            Ok((
+                Event::Answered {
+                    answer,
+                    http_status,
+                },
+                raw,
+            )) => Answered {
+                result: Ok(*answer),
+                raw,
+                http_status,
+            },
+            Ok((Event::Faulted { fault }, raw)) => faulted(fault, raw),
+            Ok((Event::Failed { failure }, raw)) => faulted(transient(failure), raw),
+            Ok((other, _)) => faulted(unexpected(&other).fault(), Bytes::new()),
+            Err(error) => faulted(error.fault(), Bytes::new()),
+        }
+    }
+
+    /// Serves a script on loopback and gives its base address. The same name, text and instance
+    /// give the same server, whose fault counters go on; an instance is usually a run. Cheap: call
+    /// it before each model call, since a restarted gate has forgotten its scripts.
+    ///
+    /// # Errors
+    /// `BP-MODEL-013` when the script cannot be read; codes of the gate.
+    pub async fn script_start(
+        &self,
+        name: &str,
+        text: &str,
+        instance: &str,
+    ) -> Result<String, Failure> {
+        let request = Request::ScriptStart {
+            name: name.to_owned(),
+            instance: instance.to_owned(),
+        };
+        let text = Attachment::Plain(Bytes::copy_from_slice(text.as_bytes()));
+        match self.ask(request, vec![text]).await? {
+            Event::ScriptStarted { base_url } => Ok(base_url),
+            other => Err(failure_of(other)),
+        }
+    }
+
+    /// Parses what a tool printed as one JSON value that fits the schema.
+    ///
+    /// # Errors
+    /// `BP-GATE-007`, `BP-GATE-008`, `BP-GATE-009`, `BP-GATE-013`; codes of the gate.
+    pub async fn parse_json(&self, bytes: Bytes, schema: Option<Value>) -> Result<Value, Failure> {
+        let attached = vec![Attachment::Plain(bytes)];
+        match self.ask(Request::ParseJson { schema }, attached).await? {
+            Event::Json { value } => Ok(value),
+            other => Err(failure_of(other)),
+        }
+    }
+
+    /// Checks a value against a JSON Schema.
+    ///
+    /// # Errors
+    /// `BP-GATE-008`, `BP-GATE-009`; codes of the gate.
+    pub async fn check_arguments(&self, value: Value, schema: Value) -> Result<(), Failure> {
+        self.expect_good(Request::CheckArguments { value, schema })
+            .await
+    }
+
+    /// Sees whether a JSON Schema can be used.
+    ///
+    /// # Errors
+    /// `BP-GATE-009`; codes of the gate.
+    pub async fn compile_schema(&self, schema: Value) -> Result<(), Failure> {
+        self.expect_good(Request::CompileSchema { schema }).await
+    }
+
+    /// Makes output readable in at most `cap_bytes` (but at least 128): head and tail with a line
+    /// between when it is longer.
+    ///
+    /// # Errors
+    /// `BP-GATE-013` above [`OUTPUT_BYTES_MAX`]; codes of the gate.
+    pub async fn read_output(&self, bytes: Bytes, cap_bytes: u64) -> Result<ReadText, Failure> {
+        if bytes.len() > OUTPUT_BYTES_MAX {
+            let too_large = GateError::InputTooLarge {
+                bytes: bytes.len() as u64,
+                limit: OUTPUT_BYTES_MAX as u64,
+            };
+            return Err(too_large.failure());
+        }
+        let attached = vec![Attachment::Plain(bytes)];
+        match self
+            .ask(Request::ReadOutput { cap_bytes }, attached)
+            .await?
+        {
+            Event::Text { read } => Ok(read),
+            other => Err(failure_of(other)),
+        }
+    }
+
+    async fn expect_good(&self, request: Request) -> Result<(), Failure> {
+        match self.ask(request, Vec::new()).await? {
+            Event::Good => Ok(()),
+            other => Err(failure_of(other)),
+        }
+    }
+
+    async fn ask(&self, request: Request, attached: Vec<Attachment>) -> Result<Event, Failure> {
+        let asked = async {
+            let pending: Pending = self.link().await?.ask(request, attached).await?;
+            let last: Last = pending.last().await?;
+            Ok::<_, GateError>(last.0)
+        };
+        asked.await.map_err(|error| error.failure())
+    }
+
+    /// The live process, started anew when it is gone.
+    async fn link(&self) -> Result<Arc<Link>, GateError> {
+        let mut state = self.inner.state.lock().await;
+        if let Some(link) = state.link.as_ref().filter(|link| link.is_live()) {
+            return Ok(link.clone());
+        }
+        state.link = None;
+        let now = Instant::now();
+        let window = Duration::from_millis(RESTART_WINDOW_MS);
+        while state
+            .starts
+            .front()
+            .is_some_and(|start| now.duration_since(*start) >= window)
+        {
+            state.starts.pop_front();
+        }
+        if state.starts.len() >= STARTS_MAX {
+            return Err(GateError::KeepsDying {
+                starts: STARTS_MAX,
+                seconds: RESTART_WINDOW_MS / 1000,
+            });
+        }
+        state.starts.push_back(now);
+        let link = Link::start(&self.inner.exe).await?;
+        state.link = Some(link.clone());
+        Ok(link)
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if !self.sent {
+            let prepared = self.number;
+            self.link.tell(Request::Release { prepared });
+        }
+    }
+}
+
+fn faulted(fault: ModelFault, raw: Bytes) -> Answered {
+    Answered {
+        http_status: fault.http_status,
+        result: Err(fault),
+        raw,
+    }
+}
+
+fn transient(failure: Failure) -> ModelFault {
+    ModelFault {
+        class: types::FaultClass::Transient,
+        failure,
+        http_status: 0,
+        retry_after_ms: None,
+    }
+}
+
+fn failure_of(event: Event) -> Failure {
+    match event {
+        Event::Failed { failure } => failure,
+        other => unexpected(&other).failure(),
+    }
+}
+
+fn unexpected(event: &Event) -> GateError {
+    let name = match event {
+        Event::Ready { .. } => "ready",
+        Event::Prepared { .. } => "prepared",
+        Event::Delta { .. } => "delta",
+        Event::Answered { .. } => "answered",
+        Event::Faulted { .. } => "faulted",
+        Event::ScriptStarted { .. } => "script_started",
+        Event::Json { .. } => "json",
+        Event::Text { .. } => "text",
+        Event::Good => "good",
+        Event::Failed { .. } => "failed",
+    };
+    GateError::Protocol {
+        why: format!("'{name}' answers something else"),
+    }
+}

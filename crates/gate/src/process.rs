@@ -1,0 +1,293 @@
+//! The gate process: reads requests, works on many at once, answers each.
+//!
+//! One thread. What must be read from the host (certificates, resolver configuration) is read
+//! first; then the process is confined; only then does it read the socket. It ends when the owner
+//! closes it.
+
+use crate::confine::confine;
+use crate::error::GateError;
+use crate::frame::{self, Attachment, Frame, Received};
+use crate::hostile::{check_value, compile, parse_json, read_output};
+use crate::limits::{IN_FLIGHT_MAX, PREPARED_MAX, QUEUE_FRAMES_MAX};
+use crate::message::{Event, ModelCall, Request, ToGate, ToOwner};
+use crate::scripts::Scripts;
+use bytes::Bytes;
+use models::{Client, Endpoint, ModelRequest, Secret};
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::{Arc, Mutex};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use types::{Coded as _, Digest};
+use zeroize::Zeroizing;
+
+/// The whole life of a gate process: the socket to the owner is its standard input. Returns when
+/// the owner closes it.
+///
+/// # Errors
+/// [`GateError::CannotStart`] when standard input is no socket; [`GateError::NotConfined`], which
+/// the owner is told first; [`GateError::Protocol`] when the owner sends what is no frame.
+pub fn gate_main() -> Result<(), GateError> {
+    let cannot = |why: String| GateError::CannotStart { why };
+    let socket = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| cannot(error.to_string()))?;
+    let socket = StdUnixStream::from(socket);
+    socket
+        .set_nonblocking(true)
+        .map_err(|error| cannot(error.to_string()))?;
+    let models = Client::from_host();
+    let confined = confine();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| cannot(error.to_string()))?;
+    runtime.block_on(async {
+        let socket = UnixStream::from_std(socket).map_err(|error| cannot(error.to_string()))?;
+        let (read, mut write) = socket.into_split();
+        let failure = confined.as_ref().err().map(GateError::failure);
+        let ready = ToOwner {
+            id: 0,
+            event: Event::Ready { failure },
+        };
+        let said = Frame::new(&ready, Vec::new())?.write(&mut write).await;
+        said.map_err(|_| GateError::Died)?;
+        confined?;
+        serve(read, write, models).await
+    })
+}
+
+/// What the requests share.
+struct Shared {
+    models: Client,
+    scripts: Scripts,
+    prepared: Mutex<PreparedCalls>,
+    running: Mutex<HashMap<u64, AbortHandle>>,
+    out: mpsc::Sender<Frame>,
+}
+
+/// Calls that are encoded and not sent, oldest first.
+#[derive(Default)]
+struct PreparedCalls {
+    next: u64,
+    calls: BTreeMap<u64, PreparedCall>,
+}
+
+struct PreparedCall {
+    endpoint: Endpoint,
+    model: String,
+    bytes: Bytes,
+}
+
+type Attachments = Vec<Zeroizing<Vec<u8>>>;
+
+async fn serve(
+    mut read: OwnedReadHalf,
+    write: OwnedWriteHalf,
+    models: Client,
+) -> Result<(), GateError> {
+    let (out, frames) = mpsc::channel(QUEUE_FRAMES_MAX);
+    tokio::spawn(write_frames(write, frames));
+    let shared = Arc::new(Shared {
+        models,
+        scripts: Scripts::default(),
+        prepared: Mutex::default(),
+        running: Mutex::default(),
+        out,
+    });
+    while let Some(received) = frame::read::<ToGate>(&mut read).await? {
+        let Received {
+            header: ToGate { id, request },
+            attachments,
+        } = received;
+        match request {
+            Request::Cancel { of } => {
+                if let Some(task) = lock(&shared.running).remove(&of) {
+                    task.abort();
+                }
+            }
+            Request::Release { prepared } => {
+                lock(&shared.prepared).calls.remove(&prepared);
+            }
+            request => start(&shared, id, request, attachments).await,
+        }
+    }
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().expect("nothing panics while it holds a lock")
+}
+
+async fn write_frames(mut write: OwnedWriteHalf, mut frames: mpsc::Receiver<Frame>) {
+    while let Some(frame) = frames.recv().await {
+        if frame.write(&mut write).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Works on a request in a task of its own.
+async fn start(shared: &Arc<Shared>, id: u64, request: Request, attachments: Attachments) {
+    if lock(&shared.running).len() >= IN_FLIGHT_MAX {
+        let busy = GateError::Busy {
+            limit: IN_FLIGHT_MAX,
+        };
+        shared.say(id, failed(&busy), None).await;
+        return;
+    }
+    let worker = shared.clone();
+    // The lock is held until the task is known, so that it cannot end before it is there.
+    let mut running = lock(&shared.running);
+    let task = tokio::spawn(async move {
+        let (event, attachment) = worker.perform(id, request, attachments).await;
+        worker.say(id, event, attachment).await;
+        lock(&worker.running).remove(&id);
+    });
+    running.insert(id, task.abort_handle());
+}
+
+fn failed(error: &GateError) -> Event {
+    Event::Failed {
+        failure: error.failure(),
+    }
+}
+
+fn or_failed(result: Result<Event, GateError>) -> Event {
+    result.unwrap_or_else(|error| failed(&error))
+}
+
+impl Shared {
+    async fn say(&self, id: u64, event: Event, attachment: Option<Vec<u8>>) {
+        let attached: Vec<Attachment> = attachment
+            .into_iter()
+            .map(|bytes| Attachment::Plain(bytes.into()))
+            .collect();
+        let frame = Frame::new(&ToOwner { id, event }, attached).or_else(|error| {
+            let event = failed(&error);
+            Frame::new(&ToOwner { id, event }, Vec::new())
+        });
+        if let Ok(frame) = frame {
+            // When nobody reads, the owner is gone and so is this process soon.
+            let _ = self.out.send(frame).await;
+        }
+    }
+
+    async fn perform(
+        &self,
+        id: u64,
+        request: Request,
+        mut attachments: Attachments,
+    ) -> (Event, Option<Vec<u8>>) {
+        let first = attachments
+            .first_mut()
+            .map(|bytes| std::mem::take(&mut **bytes));
+        let event = match request {
+            Request::Send { prepared } => {
+                return self.send(id, prepared, first.map(Secret::new)).await;
+            }
+            Request::Prepare { call } => self.prepare(*call),
+            Request::ScriptStart { name, instance } => {
+                self.scripts
+                    .start(&name, &first.unwrap_or_default(), &instance)
+                    .await
+            }
+            Request::ParseJson { schema } => or_failed(
+                parse_json(&first.unwrap_or_default(), schema.as_ref())
+                    .map(|value| Event::Json { value }),
+            ),
+            Request::CheckArguments { value, schema } => {
+                or_failed(check_value(&value, &schema).map(|()| Event::Good))
+            }
+            Request::CompileSchema { schema } => or_failed(compile(&schema).map(|_| Event::Good)),
+            Request::ReadOutput { cap_bytes } => {
+                let cap = usize::try_from(cap_bytes).unwrap_or(usize::MAX);
+                let read = read_output(&first.unwrap_or_default(), cap);
+                or_failed(read.map(|read| Event::Text { read }))
+            }
+            Request::Release { .. } | Request::Cancel { .. } => Event::Good,
+        };
+        (event, None)
+    }
+
+    fn prepare(&self, call: ModelCall) -> Event {
+        let request = ModelRequest {
+            provider: call.endpoint.provider.clone(),
+            model: call.model,
+            instructions: call.instructions,
+            items: call.items,
+            tools: call.tools,
+            max_output_tokens: call.max_output_tokens,
+        };
+        let bytes = match models::encode(call.endpoint.dialect, &request) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let fault = error.fault(0, None);
+                return Event::Faulted { fault };
+            }
+        };
+        let estimate = models::estimate(bytes.len() as u64, request.max_output_tokens);
+        let mut prepared = lock(&self.prepared);
+        prepared.next += 1;
+        let number = prepared.next;
+        let event = Event::Prepared {
+            prepared: number,
+            digest: Digest::of(&bytes),
+            bytes: bytes.len() as u64,
+            input_tokens: estimate.input_tokens,
+            output_tokens: estimate.output_tokens,
+        };
+        if prepared.calls.len() >= PREPARED_MAX {
+            prepared.calls.pop_first();
+        }
+        prepared.calls.insert(
+            number,
+            PreparedCall {
+                endpoint: call.endpoint,
+                model: request.model,
+                bytes: bytes.into(),
+            },
+        );
+        event
+    }
+
+    /// The key is wiped when this returns.
+    async fn send(&self, id: u64, prepared: u64, key: Option<Secret>) -> (Event, Option<Vec<u8>>) {
+        let Some(call) = lock(&self.prepared).calls.remove(&prepared) else {
+            return (failed(&GateError::NotPrepared), None);
+        };
+        let mut on_text = |text: &str| {
+            let event = Event::Delta {
+                text: text.to_owned(),
+            };
+            // When the owner reads slowly, pieces are left out: the answer has all of them.
+            if let Ok(frame) = Frame::new(&ToOwner { id, event }, Vec::new()) {
+                let _ = self.out.try_send(frame);
+            }
+        };
+        let called = self
+            .models
+            .call(
+                &call.endpoint,
+                &call.model,
+                key.as_ref(),
+                call.bytes,
+                &mut on_text,
+            )
+            .await;
+        match called {
+            Ok(reply) => {
+                let event = Event::Answered {
+                    answer: Box::new(reply.answer),
+                    http_status: reply.http_status,
+                };
+                (event, Some(reply.raw))
+            }
+            Err(fault) => (Event::Faulted { fault: fault.fault }, Some(fault.raw)),
+        }
+    }
+}
