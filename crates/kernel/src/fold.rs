@@ -252,9 +252,11 @@ impl State {
                 verdict,
                 reason,
                 ..
-            } => {
-                self.fold_decision(seq, *action, *verdict, reason);
-            }
+            } => match action {
+                Some(id) => self.fold_decision(seq, *id, *verdict, reason),
+                None if *verdict == Verdict::Deny => self.denials += 1,
+                None => {}
+            },
             Body::ApprovalAsked {
                 action,
                 expires_ms,
@@ -398,7 +400,7 @@ impl State {
         let began = !matches!(status, OutcomeStatus::Ok | OutcomeStatus::NotStarted);
         if began && action.effect == EffectClass::Irreversible {
             let reported = status == OutcomeStatus::Failed && exit.is_some();
-            if !(reported && !self.has_probe(id)) {
+            if !reported || self.has_probe(id) {
                 self.action_mut(id).phase = Phase::Ambiguous(Ambiguity::Unclear);
                 return;
             }

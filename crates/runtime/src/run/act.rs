@@ -68,7 +68,9 @@ impl RunTask {
         let Some(schema) = &tool.input_schema else { return Ok(Ok(plan)) };
         match self.parts.gate.check_arguments(input.clone(), schema.clone()).await {
             Ok(()) => Ok(Ok(plan)),
-            Err(why) => Ok(Err(format!("the arguments of '{}' do not fit: {why}", tool.name))),
+            Err(why) => {
+                Ok(Err(format!("the arguments of '{}' do not fit: {}", tool.name, why.message)))
+            }
         }
     }
 

@@ -12,6 +12,7 @@ mod act;
 mod control;
 mod create;
 mod effect;
+mod effect_kinds;
 mod finish;
 mod gatekeeper;
 mod model;

@@ -99,7 +99,7 @@ impl RunTask {
         };
         match ran.exit_code() {
             Some(PROBE_HAPPENED) => {
-                let result = self.parts.gate.parse_json(ran.stdout, None).await.ok();
+                let result = self.parts.gate.parse_json(ran.stdout.into(), None).await.ok();
                 Ok(Ok((Resolution::Happened, result)))
             }
             Some(PROBE_NOT_HAPPENED) => Ok(Ok((Resolution::NotHappened, None))),

@@ -1,0 +1,151 @@
+//! The run's world: the layer under its workspace, the writable upper over it, and the sandbox.
+//!
+//! The sandbox is made when the first action needs it, and again after it was closed. An upper
+//! lives for one action: sealed when the action's changes count, discarded when not.
+
+use crate::error::RuntimeError;
+use crate::parts::Parts;
+use sandbox::layers::Upper;
+use sandbox::{CreateSpec, FsRules, SandboxId};
+use std::path::{Path, PathBuf};
+use types::manifest::Manifest;
+use types::{Coded, LayerId};
+
+use super::RunTask;
+
+/// A layer an action made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sealed {
+    pub(super) layer: LayerId,
+    pub(super) changed: u64,
+}
+
+/// What a run holds outside its log while it lives.
+#[derive(Debug)]
+pub(super) struct World {
+    dir: Option<PathBuf>,
+    sandbox: Option<(SandboxId, FsRules)>,
+    upper: Option<Upper>,
+    flushed: Option<LayerId>,
+}
+
+impl World {
+    pub(super) fn new(dir: Option<&str>) -> Self {
+        Self { dir: dir.map(PathBuf::from), sandbox: None, upper: None, flushed: None }
+    }
+
+    /// A path of the manifest: relative ones stand beside it.
+    pub(super) fn beside_manifest(&self, path: &Path) -> PathBuf {
+        self.dir.as_deref().map_or_else(|| path.to_owned(), |dir| dir.join(path))
+    }
+
+    /// Where command tools run.
+    pub(super) fn tools_dir(&self) -> Result<PathBuf, RuntimeError> {
+        let dir = self.dir.clone().ok_or_else(|| RuntimeError::NoManifest { dir: "/".into() })?;
+        if dir.is_dir() {
+            return Ok(dir);
+        }
+        let reason = "the manifest's directory is gone".to_owned();
+        Err(RuntimeError::ConfigFile { path: dir, reason })
+    }
+
+    /// A sandbox over `layer` with a new upper.
+    pub(super) async fn open(
+        &mut self,
+        parts: &Parts,
+        manifest: &Manifest,
+        layer: &LayerId,
+        rules: FsRules,
+    ) -> Result<SandboxId, RuntimeError> {
+        self.discard(parts);
+        let upper = parts.layers.begin(layer).map_err(|error| RuntimeError::part(&error))?;
+        let overlay = upper.overlay();
+        self.upper = Some(upper);
+        match &self.sandbox {
+            Some((id, with)) if *with == rules => {
+                let id = *id;
+                let switched = parts.spawner.set_workspace(id, overlay).await;
+                switched.map_err(|error| RuntimeError::part(&error))?;
+                Ok(id)
+            }
+            _ => {
+                self.destroy(parts).await;
+                let spec = CreateSpec {
+                    limits: manifest.sandbox.limits,
+                    limits_strength: manifest.sandbox.limits_strength,
+                    rules: rules.clone(),
+                    ..CreateSpec::new(overlay)
+                };
+                let made = parts.spawner.create(spec).await;
+                let made = made.map_err(|error| RuntimeError::part(&error))?;
+                self.sandbox = Some((made.id, rules));
+                Ok(made.id)
+            }
+        }
+    }
+
+    /// Ends the action's upper: sealed when its changes count and there are any.
+    pub(super) async fn settle(
+        &mut self,
+        parts: &Parts,
+        keep_changes: bool,
+    ) -> Result<Option<Sealed>, RuntimeError> {
+        let Some(upper) = self.upper.take() else { return Ok(None) };
+        if !keep_changes {
+            parts.layers.discard(upper).map_err(|error| RuntimeError::part(&error))?;
+            return Ok(None);
+        }
+        let sealed = parts.layers.seal(upper).map_err(|error| RuntimeError::part(&error))?;
+        Ok(sealed.map(|(layer, changed)| Sealed { layer, changed }))
+    }
+
+    fn discard(&mut self, parts: &Parts) {
+        if let Some(upper) = self.upper.take() {
+            // What cannot be removed now is reaped when the next owner starts.
+            let _ = parts.layers.discard(upper);
+        }
+    }
+
+    async fn destroy(&mut self, parts: &Parts) {
+        if let Some((id, _)) = self.sandbox.take() {
+            let _ = parts.spawner.destroy(id).await;
+        }
+    }
+
+    /// Ends the sandbox and everything in it, and drops what was not sealed.
+    pub(super) async fn close(&mut self, parts: &Parts) {
+        self.destroy(parts).await;
+        self.discard(parts);
+    }
+}
+
+impl RunTask {
+    /// The path rules of policy, as the sandbox enforces them.
+    pub(super) fn path_rules(&self) -> Result<FsRules, RuntimeError> {
+        let rules = self.gatekeeper.set().fs_rules().map_err(|error| RuntimeError::part(&error))?;
+        Ok(FsRules {
+            read: rules.read,
+            write: rules.write,
+            deny_read: rules.deny_read,
+            deny_write: rules.deny_write,
+            mounts: Vec::new(),
+        })
+    }
+
+    /// Makes the workspace survive a power cut, before anything outside can depend on it.
+    pub(super) async fn flush(&mut self) -> Result<(), RuntimeError> {
+        let layer = self.layer();
+        if self.world.flushed.as_ref() == Some(&layer) {
+            return Ok(());
+        }
+        let layers = std::sync::Arc::clone(&self.parts.layers);
+        let wanted = layer.clone();
+        let flushed = tokio::task::spawn_blocking(move || layers.flush(&wanted));
+        flushed
+            .await
+            .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?
+            .map_err(|error| RuntimeError::part(&error))?;
+        self.world.flushed = Some(layer);
+        Ok(())
+    }
+}
