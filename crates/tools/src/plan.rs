@@ -325,7 +325,12 @@ impl Plan {
             Self::Edit { path, .. } => {
                 vec![file(FsAccess::Read, path), file(FsAccess::Write, path)]
             }
-            Self::ReadArtifact { .. } | Self::Wait { .. } => Vec::new(),
+            Self::ReadArtifact { .. } => Vec::new(),
+            Self::Wait { seconds, signal } => vec![ActionRequest::CallTool {
+                tool: "wait".to_owned(),
+                arguments: serde_json::json!({ "seconds": seconds, "signal": signal }),
+                effect: EffectClass::Read,
+            }],
             Self::Check { index } => vec![ActionRequest::RunCommand {
                 tool: "check".to_owned(),
                 command: manifest.checks[*index].command.clone(),
