@@ -287,7 +287,9 @@ mod tests {
         fs::create_dir_all(base.join("a/b")).unwrap();
         fs::set_permissions(&base, fs::Permissions::from_mode(0o700)).unwrap();
         let (one, two) = (base.join("a"), base.join("a/b"));
-        assert_eq!(closed_above(&[&one, &two]), [base.as_path()]);
+        // The temporary folder itself may be closed to others already.
+        let found = closed_above(&[&one, &two]);
+        assert!(found.len() == 1 && base.starts_with(&found[0]), "{found:?}");
         assert_eq!(closed_above(&[Path::new("/usr/bin")]), [] as [&Path; 0]);
         fs::remove_dir_all(base).unwrap();
     }
