@@ -17,12 +17,20 @@
 //! [`MemoryStore`] keeps everything in memory for tests. [`conformance`] tests any implementation;
 //! none needs more than compare-and-swap on rows, so a PostgreSQL one can pass it.
 
+mod cell;
 pub mod conformance;
 mod error;
+mod files;
+mod home;
 mod memory;
 mod model;
 mod prepare;
+mod read;
+mod seal;
+mod sql;
+mod sqlite;
 mod verify;
+mod writer;
 
 use ledger::Head;
 use std::future::Future;
@@ -36,6 +44,8 @@ pub use model::{
     RunSummary, VerifyReport,
 };
 pub use prepare::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, SEQ_MAX};
+pub use read::Reader;
+pub use sqlite::{Limits, SqliteStore};
 pub use verify::FAULTS_MAX;
 
 /// An answer that comes once the store is done. Nothing happens until it is polled; dropped after

@@ -165,7 +165,7 @@ impl Run {
     ) -> Result<Vec<(u64, &Entry)>, StoreError> {
         self.line(branch)?;
         let mut entries = Vec::new();
-        for seq in (from_seq..).take(limit) {
+        for seq in (from_seq..=u64::MAX).take(limit) {
             match self.entry(branch, seq)? {
                 Some(entry) => entries.push((seq, entry)),
                 None => break,
@@ -188,6 +188,7 @@ impl Run {
 
     fn append(&mut self, append: Append) -> Result<Vec<Record>, StoreError> {
         let run = append.run;
+        let drafts = prepare::drafts(&run, append.branch, append.next_seq, append.records)?;
         let next_seq = self.line(append.branch)?.head.next_seq;
         if self.erased {
             return Err(StoreError::Erased { run });
@@ -202,7 +203,6 @@ impl Run {
                 epoch: self.epoch,
             });
         }
-        let drafts = prepare::drafts(&run, append.branch, next_seq, append.records)?;
         let index = usize::try_from(append.branch).expect("checked: the branch is there");
         Ok(self.branches[index].extend(drafts))
     }
@@ -275,7 +275,7 @@ impl Read for MemoryStore {
         }
         let fits = |run: &&RunId| !text.is_empty() && run.as_str().starts_with(text);
         let mut found: Vec<_> = state.runs.iter().map(|run| &run.row.run).collect();
-        found.retain(|run| fits(&run));
+        found.retain(|run| fits(run));
         found.sort();
         match found.as_slice() {
             [] => Err(none()),

@@ -51,7 +51,7 @@ pub(crate) fn drafts(
     let last = next_seq.saturating_add(records.len() as u64);
     limit("a record's number", last, SEQ_MAX)?;
     let mut drafts = Vec::with_capacity(records.len());
-    for (seq, record) in (next_seq..).zip(records) {
+    for (seq, record) in (next_seq..=SEQ_MAX).zip(records) {
         drafts.push(draft(run, branch, seq, record)?);
     }
     let pieces = drafts.iter().flat_map(|draft| &draft.pieces);

@@ -1,0 +1,240 @@
+//! The writer: one thread, one connection, many requests to a commit.
+//!
+//! ```text
+//! requests ──► [ queue ] ──► transaction of all that wait ──► commit (write) ──► answer Written
+//!                                                                  │
+//!                                                              fdatasync ──► answer Synced
+//! ```
+//!
+//! What always holds:
+//! - A request is applied whole or not at all, alone if its neighbours' transaction fails.
+//! - `Written` is answered after the commit's bytes are with the kernel; `Synced` after an
+//!   `fdatasync` of the write-ahead log that began after them. One covers all that wait, and all
+//!   that were written before.
+//! - After a failed `fdatasync` nothing is acknowledged any more: what the device holds is unknown.
+//!
+//! SQLite runs with `synchronous = NORMAL`: it syncs around checkpoints, and leaves syncing at
+//! commit to us, so that `Written` answers need not wait.
+
+use crate::StoreError;
+use crate::home::OwnerLock;
+use crate::model::Durability;
+use crate::sql;
+use rusqlite::Connection;
+use rusqlite::hooks::Wal;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender};
+
+/// Most requests in one commit.
+const GROUP_MAX: usize = 256;
+/// Frames (4 KiB pages) in the write-ahead log at which a checkpoint is asked for: 4 MiB.
+const CHECKPOINT_FRAMES: u32 = 1024;
+/// Frames at which the writer finishes a checkpoint itself, or the log would grow for as long as
+/// it is busy: 32 MiB.
+const CATCH_UP_FRAMES: u32 = 8192;
+/// The writer's niceness, where that is allowed: it must not wait behind the workload for a core.
+const NICENESS: i32 = -20;
+
+/// A request on its way through the writer.
+pub(crate) trait Job: Send {
+    fn durability(&self) -> Durability;
+    /// Does it inside a transaction. May be called again after that was rolled back.
+    fn apply(&mut self, conn: &Connection) -> Result<(), StoreError>;
+    /// Answers.
+    fn finish(self: Box<Self>, result: Result<(), StoreError>);
+}
+
+/// Makes what was written to the write-ahead log durable.
+pub(crate) trait Sync: Send {
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// `fdatasync` on a handle of our own.
+#[derive(Debug)]
+pub(crate) struct WalFile(pub(crate) File);
+
+impl Sync for WalFile {
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+pub(crate) struct Writer {
+    pub(crate) conn: Connection,
+    pub(crate) wal: Box<dyn Sync>,
+    /// Frames in the write-ahead log after the last commit.
+    pub(crate) frames: Arc<AtomicU32>,
+    /// Asks for a checkpoint in the background; one request waits at most.
+    pub(crate) checkpoint: SyncSender<()>,
+    /// Frames at which the writer next finishes a checkpoint itself.
+    pub(crate) catch_up_at: u32,
+    /// Why nothing is acknowledged any more.
+    pub(crate) stopped: Option<StoreError>,
+    /// Dropped last: then another process may write.
+    #[expect(dead_code, reason = "held, not read")]
+    pub(crate) lock: OwnerLock,
+}
+
+type Jobs = Vec<Box<dyn Job>>;
+type Results = Vec<Result<(), StoreError>>;
+
+impl Writer {
+    pub(crate) fn new(
+        mut conn: Connection,
+        wal: Box<dyn Sync>,
+        checkpoint: SyncSender<()>,
+        lock: OwnerLock,
+    ) -> rusqlite::Result<Self> {
+        let frames = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&frames);
+        conn.wal_hook(Some(move |_: &mut Wal, pages| {
+            counter.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }))?;
+        Ok(Self {
+            conn,
+            wal,
+            frames,
+            checkpoint,
+            catch_up_at: CATCH_UP_FRAMES,
+            stopped: None,
+            lock,
+        })
+    }
+
+    /// Serves the queue until every sender is gone and it is empty.
+    pub(crate) fn run(mut self, queue: &Receiver<Box<dyn Job>>) {
+        // Denied to ordinary users on most systems; the log is correct without it.
+        let _ = rustix::process::setpriority_process(None, NICENESS);
+        while let Ok(first) = queue.recv() {
+            let mut jobs = vec![first];
+            jobs.extend(queue.try_iter().take(GROUP_MAX - 1));
+            self.serve(jobs);
+            self.keep_wal_short();
+        }
+    }
+
+    fn serve(&mut self, mut jobs: Jobs) {
+        if let Some(stopped) = &self.stopped {
+            for job in jobs {
+                job.finish(Err(stopped.clone()));
+            }
+            return;
+        }
+        let results = self.commit(&mut jobs);
+        assert_eq!(jobs.len(), results.len(), "every request has a result");
+        let mut waiting = Jobs::new();
+        for (job, result) in jobs.into_iter().zip(results) {
+            if result.is_ok() && job.durability() == Durability::Synced {
+                waiting.push(job);
+            } else {
+                job.finish(result);
+            }
+        }
+        if !waiting.is_empty() {
+            let synced = self.sync();
+            for job in waiting {
+                job.finish(synced.clone());
+            }
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.wal.sync().map_err(|error| {
+            let why = format!("the device did not confirm what was written: {error}");
+            let stopped = StoreError::Stopped { why };
+            self.stopped = Some(stopped.clone());
+            stopped
+        })
+    }
+
+    /// Commits all requests in one transaction or, if that fails, each in its own.
+    fn commit(&self, jobs: &mut Jobs) -> Results {
+        if let [_, _, ..] = jobs.as_slice()
+            && let Ok(results) = self.commit_together(jobs)
+        {
+            return results;
+        }
+        jobs.iter_mut()
+            .map(|job| self.commit_alone(&mut **job))
+            .collect()
+    }
+
+    fn commit_alone(&self, job: &mut dyn Job) -> Result<(), StoreError> {
+        self.execute("BEGIN IMMEDIATE")?;
+        let done = job.apply(&self.conn).and_then(|()| self.execute("COMMIT"));
+        if done.is_err() {
+            self.roll_back();
+        }
+        done
+    }
+
+    /// The error is the transaction's: nothing of it remains.
+    fn commit_together(&self, jobs: &mut Jobs) -> Result<Results, StoreError> {
+        self.execute("BEGIN IMMEDIATE")?;
+        let done = self.apply_all(jobs).and_then(|results| {
+            self.execute("COMMIT")?;
+            Ok(results)
+        });
+        if done.is_err() {
+            self.roll_back();
+        }
+        done
+    }
+
+    fn apply_all(&self, jobs: &mut Jobs) -> Result<Results, StoreError> {
+        let mut results = Results::with_capacity(jobs.len());
+        for job in jobs {
+            self.execute("SAVEPOINT request")?;
+            let result = job.apply(&self.conn);
+            if result.is_err() {
+                // A full device may have ended the whole transaction; then this fails too.
+                self.execute("ROLLBACK TO request")?;
+            }
+            self.execute("RELEASE request")?;
+            results.push(result);
+        }
+        Ok(results)
+    }
+
+    fn roll_back(&self) {
+        // Some errors have rolled back already.
+        if !self.conn.is_autocommit() {
+            let _ = self.execute("ROLLBACK");
+        }
+    }
+
+    fn execute(&self, statement: &str) -> Result<(), StoreError> {
+        self.conn
+            .prepare_cached(statement)
+            .and_then(|mut prepared| prepared.execute([]))
+            .map(|_| ())
+            .map_err(|error| sql::failed("write to the log", &error))
+    }
+
+    /// Asks for a checkpoint in the background. One that never catches up with a busy writer is
+    /// finished here: what is left to copy is what was written since.
+    fn keep_wal_short(&mut self) {
+        let frames = self.frames.load(Ordering::Relaxed);
+        if frames < CHECKPOINT_FRAMES {
+            self.catch_up_at = CATCH_UP_FRAMES;
+            return;
+        }
+        // Full means that one is waiting already.
+        let _ = self.checkpoint.try_send(());
+        if frames >= self.catch_up_at {
+            checkpoint(&self.conn);
+            self.catch_up_at = frames + CHECKPOINT_FRAMES;
+        }
+    }
+}
+
+/// Copies what no reader needs any more from the write-ahead log to the database, after syncing the
+/// one and before the other is reused. Never waits for readers or the writer.
+pub(crate) fn checkpoint(conn: &Connection) {
+    // Busy: another checkpoint is at it. Any other error will meet the next append as well.
+    let _ = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+}
