@@ -47,9 +47,10 @@ pub(super) fn check(source: &Source<'_>) -> Vec<Finding> {
     if !graph::is_pure(name) || !source.path.contains("/src/") {
         return Vec::new();
     }
+    let hidden_chance = |p: &Path| name != MAY_BE_ORDERLESS && ORDERLESS.contains(&p.text.as_str());
     let outside = paths(source)
         .into_iter()
-        .filter(|p| !source.is_test(p.at) && is_outside(p));
+        .filter(|p| !source.is_test(p.at) && (is_outside(p) || hidden_chance(p)));
     outside
         .map(|p| {
             let message = format!("`{name}` is pure, `{}` is not: hand the value in", p.text);
