@@ -1,0 +1,363 @@
+//! The way of one program, or one file operation, into its sandbox.
+//!
+//! Runs in a fork of the spawner that is already in the sandbox's pid namespace. In order: join
+//! the cgroup, make the overlay while the layers are still visible, enter init's namespaces, take
+//! a private copy of its mounts, put the workspace in, mask what is denied, enter the user
+//! namespace, give up rights one after the other, and exec. What fails is reported through a pipe
+//! that exec closes, and nothing is run.
+
+use crate::SandboxError;
+use crate::confine::{self, Fence, Grant};
+use crate::fileops;
+use crate::mode::Mode;
+use crate::mounts::{self, READ_ONLY};
+use crate::spec::{
+    AGENT_ID, FileOp, FsRules, HOME_INSIDE, Overlay, PATH_INSIDE, Strength, WORKSPACE,
+};
+use crate::sys;
+use crate::weaken::Weakened;
+use rustix::fs::{CWD, OFlags};
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use types::manifest::Limits;
+
+/// Variables every program gets unless the caller says otherwise.
+const ENV_DEFAULT: [(&str, &str); 4] = [
+    ("PATH", PATH_INSIDE),
+    ("HOME", HOME_INSIDE),
+    ("LANG", "C.UTF-8"),
+    ("USER", "agent"),
+];
+
+/// What to do once inside.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Run a program.
+    Exec {
+        argv: Vec<String>,
+        env: Vec<(String, String)>,
+        cwd: Option<String>,
+    },
+    /// Do a file operation and write the answer to standard output.
+    File(FileOp),
+    /// Only see whether everything can be set up: path rules are proven at creation.
+    Check,
+}
+
+/// All that is needed to enter a sandbox.
+pub(crate) struct Entry<'a> {
+    pub(crate) mode: Mode,
+    pub(crate) init: BorrowedFd<'a>,
+    pub(crate) overlay: &'a Overlay,
+    pub(crate) rules: &'a FsRules,
+    pub(crate) limits: &'a Limits,
+    pub(crate) strength: Strength,
+    pub(crate) landlock_abi: u32,
+    pub(crate) tasks: &'a [OwnedFd],
+    /// Standard input, output and error.
+    pub(crate) stdio: [BorrowedFd<'a>; 3],
+    /// Where a failure is reported; close-on-exec.
+    pub(crate) report: BorrowedFd<'a>,
+    pub(crate) weakened: &'a Weakened,
+}
+
+/// Exit status of a child that could not do its job; the reason is in the report.
+const FAILED: i32 = 125;
+
+/// Whether a path inside is the workspace or below it.
+pub(crate) fn in_workspace(path: &str) -> bool {
+    path == WORKSPACE || path.starts_with("/workspace/")
+}
+
+impl Entry<'_> {
+    /// Does the job and never returns.
+    pub(crate) fn run(&self, job: Job) -> ! {
+        let code = match self.enter(job) {
+            Ok(()) => 0,
+            Err(error) => {
+                let text = serde_json::to_vec(&error).unwrap_or_default();
+                let _ = rustix::io::write(self.report, &text);
+                FAILED
+            }
+        };
+        sys::exit_now(code)
+    }
+
+    fn enter(&self, job: Job) -> Result<(), SandboxError> {
+        sys::reset_signals();
+        for tasks in self.tasks {
+            rustix::io::write(tasks, b"0")
+                .map_err(|error| SandboxError::setup("joining the cgroup", error))?;
+        }
+        let overlay = self.mount_overlay()?;
+        let binds = self.workspace_binds()?;
+        self.join(overlay)?;
+        for (path, tree) in binds {
+            self.place(path, &tree)?;
+        }
+        self.mask()?;
+        self.seclude(&job)?;
+        match job {
+            Job::Exec { argv, env, cwd } => Err(exec(&argv, env, cwd.as_deref())),
+            Job::File(op) => fileops::perform(&op),
+            Job::Check => Ok(()),
+        }
+    }
+
+    /// The overlay as a detached mount. Layers are named by descriptor numbers relative to
+    /// /proc/self/fd, because the kernel takes no more than 256 bytes.
+    fn mount_overlay(&self) -> Result<OwnedFd, SandboxError> {
+        let wrap = |what: &str, error: &dyn ToString| SandboxError::Overlay {
+            why: format!("{what}: {}", error.to_string()),
+        };
+        let open = |path: &Path| {
+            std::fs::File::options()
+                .read(true)
+                .custom_flags(libc::O_DIRECTORY | libc::O_PATH | libc::O_NOFOLLOW)
+                .open(path)
+                .map_err(|error| wrap(&path.display().to_string(), &error))
+        };
+        let fds = self.overlay.lowers.iter().map(|path| open(path));
+        let lowers = fds.collect::<Result<Vec<_>, _>>()?;
+        let upper = open(&self.overlay.upper)?;
+        let work = open(&self.overlay.work)?;
+        // Left by the last mount of this upper; everything in it was ours and is gone with it.
+        // (The kernel refuses to mount an upper that has it, because after a power cut what it
+        // holds may be incomplete. We never trust an upper across a restart of the machine.)
+        let _ = std::fs::remove_dir_all(self.overlay.work.join("work/incompat"));
+        let number = |file: &std::fs::File| std::os::fd::AsRawFd::as_raw_fd(file).to_string();
+        let names: Vec<String> = lowers.iter().map(number).collect();
+        rustix::process::chdir("/proc/self/fd").map_err(|error| wrap("/proc", &error))?;
+        let lower = format!("lowerdir={}", names.join(":"));
+        let upper = format!("upperdir={}", number(&upper));
+        let work = format!("workdir={}", number(&work));
+        let mut options = vec![lower.as_str(), &upper, &work, "volatile"];
+        match self.mode {
+            Mode::Root => options.extend(["redirect_dir=on", "index=on", "metacopy=off"]),
+            Mode::User => options.push("userxattr"),
+        }
+        let attributes = rustix::mount::MountAttrFlags::MOUNT_ATTR_NOSUID
+            | rustix::mount::MountAttrFlags::MOUNT_ATTR_NODEV;
+        mounts::new_fs("overlay", &options, attributes).map_err(|error| match error {
+            SandboxError::Setup { step, why } => wrap(&step, &why),
+            other => other,
+        })
+    }
+
+    /// Host paths that appear inside the workspace.
+    fn workspace_binds(&self) -> Result<Vec<(&str, OwnedFd)>, SandboxError> {
+        let inside = self.rules.mounts.iter().filter(|m| in_workspace(&m.path));
+        inside
+            .map(|mount| Ok((mount.path.as_str(), crate::init::host_bind(mount)?)))
+            .collect()
+    }
+
+    fn join(&self, overlay: OwnedFd) -> Result<(), SandboxError> {
+        let flags = libc::CLONE_NEWNS
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUTS
+            | libc::CLONE_NEWNET
+            | libc::CLONE_NEWCGROUP;
+        sys::setns(self.init, flags)
+            .map_err(|error| SandboxError::setup("entering the namespaces", error))?;
+        sys::unshare(libc::CLONE_NEWNS)
+            .map_err(|error| SandboxError::setup("a private view of the mounts", error))?;
+        mounts::attach(&overlay, CWD, WORKSPACE)
+    }
+
+    /// Opens an existing path of the workspace; no component may be a symbolic link.
+    fn existing(&self, path: &str) -> Result<OwnedFd, SandboxError> {
+        let root = rustix::fs::open("/", OFlags::PATH, rustix::fs::Mode::empty())
+            .map_err(|error| SandboxError::setup("opening the root", error))?;
+        mounts::open_beneath(root.as_fd(), path, OFlags::PATH).map_err(|error| SandboxError::Rule {
+            path: path.to_owned(),
+            why: match error {
+                rustix::io::Errno::LOOP => "a part of it is a symbolic link".to_owned(),
+                error => error.to_string(),
+            },
+        })
+    }
+
+    fn place(&self, path: &str, tree: &OwnedFd) -> Result<(), SandboxError> {
+        self.pin_parents(path)?;
+        let target = self.existing(path)?;
+        mounts::attach(tree, target.as_fd(), "")
+    }
+
+    /// Binds every directory between the workspace and `path` onto itself: a mount point cannot
+    /// be renamed, so nobody can move a ruled path out from under its rule.
+    fn pin_parents(&self, path: &str) -> Result<(), SandboxError> {
+        let rest = path.strip_prefix("/workspace/").unwrap_or_default();
+        let mut at = WORKSPACE.to_owned();
+        let parts: Vec<&str> = rest.split('/').collect();
+        for part in &parts[..parts.len() - 1] {
+            at = format!("{at}/{part}");
+            let dir = self.existing(&at)?;
+            let tree = mounts::clone_tree(dir.as_fd(), "", 0, true)?;
+            mounts::attach(&tree, dir.as_fd(), "")?;
+        }
+        Ok(())
+    }
+
+    /// Hides what may not be read and locks what may not be written. A denied path that does not
+    /// exist needs no mask: whatever appears there later is the agent's own.
+    fn mask(&self) -> Result<(), SandboxError> {
+        let denied = self.rules.deny_read.iter().map(|path| (path, true));
+        let locked = self.rules.deny_write.iter().map(|path| (path, false));
+        let mut all: Vec<(&String, bool)> = denied.chain(locked).collect();
+        // Outer paths first, so that an inner bind lies on top of an outer one.
+        all.sort_by_key(|(path, hide)| (path.matches('/').count(), !*hide));
+        for (path, hide) in all {
+            if std::fs::symlink_metadata(path).is_err() {
+                continue;
+            }
+            if path != WORKSPACE {
+                self.pin_parents(path)?;
+            }
+            let target = self.existing(path)?;
+            let is_dir = std::fs::metadata(path).is_ok_and(|meta| meta.is_dir());
+            let tree = match (hide, is_dir) {
+                (true, true) => mounts::clone_tree(CWD, "/sys/.denied", READ_ONLY, false)?,
+                (true, false) => mounts::clone_tree(CWD, "/sys/.denied-file", READ_ONLY, false)?,
+                (false, _) => mounts::clone_tree(target.as_fd(), "", READ_ONLY, true)?,
+            };
+            mounts::attach(&tree, target.as_fd(), "")?;
+        }
+        Ok(())
+    }
+
+    fn seclude(&self, job: &Job) -> Result<(), SandboxError> {
+        if matches!(job, Job::Check) {
+            self.rules_hold()?;
+        }
+        sys::setns(self.init, libc::CLONE_NEWUSER)
+            .map_err(|error| SandboxError::setup("entering the user namespace", error))?;
+        confine::become_id(AGENT_ID)?;
+        rustix::process::setsid().map_err(|error| SandboxError::setup("a session", error))?;
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        confine::set_rlimits(self.limits, self.strength == Strength::Watched)?;
+        sys::drop_capabilities().map_err(|error| SandboxError::setup("capabilities", error))?;
+        rustix::thread::set_no_new_privs(true)
+            .map_err(|error| SandboxError::setup("no new privileges", error))?;
+        self.fence()?;
+        self.descriptors()?;
+        confine::install_filter()
+    }
+
+    /// At creation, an allowed prefix must exist: nothing can be granted on what is not there.
+    fn rules_hold(&self) -> Result<(), SandboxError> {
+        let lists = [self.rules.read.as_deref(), self.rules.write.as_deref()];
+        for path in lists.into_iter().flatten().flatten() {
+            self.existing(path)?;
+        }
+        let ruled = self.rules.write.is_some();
+        if ruled && self.landlock_abi < confine::LANDLOCK_ABI_TRUNCATE {
+            return Err(SandboxError::Landlock {
+                why: format!(
+                    "ABI {} does not see truncation, so `write` rules cannot be enforced",
+                    self.landlock_abi
+                ),
+            });
+        }
+        Ok(())
+    }
+
+    fn fence(&self) -> Result<(), SandboxError> {
+        let mut fence = Fence::new(self.landlock_abi)?;
+        if self.rules.read.is_none() {
+            fence = fence.allow(Path::new("/"), Grant::Read)?;
+        }
+        let shown = [
+            "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc",
+        ];
+        for path in shown
+            .iter()
+            .chain(&["/proc", "/sys", "/run", "/var", "/mnt", "/memory"])
+        {
+            fence = fence.allow(Path::new(path), Grant::Read)?;
+        }
+        fence = fence.allow(Path::new("/dev"), Grant::Use)?;
+        for path in ["/tmp", "/dev/shm", HOME_INSIDE] {
+            fence = fence.allow(Path::new(path), Grant::Write)?;
+        }
+        for mount in self.rules.mounts.iter().filter(|mount| mount.writable) {
+            fence = fence.allow(Path::new(&mount.path), Grant::Write)?;
+        }
+        let whole = [WORKSPACE.to_owned()];
+        for path in self.rules.read.as_deref().unwrap_or(&whole) {
+            fence = fence.allow(Path::new(path), Grant::Read)?;
+        }
+        for path in self.rules.write.as_deref().unwrap_or(&whole) {
+            fence = fence.allow(Path::new(path), Grant::WriteOnly)?;
+        }
+        fence.close()
+    }
+
+    fn descriptors(&self) -> Result<(), SandboxError> {
+        let wrap = |error| SandboxError::setup("standard streams", error);
+        // The spawner keeps all its own descriptors above 2, so none of these is overwritten
+        // before it is copied.
+        for (number, fd) in self.stdio.iter().enumerate() {
+            sys::dup_onto(*fd, number as i32).map_err(wrap)?;
+        }
+        sys::close_all_but(self.report).map_err(wrap)
+    }
+}
+
+/// Replaces this process by the program; returns why not.
+fn exec(argv: &[String], env: Vec<(String, String)>, cwd: Option<&str>) -> SandboxError {
+    let cwd = cwd.unwrap_or(WORKSPACE);
+    if let Err(error) = rustix::process::chdir(cwd) {
+        return SandboxError::FileOp {
+            path: cwd.to_owned(),
+            why: format!("it cannot be the working directory: {error}"),
+        };
+    }
+    let mut variables: BTreeMap<String, String> = ENV_DEFAULT
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    variables.extend(env);
+    let path = variables.get("PATH").cloned().unwrap_or_default();
+    let lines = variables
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"));
+    let (Ok(env), Ok(args)) = (strings(lines), strings(argv.iter().cloned())) else {
+        return SandboxError::invalid("a program's arguments hold a NUL");
+    };
+    let program = argv.first().map_or("", String::as_str);
+    let candidates: Vec<String> = if program.contains('/') {
+        vec![program.to_owned()]
+    } else {
+        path.split(':')
+            .map(|dir| format!("{dir}/{program}"))
+            .collect()
+    };
+    let mut last = std::io::Error::from_raw_os_error(libc::ENOENT);
+    for candidate in candidates {
+        let Ok(file) = CString::new(candidate) else {
+            break;
+        };
+        let error = sys::exec(&file, &args, &env);
+        match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => {}
+            _ => last = error,
+        }
+    }
+    match last.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) => SandboxError::ProgramNotFound {
+            program: program.to_owned(),
+        },
+        _ => SandboxError::ProgramNotExecutable {
+            program: program.to_owned(),
+            why: last.to_string(),
+        },
+    }
+}
+
+fn strings(list: impl Iterator<Item = String>) -> Result<Vec<CString>, std::ffi::NulError> {
+    list.map(CString::new).collect()
+}

@@ -1,0 +1,257 @@
+//! The system call filter of everything that runs in a sandbox, and of the gate.
+//!
+//! It answers with an errno, never kills, so that programs can take another way. What it refuses:
+//! new namespaces, mounts, tracing, and the parts of the kernel that have hurt sandboxes most.
+//! Calls newer than this list are refused too, until somebody has looked at them.
+
+use libc::{c_long, sock_filter};
+
+#[cfg(target_arch = "x86_64")]
+const ARCH: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const ARCH: u32 = 0xc000_00b7;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("the system call filter is written for x86_64 and aarch64");
+
+/// The last system call number that was looked at: `removexattrat`.
+const LAST_KNOWN: u32 = 466;
+/// Numbers from here on are the x32 ABI.
+#[cfg(target_arch = "x86_64")]
+const X32_FIRST: u32 = 0x4000_0000;
+
+const OFFSET_NR: u32 = 0;
+const OFFSET_ARCH: u32 = 4;
+const LOAD: u16 = 0x20;
+const AND: u16 = 0x54;
+const JUMP_EQ: u16 = 0x15;
+const JUMP_GE: u16 = 0x35;
+const JUMP_GT: u16 = 0x25;
+const RETURN: u16 = 0x06;
+const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+
+/// Namespace flags that `clone` knows.
+const NEW_CLONE: u32 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET) as u32;
+/// And the one that only `unshare` knows: time.
+const NEW_UNSHARE: u32 = NEW_CLONE | 0x80;
+
+/// Terminal requests that push input, change the line discipline or steal the console.
+const TERMINAL_REQUESTS: [u32; 4] = [0x5412, 0x541c, 0x5423, 0x541d];
+/// Execution domains that stay: the default, 32-bit `uname`, and the query.
+const PERSONALITIES: [u32; 3] = [0, 8, 0xffff_ffff];
+
+/// Calls refused with `EPERM` whatever their arguments.
+const REFUSED: &[c_long] = &[
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_kcmp,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_setns,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_bpf,
+    libc::SYS_userfaultfd,
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_perf_event_open,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_reboot,
+    libc::SYS_syslog,
+    libc::SYS_acct,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_clock_adjtime,
+    libc::SYS_adjtimex,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_fanotify_init,
+    libc::SYS_move_pages,
+    libc::SYS_migrate_pages,
+    libc::SYS_vhangup,
+    libc::SYS_lookup_dcookie,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_iopl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ioperm,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_modify_ldt,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_uselib,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ustat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_sysfs,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS__sysctl,
+];
+
+/// What else the gate gives up once it is up.
+const REFUSED_TO_GATE: &[c_long] = &[libc::SYS_execve, libc::SYS_execveat];
+
+const fn refuse(errno: i32) -> u32 {
+    libc::SECCOMP_RET_ERRNO | errno as u32
+}
+
+const fn argument(index: u32) -> u32 {
+    16 + 8 * index
+}
+
+/// A filter under construction.
+struct Program(Vec<sock_filter>);
+
+impl Program {
+    fn push(&mut self, code: u16, k: u32, jt: u8, jf: u8) {
+        self.0.push(sock_filter { code, jt, jf, k });
+    }
+
+    /// Returns `verdict` when the loaded word equals `value`, else goes on.
+    fn when_equal(&mut self, value: u32, verdict: u32) {
+        self.push(JUMP_EQ, value, 0, 1);
+        self.push(RETURN, verdict, 0, 0);
+    }
+
+    /// For the call `nr`: runs `block`, which must end in a return. Else goes on.
+    fn on_call(&mut self, nr: c_long, block: impl FnOnce(&mut Self)) {
+        let mut inner = Self(Vec::new());
+        block(&mut inner);
+        let skip = u8::try_from(inner.0.len()).expect("a block is shorter than 256");
+        self.push(JUMP_EQ, nr as u32, 0, skip);
+        self.0.append(&mut inner.0);
+    }
+}
+
+/// Which filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// What runs in a sandbox.
+    Sandbox,
+    /// The gate.
+    Gate,
+}
+
+/// The filter as the kernel takes it.
+pub(crate) fn filter(profile: Profile) -> Vec<sock_filter> {
+    let mut p = Program(Vec::new());
+    p.push(LOAD, OFFSET_ARCH, 0, 0);
+    p.push(JUMP_EQ, ARCH, 1, 0);
+    p.push(RETURN, refuse(libc::ENOSYS), 0, 0);
+    p.push(LOAD, OFFSET_NR, 0, 0);
+    #[cfg(target_arch = "x86_64")]
+    {
+        p.push(JUMP_GE, X32_FIRST, 0, 1);
+        p.push(RETURN, refuse(libc::ENOSYS), 0, 0);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = JUMP_GE;
+    p.push(JUMP_GT, LAST_KNOWN, 0, 1);
+    p.push(RETURN, refuse(libc::ENOSYS), 0, 0);
+    // clone3 passes its flags in memory, which a filter cannot read; libraries fall back to clone.
+    // A process in the gate's role starts threads, for which the same holds.
+    p.when_equal(libc::SYS_clone3 as u32, refuse(libc::ENOSYS));
+    for call in REFUSED {
+        p.when_equal(*call as u32, refuse(libc::EPERM));
+    }
+    if profile == Profile::Gate {
+        for call in REFUSED_TO_GATE {
+            p.when_equal(*call as u32, refuse(libc::EPERM));
+        }
+    }
+    namespaces(&mut p);
+    terminals_and_personality(&mut p);
+    p.on_call(libc::SYS_socket, sockets);
+    p.push(RETURN, ALLOW, 0, 0);
+    p.0
+}
+
+/// `clone` and `unshare` without new namespaces.
+fn namespaces(p: &mut Program) {
+    for (call, flags) in [
+        (libc::SYS_clone, NEW_CLONE),
+        (libc::SYS_unshare, NEW_UNSHARE),
+    ] {
+        p.on_call(call, |p| {
+            p.push(LOAD, argument(0), 0, 0);
+            p.push(AND, flags, 0, 0);
+            p.when_equal(0, ALLOW);
+            p.push(RETURN, refuse(libc::EPERM), 0, 0);
+        });
+    }
+}
+
+fn terminals_and_personality(p: &mut Program) {
+    p.on_call(libc::SYS_ioctl, |p| {
+        p.push(LOAD, argument(1), 0, 0);
+        for request in TERMINAL_REQUESTS {
+            p.when_equal(request, refuse(libc::EPERM));
+        }
+        p.push(RETURN, ALLOW, 0, 0);
+    });
+    p.on_call(libc::SYS_personality, |p| {
+        p.push(LOAD, argument(0), 0, 0);
+        for domain in PERSONALITIES {
+            p.when_equal(domain, ALLOW);
+        }
+        p.push(RETURN, refuse(libc::EPERM), 0, 0);
+    });
+}
+
+/// Unix sockets; TCP and UDP; of netlink only the route family, which `getifaddrs` needs and in
+/// which nothing can be changed without a capability.
+fn sockets(p: &mut Program) {
+    p.push(LOAD, argument(0), 0, 0);
+    p.when_equal(libc::AF_UNIX as u32, ALLOW);
+    p.on_call(libc::AF_NETLINK.into(), |p| {
+        p.push(LOAD, argument(2), 0, 0);
+        p.when_equal(libc::NETLINK_ROUTE as u32, ALLOW);
+        p.push(RETURN, refuse(libc::EAFNOSUPPORT), 0, 0);
+    });
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        p.on_call(family.into(), |p| {
+            p.push(LOAD, argument(1), 0, 0);
+            p.push(AND, 0xf, 0, 0);
+            for (kind, protocol) in [
+                (libc::SOCK_STREAM, libc::IPPROTO_TCP),
+                (libc::SOCK_DGRAM, libc::IPPROTO_UDP),
+            ] {
+                p.on_call(kind.into(), |p| {
+                    p.push(LOAD, argument(2), 0, 0);
+                    p.when_equal(0, ALLOW);
+                    p.when_equal(protocol as u32, ALLOW);
+                    p.push(RETURN, refuse(libc::EPROTONOSUPPORT), 0, 0);
+                });
+            }
+            p.push(RETURN, refuse(libc::EPERM), 0, 0);
+        });
+    }
+    p.push(RETURN, refuse(libc::EAFNOSUPPORT), 0, 0);
+}

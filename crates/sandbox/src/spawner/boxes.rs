@@ -1,0 +1,591 @@
+//! What the spawner knows of each sandbox, and all transitions of its state.
+
+use super::sample::{self, Sampler};
+use super::{SANDBOXES_MAX, Source, Spawner};
+use crate::SandboxError;
+use crate::cgroup::{Cgroup, Hits};
+use crate::enter::{Entry, Job};
+use crate::init::{self, InitPlan};
+use crate::spec::{
+    CreateSpec, Ended, ExecExit, Facts, LimitHit, Overlay, Sandbox, SandboxId, Strength,
+};
+use crate::sys::{self, Forked};
+use crate::weaken::Weaken;
+use crate::wire::{Answer, Ask};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::{Pid, Signal, WaitOptions};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+use types::manifest::LimitsStrength;
+
+/// A file operation that takes longer than this is ended, milliseconds.
+const FILE_OP_MS_MAX: u64 = 60_000;
+/// The longest time limit of a program, milliseconds: a week.
+const TIMEOUT_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
+/// Bytes read of a report or of init at once.
+const REPORT_BYTES_MAX: usize = 4096;
+
+/// Why init was told to kill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Killing {
+    /// The running job's main process has ended.
+    AfterJob,
+    /// The owner asked, with this number.
+    Asked(u64),
+}
+
+/// What a job is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A program or a file operation of the owner.
+    Asked,
+    /// Proving the path rules; the sandbox is not announced before.
+    Proof,
+}
+
+/// What runs in a sandbox.
+#[derive(Debug)]
+pub(super) struct Running {
+    seq: u64,
+    purpose: Purpose,
+    pid: Pid,
+    pidfd: OwnedFd,
+    report: OwnedFd,
+    pub(super) started: Instant,
+    deadline: Option<Instant>,
+    ended: Option<Ended>,
+    timed_out: bool,
+    pub(super) limit: Option<LimitHit>,
+    hits: Hits,
+    /// When to look at memory and disk next.
+    pub(super) sample_at: Instant,
+    pub(super) sampler: Option<Sampler>,
+}
+
+/// One sandbox.
+#[derive(Debug)]
+pub(super) struct Sandboxed {
+    pub(super) spec: CreateSpec,
+    facts: Facts,
+    init_pid: Pid,
+    pub(super) init: OwnedFd,
+    control: OwnedFd,
+    pub(super) cgroup: Option<Cgroup>,
+    /// The create that is not answered yet.
+    building: Option<u64>,
+    failed: Option<SandboxError>,
+    pub(super) job: Option<Running>,
+    killing: VecDeque<Killing>,
+    destroying: Vec<u64>,
+    init_ended: bool,
+}
+
+impl Sandboxed {
+    /// Init's pid, as we see it.
+    pub(super) const fn init_pid(&self) -> Pid {
+        self.init_pid
+    }
+
+    /// Kills init, and with it everything inside.
+    pub(super) fn kill(&self) {
+        let _ = rustix::process::pidfd_send_signal(&self.init, Signal::KILL);
+    }
+}
+
+impl Running {
+    /// Kills the main process; the rest follows when it is seen to have ended.
+    pub(super) fn kill(&self) {
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+}
+
+fn ended(pid: Pid) -> Option<Ended> {
+    let (_, status) = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG).ok()??;
+    status
+        .exit_status()
+        .map(Ended::Code)
+        .or_else(|| status.terminating_signal().map(Ended::Signal))
+}
+
+impl Spawner {
+    pub(super) fn on_ask(
+        &mut self,
+        seq: u64,
+        ask: Ask,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), SandboxError> {
+        match ask {
+            Ask::Create(spec) => self.create(seq, *spec),
+            Ask::Exec {
+                sandbox,
+                argv,
+                env,
+                cwd,
+                timeout_ms,
+                workspace,
+            } => {
+                let stdio: [OwnedFd; 3] = fds
+                    .try_into()
+                    .map_err(|_| SandboxError::invalid("a program needs three streams"))?;
+                self.switch(sandbox, workspace)?;
+                let job = Job::Exec { argv, env, cwd };
+                self.start_job(seq, sandbox.0, job, &stdio, timeout_ms, Purpose::Asked)
+            }
+            Ask::File {
+                sandbox,
+                op,
+                workspace,
+            } => {
+                let [input, output]: [OwnedFd; 2] = fds
+                    .try_into()
+                    .map_err(|_| SandboxError::invalid("a file operation needs two pipes"))?;
+                self.switch(sandbox, workspace)?;
+                let errors = rustix::io::dup(&output)
+                    .map_err(|error| SandboxError::setup("streams", error))?;
+                let stdio = [input, output, errors];
+                let limit = Some(FILE_OP_MS_MAX);
+                self.start_job(seq, sandbox.0, Job::File(op), &stdio, limit, Purpose::Asked)
+            }
+            Ask::KillAll { sandbox } => self.kill_all(seq, sandbox.0),
+            Ask::Destroy { sandbox } => {
+                let found = self.find(sandbox.0)?;
+                found.destroying.push(seq);
+                found.kill();
+                Ok(())
+            }
+        }
+    }
+
+    fn find(&mut self, id: u64) -> Result<&mut Sandboxed, SandboxError> {
+        match self.boxes.get_mut(&id) {
+            Some(found) if found.destroying.is_empty() => Ok(found),
+            _ => Err(SandboxError::NoSuchSandbox { id }),
+        }
+    }
+
+    fn switch(&mut self, id: SandboxId, overlay: Option<Overlay>) -> Result<(), SandboxError> {
+        let found = self.find(id.0)?;
+        if found.job.is_some() {
+            return Err(SandboxError::TooMany {
+                what: "what runs in one sandbox at a time".to_owned(),
+                max: 1,
+            });
+        }
+        if let Some(overlay) = overlay {
+            overlay.check()?;
+            found.spec.workspace = overlay;
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, seq: u64, spec: CreateSpec) -> Result<(), SandboxError> {
+        spec.check()?;
+        if self.boxes.len() >= SANDBOXES_MAX {
+            return Err(SandboxError::TooMany {
+                what: "the number of live sandboxes".to_owned(),
+                max: SANDBOXES_MAX as u64,
+            });
+        }
+        let strength = self.cgroups.strength();
+        if strength == Strength::Watched && spec.limits_strength == LimitsStrength::Kernel {
+            return Err(SandboxError::LimitsStrength {
+                why: self.cgroups.why_not.clone(),
+            });
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        let cgroup = self
+            .cgroups
+            .create(id, &spec.limits)
+            .map_err(|error| SandboxError::setup("a cgroup", error))?;
+        match self.fork_init(id, seq, spec, cgroup.as_ref()) {
+            Ok(mut sandboxed) => {
+                sandboxed.cgroup = cgroup;
+                self.boxes.insert(id, sandboxed);
+                Ok(())
+            }
+            Err(error) => {
+                if let Some(cgroup) = &cgroup {
+                    self.cgroups.remove(cgroup);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn fork_init(
+        &self,
+        id: u64,
+        seq: u64,
+        spec: CreateSpec,
+        cgroup: Option<&Cgroup>,
+    ) -> Result<Sandboxed, SandboxError> {
+        let wrap = |error: rustix::io::Errno| SandboxError::setup("starting init", error);
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(wrap)?;
+        let mut machine_id = [0; 16];
+        getrandom::fill(&mut machine_id).map_err(|error| SandboxError::setup("random", error))?;
+        let plan = InitPlan {
+            mode: self.mode,
+            spec: &spec,
+            machine_id,
+            tasks: cgroup.map_or(&[], |cgroup| &cgroup.tasks),
+            weakened: &self.hello.weakened,
+        };
+        let forked = sys::fork(self.namespaces(), cgroup.and_then(Cgroup::start_in))
+            .map_err(|error| SandboxError::setup("new namespaces", error))?;
+        let Forked::Parent { pid, pidfd } = forked else {
+            init::run(&plan, theirs)
+        };
+        drop(theirs);
+        self.watch(ours.as_fd(), Source::Control, id)
+            .map_err(wrap)?;
+        self.watch(pidfd.as_fd(), Source::Init, id).map_err(wrap)?;
+        Ok(Sandboxed {
+            facts: self.facts(),
+            spec,
+            init_pid: Pid::from_raw(pid).expect("a child has a pid"),
+            init: pidfd,
+            control: ours,
+            cgroup: None,
+            building: Some(seq),
+            failed: None,
+            job: None,
+            killing: VecDeque::new(),
+            destroying: Vec::new(),
+            init_ended: false,
+        })
+    }
+
+    /// The namespaces init is born with.
+    fn namespaces(&self) -> u64 {
+        let without = |part, flag: i32| {
+            if self.hello.weakened.lacks(part) {
+                flag as u64
+            } else {
+                0
+            }
+        };
+        sys::NEW_BASE
+            & !without(Weaken::Network, libc::CLONE_NEWNET)
+            & !without(Weaken::Ipc, libc::CLONE_NEWIPC)
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            driver: "process".to_owned(),
+            limits: self.cgroups.strength(),
+            landlock_abi: self.landlock_abi,
+            host_uid: match self.mode {
+                crate::mode::Mode::Root => crate::spec::HOST_ID_AS_ROOT,
+                crate::mode::Mode::User => self.uid,
+            },
+            redirect_dir: self.mode == crate::mode::Mode::Root,
+        }
+    }
+
+    fn start_job(
+        &mut self,
+        seq: u64,
+        id: u64,
+        job: Job,
+        stdio: &[OwnedFd; 3],
+        timeout_ms: Option<u64>,
+        purpose: Purpose,
+    ) -> Result<(), SandboxError> {
+        let found = self
+            .boxes
+            .get(&id)
+            .ok_or(SandboxError::NoSuchSandbox { id })?;
+        let (report, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .map_err(|error| SandboxError::setup("a pipe", error))?;
+        let hits = found.cgroup.as_ref().map(Cgroup::hits).unwrap_or_default();
+        let (pid, pidfd) = self.fork_into(found, job, stdio, &theirs)?;
+        self.watch(pidfd.as_fd(), Source::Job, id)
+            .map_err(|error| SandboxError::setup("watching a program", error))?;
+        let started = Instant::now();
+        let limit = timeout_ms.map(|ms| Duration::from_millis(ms.min(TIMEOUT_MS_MAX)));
+        let running = Running {
+            seq,
+            purpose,
+            pid,
+            pidfd,
+            report,
+            started,
+            deadline: limit.map(|limit| started + limit),
+            ended: None,
+            timed_out: false,
+            limit: None,
+            hits,
+            sample_at: started + sample::EVERY,
+            sampler: None,
+        };
+        let found = self.boxes.get_mut(&id).expect("it was found above");
+        found.job = Some(running);
+        if purpose == Purpose::Asked {
+            self.answer(
+                seq,
+                Ok(Answer::Started {
+                    pid: pid.as_raw_nonzero().get(),
+                }),
+            );
+        }
+        Ok(())
+    }
+
+    /// Forks a child that is born in the sandbox's pid namespace.
+    fn fork_into(
+        &self,
+        found: &Sandboxed,
+        job: Job,
+        stdio: &[OwnedFd; 3],
+        report: &OwnedFd,
+    ) -> Result<(Pid, OwnedFd), SandboxError> {
+        let wrap = |error| SandboxError::setup("starting a program", error);
+        let entry = Entry {
+            mode: self.mode,
+            init: found.init.as_fd(),
+            overlay: &found.spec.workspace,
+            rules: &found.spec.rules,
+            limits: &found.spec.limits,
+            strength: found.facts.limits,
+            landlock_abi: self.landlock_abi,
+            tasks: found.cgroup.as_ref().map_or(&[], |cgroup| &cgroup.tasks),
+            stdio: [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()],
+            report: report.as_fd(),
+            weakened: &self.hello.weakened,
+        };
+        self.children_in(found.init.as_fd()).map_err(wrap)?;
+        let forked = sys::fork(0, found.cgroup.as_ref().and_then(Cgroup::start_in));
+        if let Ok(Forked::Child) = forked {
+            entry.run(job)
+        }
+        self.children_in(self.own.as_fd()).map_err(wrap)?;
+        match forked.map_err(wrap)? {
+            Forked::Parent { pid, pidfd } => {
+                Ok((Pid::from_raw(pid).expect("a child has a pid"), pidfd))
+            }
+            Forked::Child => unreachable!("the child never comes here"),
+        }
+    }
+
+    /// Sets the pid namespace our next children are born in.
+    fn children_in(&self, pidfd: std::os::fd::BorrowedFd<'_>) -> std::io::Result<()> {
+        if self.hello.weakened.lacks(Weaken::Processes) {
+            return Ok(());
+        }
+        sys::setns(pidfd, libc::CLONE_NEWPID)
+    }
+
+    fn kill_all(&mut self, seq: u64, id: u64) -> Result<(), SandboxError> {
+        let found = self.find(id)?;
+        found.killing.push_back(Killing::Asked(seq));
+        rustix::io::write(&found.control, &[init::KILL])
+            .map(drop)
+            .map_err(|error| SandboxError::setup("telling init", error))
+    }
+
+    /// Init says something: that it is ready, that it has killed, or why it could not be built.
+    pub(super) fn on_control(&mut self, id: u64) {
+        let Some(found) = self.boxes.get_mut(&id) else {
+            return;
+        };
+        let mut buffer = [0; REPORT_BYTES_MAX];
+        let count = rustix::io::read(&found.control, &mut buffer).unwrap_or(0);
+        if count == 0 {
+            // The end itself is seen by init's descriptor.
+            let _ = rustix::event::epoll::delete(&self.epoll, &found.control);
+            return;
+        }
+        if found.building.is_some() && buffer[0] != init::READY && buffer[0] != init::KILLED {
+            let error = crate::wire::decode(&buffer[..count]);
+            found.failed = Some(error.unwrap_or_else(|error| error));
+            return;
+        }
+        for byte in &buffer[..count] {
+            match *byte {
+                init::READY => self.built(id),
+                init::KILLED => self.killed(id),
+                _ => {}
+            }
+        }
+    }
+
+    fn built(&mut self, id: u64) {
+        let Some(found) = self.boxes.get_mut(&id) else {
+            return;
+        };
+        let Some(seq) = found.building else { return };
+        if found.spec.rules.is_trivial() {
+            self.announce(id);
+            return;
+        }
+        let proof = std::fs::File::open("/dev/null").and_then(|null| {
+            let null = OwnedFd::from(null);
+            Ok([null.try_clone()?, null.try_clone()?, null])
+        });
+        let started = proof
+            .map_err(|error| SandboxError::setup("streams", error))
+            .and_then(|null| {
+                let limit = Some(FILE_OP_MS_MAX);
+                self.start_job(seq, id, Job::Check, &null, limit, Purpose::Proof)
+            });
+        if let Err(error) = started
+            && let Some(found) = self.boxes.get_mut(&id)
+        {
+            found.failed = Some(error);
+            found.kill();
+        }
+    }
+
+    fn announce(&mut self, id: u64) {
+        let found = self.boxes.get_mut(&id).expect("callers have found it");
+        let seq = found.building.take().expect("announced once");
+        let sandbox = Sandbox {
+            id: SandboxId(id),
+            facts: found.facts.clone(),
+        };
+        self.answer(seq, Ok(Answer::Created(sandbox)));
+    }
+
+    fn killed(&mut self, id: u64) {
+        let Some(found) = self.boxes.get_mut(&id) else {
+            return;
+        };
+        match found.killing.pop_front() {
+            Some(Killing::Asked(seq)) => self.answer(seq, Ok(Answer::Done)),
+            Some(Killing::AfterJob) => self.finish_job(id),
+            None => {}
+        }
+    }
+
+    /// The main process of a job has ended: everything else in the sandbox follows.
+    pub(super) fn on_job_end(&mut self, id: u64) {
+        let Some(found) = self.boxes.get_mut(&id) else {
+            return;
+        };
+        let Some(job) = found.job.as_mut().filter(|job| job.ended.is_none()) else {
+            return;
+        };
+        let Some(status) = ended(job.pid) else { return };
+        job.ended = Some(status);
+        let _ = rustix::event::epoll::delete(&self.epoll, &job.pidfd);
+        if found.init_ended {
+            self.bury(id);
+            return;
+        }
+        found.killing.push_back(Killing::AfterJob);
+        // If init is gone this fails, and its end is about to be seen.
+        let _ = rustix::io::write(&found.control, &[init::KILL]);
+    }
+
+    /// Reports a job once nothing of it is left.
+    fn finish_job(&mut self, id: u64) {
+        let found = self.boxes.get_mut(&id).expect("callers have found it");
+        let Some(mut job) = found.job.take() else {
+            return;
+        };
+        if let Some(sampler) = job.sampler.take() {
+            sampler.end();
+        }
+        let mut buffer = [0; REPORT_BYTES_MAX];
+        let count = rustix::io::read(&job.report, &mut buffer).unwrap_or(0);
+        let hits = found.cgroup.as_ref().map(Cgroup::hits).unwrap_or_default();
+        let result = if count > 0 {
+            Err(crate::wire::decode(&buffer[..count]).unwrap_or_else(|error| error))
+        } else {
+            Ok(ExecExit {
+                ended: job.ended.expect("a finished job has ended"),
+                timed_out: job.timed_out,
+                limit: job.limit.or(hits.since(job.hits)),
+                took_ms: job.started.elapsed().as_millis() as u64,
+            })
+        };
+        match (job.purpose, result) {
+            (Purpose::Asked, result) => self.answer(job.seq, result.map(Answer::Exited)),
+            (Purpose::Proof, Ok(exit)) if exit.ended == Ended::Code(0) => self.announce(id),
+            (Purpose::Proof, result) => {
+                let ended = result.err();
+                found.failed = Some(ended.unwrap_or_else(|| {
+                    SandboxError::setup("proving the path rules", "the proof did not finish")
+                }));
+                found.kill();
+            }
+        }
+    }
+
+    /// Init has ended, and the kernel has killed everything else inside.
+    pub(super) fn on_init_end(&mut self, id: u64) {
+        let Some(found) = self.boxes.get_mut(&id) else {
+            return;
+        };
+        if ended(found.init_pid).is_none() {
+            return;
+        }
+        found.init_ended = true;
+        let _ = rustix::event::epoll::delete(&self.epoll, &found.init);
+        if found.job.as_ref().is_none_or(|job| job.ended.is_some()) {
+            self.bury(id);
+        }
+    }
+
+    /// Init and job are reaped: answers whoever waits, and forgets the sandbox.
+    fn bury(&mut self, id: u64) {
+        self.finish_job(id);
+        let mut gone = self.boxes.remove(&id).expect("callers have found it");
+        if let Some(cgroup) = &gone.cgroup {
+            self.cgroups.remove(cgroup);
+        }
+        if let Some(seq) = gone.building {
+            let unknown = || SandboxError::setup("starting init", "it ended early");
+            self.answer(seq, Err(gone.failed.take().unwrap_or_else(unknown)));
+        }
+        for killing in gone.killing {
+            if let Killing::Asked(seq) = killing {
+                self.answer(seq, Ok(Answer::Done));
+            }
+        }
+        for seq in gone.destroying {
+            self.answer(seq, Ok(Answer::Done));
+        }
+    }
+
+    /// The next time at which something is due.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let jobs = self.boxes.values().filter_map(|found| found.job.as_ref());
+        jobs.filter(|job| job.ended.is_none())
+            .flat_map(|job| {
+                let sample = job.sampler.is_none().then_some(job.sample_at);
+                [job.deadline.filter(|_| !job.timed_out), sample]
+            })
+            .flatten()
+            .min()
+    }
+
+    /// Ends what is out of time and looks at what is due to be looked at.
+    pub(super) fn on_time(&mut self) {
+        let now = Instant::now();
+        let mut samples = Vec::new();
+        for (id, found) in &mut self.boxes {
+            let Some(job) = found.job.as_mut().filter(|job| job.ended.is_none()) else {
+                continue;
+            };
+            if job.deadline.is_some_and(|at| at <= now) && !job.timed_out {
+                job.timed_out = true;
+                job.kill();
+            }
+            if job.sampler.is_none() && job.sample_at <= now {
+                samples.push(*id);
+            }
+        }
+        for id in samples {
+            self.start_sample(id);
+        }
+    }
+}

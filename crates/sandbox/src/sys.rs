@@ -1,0 +1,323 @@
+//! The system calls that the safe libraries do not cover, each wrapped once.
+//!
+//! Every `unsafe` block of the crate is here. Nothing here decides anything: a function does one
+//! call and reports its errno.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Start the child in a cgroup v2 directory. (libc's constant is too narrow for its value.)
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// Every `CLONE_NEW*` flag that clone3 takes here but user and cgroup.
+pub(crate) const NEW_BASE: u64 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWNET) as u64;
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// What [`fork`] returns.
+#[derive(Debug)]
+pub(crate) enum Forked {
+    /// In the child.
+    Child,
+    /// In the parent.
+    Parent {
+        /// The child's pid here.
+        pid: i32,
+        /// A descriptor of it.
+        pidfd: OwnedFd,
+    },
+}
+
+/// Forks the calling process, which must have one thread, with `clone3`.
+///
+/// `flags` are `CLONE_NEW*` flags; `cgroup` is a cgroup v2 directory to start in.
+pub(crate) fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: clone_args is plain integers; all zero is a valid value of it.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags | libc::CLONE_PIDFD as u64;
+    args.pidfd = &raw mut pidfd as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(dir) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = dir.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM the child has its own copy of everything, and the caller has one
+    // thread, so no lock is held by a thread that does not exist in the child.
+    let pid = check(unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut args,
+            size_of::<libc::clone_args>(),
+        )
+    })?;
+    if pid == 0 {
+        return Ok(Forked::Child);
+    }
+    Ok(Forked::Parent {
+        pid: pid as i32,
+        // SAFETY: the kernel has just put a new descriptor there, which nobody else owns.
+        pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+    })
+}
+
+/// Takes an inherited descriptor by its number.
+///
+/// # Errors
+/// When no such descriptor is open.
+pub(crate) fn take_fd(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_GETFD only asks.
+    check(unsafe { libc::fcntl(number, libc::F_GETFD) }.into())?;
+    // SAFETY: it is open, and the re-exec'd process owns what it was started with.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Enters the namespaces `flags` of the process behind `pidfd`.
+pub(crate) fn setns(pidfd: BorrowedFd<'_>, flags: i32) -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::setns(pidfd.as_raw_fd(), flags) }.into()).map(drop)
+}
+
+/// Leaves the namespaces `flags` for new ones.
+pub(crate) fn unshare(flags: i32) -> io::Result<()> {
+    // SAFETY: no memory is passed; CLONE_FILES and CLONE_VM are never among the flags.
+    check(unsafe { libc::unshare(flags) }.into()).map(drop)
+}
+
+/// Sets attributes of a mount, and of all below it when `recursive`.
+pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, set: u64, recursive: bool) -> io::Result<()> {
+    let attr = libc::mount_attr {
+        attr_set: set,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is an empty C string, attr lives across the call and its size is passed.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Closes every descriptor above 2 but `keep`.
+pub(crate) fn close_all_but(keep: BorrowedFd<'_>) -> io::Result<()> {
+    let keep = keep.as_raw_fd() as u32;
+    assert!(keep > 2, "0, 1 and 2 stay open anyway");
+    for (first, last) in [(3, keep - 1), (keep + 1, u32::MAX)] {
+        if first <= last {
+            // SAFETY: callers own nothing in the range that is used or dropped afterwards.
+            check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0u32) })?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes `target` a copy of `source` that survives exec.
+pub(crate) fn dup_onto(source: BorrowedFd<'_>, target: RawFd) -> io::Result<()> {
+    if source.as_raw_fd() == target {
+        // SAFETY: clears close-on-exec, passes no memory.
+        return check(unsafe { libc::fcntl(target, libc::F_SETFD, 0) }.into()).map(drop);
+    }
+    // SAFETY: targets are 0, 1 and 2, which no OwnedFd of ours holds.
+    check(unsafe { libc::dup2(source.as_raw_fd(), target) }.into()).map(drop)
+}
+
+/// The highest capability number tried; the kernel says where the list really ends.
+const CAPABILITIES_MAX: libc::c_ulong = 63;
+
+/// Empties the bounding, ambient, inheritable, permitted and effective capability sets.
+pub(crate) fn drop_capabilities() -> io::Result<()> {
+    for capability in 0..=CAPABILITIES_MAX {
+        // SAFETY: prctl with integers only.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } < 0 {
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EINVAL) => break,
+                _ => return Err(error),
+            }
+        }
+    }
+    // SAFETY: prctl with integers only.
+    check(
+        unsafe {
+            libc::prctl(
+                libc::PR_CAP_AMBIENT,
+                libc::PR_CAP_AMBIENT_CLEAR_ALL,
+                0,
+                0,
+                0,
+            )
+        }
+        .into(),
+    )?;
+    let header: [u32; 2] = [0x2008_0522, 0];
+    let empty = [0u32; 6];
+    // SAFETY: both arrays have the layout of version 3 of capset and live across the call.
+    check(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), empty.as_ptr()) }).map(drop)
+}
+
+/// The effective capabilities of this process as bits.
+pub(crate) fn effective_capabilities() -> io::Result<u64> {
+    let header: [u32; 2] = [0x2008_0522, 0];
+    let mut data = [0u32; 6];
+    // SAFETY: both arrays have the layout of version 3 of capget and live across the call.
+    check(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()) })?;
+    Ok(u64::from(data[0]) | u64::from(data[3]) << 32)
+}
+
+/// Installs a seccomp filter on this (only) thread and all it will start.
+pub(crate) fn install_filter(filter: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel copies the program, which lives across the call and is only read.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_TSYNC,
+            &raw const program,
+        )
+    })
+    .and_then(|tid| match tid {
+        0 => Ok(()),
+        _ => Err(io::Error::other("another thread refused the filter")),
+    })
+}
+
+/// Landlock's ABI, or the errno of a kernel without it.
+pub(crate) fn landlock_abi() -> io::Result<u32> {
+    // SAFETY: with flag 1 the kernel only reports a number and reads nothing.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<libc::c_void>(),
+            0usize,
+            1u32,
+        )
+    })
+    .map(|abi| abi as u32)
+}
+
+/// Replaces this process by a program. Returns only when that failed.
+pub(crate) fn exec(program: &CStr, argv: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
+        let ends = [std::ptr::null()];
+        list.iter().map(|text| text.as_ptr()).chain(ends).collect()
+    };
+    let (argv, env) = (pointers(argv), pointers(env));
+    // SAFETY: both lists end with a null pointer and point to strings that outlive the call.
+    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Ends this process without running destructors or exit handlers: right for a forked child.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit never returns.
+    unsafe { libc::_exit(code) }
+}
+
+/// As pid 1: kills every other process of the namespace.
+pub(crate) fn kill_everything_else() {
+    // SAFETY: passes no memory. Only called by the init of a pid namespace.
+    unsafe { libc::kill(-1, libc::SIGKILL) };
+}
+
+/// Sets the disposition of a signal to default or ignored.
+fn disposition(signal: i32, handler: libc::sighandler_t) {
+    // SAFETY: only SIG_DFL and SIG_IGN are passed, so no handler ever runs.
+    unsafe { libc::signal(signal, handler) };
+}
+
+/// Gives a program the signal state it expects: nothing blocked, nothing ignored.
+pub(crate) fn reset_signals() {
+    for signal in 1..=31 {
+        disposition(signal, libc::SIG_DFL);
+    }
+    // SAFETY: the set is initialised by sigemptyset before it is read.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Waits until this process has no child any more.
+pub(crate) fn wait_for_all() {
+    while !matches!(
+        rustix::process::wait(rustix::process::WaitOptions::empty()),
+        Err(rustix::io::Errno::CHILD)
+    ) {}
+}
+
+/// Lets the kernel reap our children.
+pub(crate) fn ignore_children() {
+    disposition(libc::SIGCHLD, libc::SIG_IGN);
+}
+
+/// Ignores the signals a terminal sends, and writes to a pipe nobody reads.
+pub(crate) fn ignore_terminal_signals() {
+    for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGPIPE] {
+        disposition(signal, libc::SIG_IGN);
+    }
+}
+
+/// The kernel's `struct ifreq`, as far as flags go.
+#[repr(C)]
+struct InterfaceFlags {
+    name: [u8; libc::IFNAMSIZ],
+    flags: libc::c_short,
+    rest: [u8; 22],
+}
+
+/// Brings the loopback interface of this network namespace up.
+pub(crate) fn loopback_up() -> io::Result<()> {
+    let mut request = InterfaceFlags {
+        name: [0; libc::IFNAMSIZ],
+        flags: (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short,
+        rest: [0; 22],
+    };
+    request.name[..2].copy_from_slice(b"lo");
+    // SAFETY: passes no memory.
+    let socket = check(
+        unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }.into(),
+    )?;
+    // SAFETY: the descriptor is new and ours.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket as RawFd) };
+    // SAFETY: request has the size and layout of struct ifreq and lives across the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) }.into())
+        .map(drop)
+}
+
+/// Sets the host name of this UTS namespace.
+pub(crate) fn set_hostname(name: &str) -> io::Result<()> {
+    // SAFETY: pointer and length are of one string that outlives the call.
+    check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }.into()).map(drop)
+}
+
+/// A socket for the current tokio runtime to watch.
+pub(crate) fn watch_async(socket: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: the value is owned and always gives the same descriptor until it is dropped.
+    let watched = unsafe { tokio::io::unix::AsyncFd::register(socket) };
+    watched.map_err(Into::into)
+}
