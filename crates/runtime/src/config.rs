@@ -47,8 +47,16 @@ pub fn load(dir: &Path, environment: Option<&str>) -> Result<Project, RuntimeErr
         tool.output_schema = schema(&dir, tool.output_schema_file.as_deref())?;
     }
     let cedar_path = dir.join(POLICY_FILE);
-    let cedar = if cedar_path.exists() { Some(read_text(&cedar_path)?) } else { None };
-    Ok(Project { dir, manifest, cedar })
+    let cedar = if cedar_path.exists() {
+        Some(read_text(&cedar_path)?)
+    } else {
+        None
+    };
+    Ok(Project {
+        dir,
+        manifest,
+        cedar,
+    })
 }
 
 /// The host directory that the workspace is made from.
@@ -56,12 +64,20 @@ pub fn load(dir: &Path, environment: Option<&str>) -> Result<Project, RuntimeErr
 /// # Errors
 /// When it is not a directory.
 pub fn workspace(project: &Project) -> Result<Option<PathBuf>, RuntimeError> {
-    let Some(relative) = &project.manifest.sandbox.workspace else { return Ok(None) };
+    let Some(relative) = &project.manifest.sandbox.workspace else {
+        return Ok(None);
+    };
     let path = project.dir.join(relative);
     match std::fs::canonicalize(&path) {
         Ok(found) if found.is_dir() => Ok(Some(found)),
-        Ok(_) => Err(RuntimeError::Workspace { path, reason: "it is not a directory".to_owned() }),
-        Err(error) => Err(RuntimeError::Workspace { path, reason: error.to_string() }),
+        Ok(_) => Err(RuntimeError::Workspace {
+            path,
+            reason: "it is not a directory".to_owned(),
+        }),
+        Err(error) => Err(RuntimeError::Workspace {
+            path,
+            reason: error.to_string(),
+        }),
     }
 }
 
@@ -81,13 +97,19 @@ pub fn absolute(dir: &Path) -> Result<PathBuf, RuntimeError> {
 /// # Errors
 /// When it cannot be read, is too large or is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String, RuntimeError> {
-    let fail = |reason: String| RuntimeError::ConfigFile { path: path.to_owned(), reason };
+    let fail = |reason: String| RuntimeError::ConfigFile {
+        path: path.to_owned(),
+        reason,
+    };
     let meta = std::fs::metadata(path).map_err(|error| fail(error.to_string()))?;
     if !meta.is_file() {
         return Err(fail("it is not a file".to_owned()));
     }
     if meta.len() > CONFIG_FILE_BYTES_MAX {
-        return Err(fail(format!("it has {} bytes, and the limit is {CONFIG_FILE_BYTES_MAX}", meta.len())));
+        return Err(fail(format!(
+            "it has {} bytes, and the limit is {CONFIG_FILE_BYTES_MAX}",
+            meta.len()
+        )));
     }
     std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))
 }
@@ -101,7 +123,10 @@ fn schema(dir: &Path, file: Option<&str>) -> Result<Option<Value>, RuntimeError>
         reason: format!("it is not JSON: {error}"),
     })?;
     if !value.is_object() {
-        return Err(RuntimeError::ConfigFile { path, reason: "a schema is a JSON object".to_owned() });
+        return Err(RuntimeError::ConfigFile {
+            path,
+            reason: "a schema is a JSON object".to_owned(),
+        });
     }
     Ok(Some(value))
 }

@@ -178,18 +178,34 @@ impl Coded for RuntimeError {
     fn next(&self) -> String {
         match self {
             Self::Home { .. } => "Give a directory you can write with --home DIR or BEDPLATE_HOME.",
-            Self::OwnerStart { .. } => "Read owner.log in the home; `bedplate doctor` says what this host can do.",
-            Self::OwnerGone { .. } => "Run the command again, or `bedplate resume last`: nothing recorded is lost.",
-            Self::OwnerVersion { .. } => "Wait until its runs are at rest, or end them; it leaves by itself.",
+            Self::OwnerStart { .. } => {
+                "Read owner.log in the home; `bedplate doctor` says what this host can do."
+            }
+            Self::OwnerGone { .. } => {
+                "Run the command again, or `bedplate resume last`: nothing recorded is lost."
+            }
+            Self::OwnerVersion { .. } => {
+                "Wait until its runs are at rest, or end them; it leaves by itself."
+            }
             Self::Frame { .. } => "Use the same bedplate for the owner and the command.",
-            Self::ConfigFile { .. } => "Correct the path in the manifest, or make the file readable.",
-            Self::NoManifest { .. } => "Write one with `bedplate init`, or give a task: bedplate run \"TASK\".",
-            Self::Workspace { .. } => "Correct [sandbox] workspace in the manifest; it is relative to the manifest.",
+            Self::ConfigFile { .. } => {
+                "Correct the path in the manifest, or make the file readable."
+            }
+            Self::NoManifest { .. } => {
+                "Write one with `bedplate init`, or give a task: bedplate run \"TASK\"."
+            }
+            Self::Workspace { .. } => {
+                "Correct [sandbox] workspace in the manifest; it is relative to the manifest."
+            }
             Self::NoRoute { .. } => "Add it to [routes], or choose one with --model.",
             Self::Approval { .. } => "`bedplate approvals` lists what is open.",
             Self::RunState { .. } => "`bedplate show RUN` says where it stands.",
-            Self::Conflict { .. } => "Look at `bedplate diff RUN`; move your own changes aside, then apply again.",
-            Self::Apply { .. } => "Make the file writable and apply again: what is already there is left.",
+            Self::Conflict { .. } => {
+                "Look at `bedplate diff RUN`; move your own changes aside, then apply again."
+            }
+            Self::Apply { .. } => {
+                "Make the file writable and apply again: what is already there is left."
+            }
             Self::TooLarge { .. } => "Put large input into a file of the workspace.",
             Self::Part(failure) => return failure.next.clone(),
         }

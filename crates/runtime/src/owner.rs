@@ -33,30 +33,41 @@ const CONNECTIONS_MAX: usize = 256;
 #[must_use]
 pub fn owner_main(home: &Path, exe: PathBuf) -> i32 {
     let home = Home::at(home);
-    match start(&home, exe) {
+    let lock = match claim(&home) {
+        Ok(Some(lock)) => lock,
         Ok(None) => {
             announce("ready");
-            0
+            return 0;
         }
-        Ok(Some((parts, listener, lock))) => {
-            let status = serve(parts, listener);
-            leave(&home, lock);
-            status
-        }
-        Err(error) => {
-            let failure = error.into_failure();
-            announce(&serde_json::to_string(&failure).unwrap_or_default());
-            2
-        }
-    }
+        Err(error) => return refuse(error),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("the owner's threads can be started");
+    let status = runtime.block_on(serve(&home, exe));
+    // The socket and the pid go first: whoever comes now starts the next owner, which waits for
+    // nothing, because the lock goes with this process.
+    let _ = std::fs::remove_file(home.socket());
+    let _ = std::fs::remove_file(home.pid());
+    runtime.shutdown_timeout(LINGER);
+    drop(lock);
+    status
 }
 
-type Started = (Arc<Parts>, std::os::unix::net::UnixListener, std::fs::File);
+fn refuse(error: RuntimeError) -> i32 {
+    announce(&serde_json::to_string(&error.into_failure()).unwrap_or_default());
+    2
+}
 
-/// `None`: another owner is there already.
-fn start(home: &Home, exe: PathBuf) -> Result<Option<Started>, RuntimeError> {
+/// Takes the home; `None`: another owner has it.
+fn claim(home: &Home) -> Result<Option<std::fs::File>, RuntimeError> {
     home.prepare()?;
-    let fail = |reason: String| RuntimeError::OwnerStart { home: home.path().to_owned(), reason };
+    let fail = |reason: String| RuntimeError::OwnerStart {
+        home: home.path().to_owned(),
+        reason,
+    };
     // A session of its own: closing the terminal does not end a run.
     let _ = rustix::process::setsid();
     std::env::set_current_dir(home.path()).map_err(|error| fail(error.to_string()))?;
@@ -66,20 +77,44 @@ fn start(home: &Home, exe: PathBuf) -> Result<Option<Started>, RuntimeError> {
         .write(true)
         .open(home.lock())
         .map_err(|error| fail(error.to_string()))?;
-    if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
-        return Ok(None);
+    match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(lock)),
+        Err(_) => Ok(None),
     }
-    let parts = Arc::new(Parts::open(home.clone(), exe)?);
-    // The working directory is the home, so that the socket's name is short however deep it lies.
+}
+
+/// Opens everything, then listens. Says `ready` in between.
+async fn serve(home: &Home, exe: PathBuf) -> i32 {
+    let opened = async {
+        let parts = Arc::new(Parts::open(home.clone(), exe).await?);
+        let listener = listen(home)?;
+        Ok::<_, RuntimeError>((parts, listener))
+    };
+    match opened.await {
+        Ok((parts, listener)) => {
+            announce("ready");
+            let registry = Arc::new(Registry::new(parts));
+            accept(&registry, listener).await;
+            registry.close().await;
+            0
+        }
+        Err(error) => refuse(error),
+    }
+}
+
+/// The working directory is the home, so that the socket's name is short however deep it lies.
+fn listen(home: &Home) -> Result<UnixListener, RuntimeError> {
+    let fail = |reason: String| RuntimeError::OwnerStart {
+        home: home.path().to_owned(),
+        reason,
+    };
     let _ = std::fs::remove_file("owner.sock");
-    let listener = std::os::unix::net::UnixListener::bind("owner.sock")
-        .map_err(|error| fail(format!("its socket: {error}")))?;
-    std::fs::set_permissions("owner.sock", std::os::unix::fs::PermissionsExt::from_mode(0o600))
-        .map_err(|error| fail(error.to_string()))?;
-    listener.set_nonblocking(true).map_err(|error| fail(error.to_string()))?;
+    let listener = UnixListener::bind("owner.sock").map_err(|error| fail(error.to_string()))?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions("owner.sock", mode).map_err(|error| fail(error.to_string()))?;
     std::fs::write(home.pid(), format!("{}\n", std::process::id()))
         .map_err(|error| fail(error.to_string()))?;
-    Ok(Some((parts, listener, lock)))
+    Ok(listener)
 }
 
 /// One line for whoever started us; nobody reading it is no error.
@@ -93,29 +128,8 @@ fn announce(line: &str) {
     }
 }
 
-fn leave(home: &Home, lock: std::fs::File) {
-    let _ = std::fs::remove_file(home.socket());
-    let _ = std::fs::remove_file(home.pid());
-    drop(lock);
-}
-
-fn serve(parts: Arc<Parts>, listener: std::os::unix::net::UnixListener) -> i32 {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("the owner's threads can be started");
-    runtime.block_on(async {
-        let listener = UnixListener::from_std(listener).expect("the socket can be polled");
-        announce("ready");
-        accept(Arc::new(Registry::new(parts)), listener).await;
-    });
-    runtime.shutdown_timeout(LINGER);
-    0
-}
-
 /// Accepts until nothing is live.
-async fn accept(registry: Arc<Registry>, listener: UnixListener) {
+async fn accept(registry: &Arc<Registry>, listener: UnixListener) {
     let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     loop {
         let idle = registry.idle(LINGER);
@@ -124,7 +138,7 @@ async fn accept(registry: Arc<Registry>, listener: UnixListener) {
                 let Ok((stream, _)) = accepted else { continue };
                 let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
                 let guest = registry.enter();
-                let registry = Arc::clone(&registry);
+                let registry = Arc::clone(registry);
                 tokio::spawn(async move {
                     let _ = converse(&registry, stream).await;
                     drop((guest, slot));
@@ -137,7 +151,13 @@ async fn accept(registry: Arc<Registry>, listener: UnixListener) {
 
 /// One connection: one request, then its replies.
 async fn converse(registry: &Arc<Registry>, mut stream: UnixStream) -> Result<(), RuntimeError> {
-    protocol::send(&mut stream, &Reply::Hello { version: VERSION.to_owned() }).await?;
+    protocol::send(
+        &mut stream,
+        &Reply::Hello {
+            version: VERSION.to_owned(),
+        },
+    )
+    .await?;
     while let Some(request) = protocol::receive::<Request>(&mut stream).await? {
         if let Err(error) = answer(registry, &mut stream, request).await {
             let usage = error.is_usage();
@@ -156,17 +176,42 @@ async fn answer(
     match request {
         Request::Start { new, keys, detach } => {
             let run = start_run(registry, *new).await?;
-            let wanted = Wanted { keys, resume: true, control: None };
+            let wanted = Wanted {
+                keys,
+                resume: true,
+                control: None,
+            };
             registry.ask(&run, wanted).await?;
             accepted(stream, &run).await?;
-            if detach { Ok(()) } else { stream_run(registry, stream, &run, 0).await }
+            if detach {
+                Ok(())
+            } else {
+                stream_run(registry, stream, &run, 0).await
+            }
         }
         Request::Resume { run, keys, detach } => {
-            let from = registry.parts.store.head(&run, 0).map_err(|e| RuntimeError::part(&e))?;
-            registry.ask(&run, Wanted { keys, resume: true, control: None }).await?;
+            let from = registry
+                .parts
+                .store
+                .head(&run, 0)
+                .map_err(|e| RuntimeError::part(&e))?;
+            registry
+                .ask(
+                    &run,
+                    Wanted {
+                        keys,
+                        resume: true,
+                        control: None,
+                    },
+                )
+                .await?;
             accepted(stream, &run).await?;
-            let from = from.next_seq();
-            if detach { Ok(()) } else { stream_run(registry, stream, &run, from).await }
+            let from = from.next_seq;
+            if detach {
+                Ok(())
+            } else {
+                stream_run(registry, stream, &run, from).await
+            }
         }
         Request::Watch { run, from } => {
             accepted(stream, &run).await?;
@@ -204,15 +249,43 @@ async fn change(
 ) -> Result<(), RuntimeError> {
     let (run, keys, resume, control) = match request {
         Request::Send { run, text, keys } => (run, keys, true, Control::Send { text }),
-        Request::Signal { run, name, payload, by, keys } => {
-            (run, keys, true, Control::Signal { name, payload, by })
-        }
-        Request::Answer { id, approve, reason, by, resume, keys } => {
-            let control = Control::Answer { asked: id.seq, approve, reason, by };
+        Request::Signal {
+            run,
+            name,
+            payload,
+            by,
+            keys,
+        } => (run, keys, true, Control::Signal { name, payload, by }),
+        Request::Answer {
+            id,
+            approve,
+            reason,
+            by,
+            resume,
+            keys,
+        } => {
+            let control = Control::Answer {
+                asked: id.seq,
+                approve,
+                reason,
+                by,
+            };
             (id.run, keys, resume, control)
         }
-        Request::Resolve { id, resolution, result, by, resume, keys } => {
-            let control = Control::Resolve { seq: id.seq, resolution, result, by };
+        Request::Resolve {
+            id,
+            resolution,
+            result,
+            by,
+            resume,
+            keys,
+        } => {
+            let control = Control::Resolve {
+                seq: id.seq,
+                resolution,
+                result,
+                by,
+            };
             (id.run, keys, resume, control)
         }
         Request::Cancel { run, by } => (run, Keys::default(), true, Control::Cancel { by }),
@@ -220,14 +293,33 @@ async fn change(
         Request::Allow { run, entries, by } => {
             (run, Keys::default(), false, Control::Allow { entries, by })
         }
-        _ => return Err(RuntimeError::Frame { reason: "not a change".to_owned() }),
+        _ => {
+            return Err(RuntimeError::Frame {
+                reason: "not a change".to_owned(),
+            });
+        }
     };
-    registry.ask(&run, Wanted { keys, resume, control: Some(control) }).await?;
+    registry
+        .ask(
+            &run,
+            Wanted {
+                keys,
+                resume,
+                control: Some(control),
+            },
+        )
+        .await?;
     accepted(stream, &run).await
 }
 
 async fn accepted(stream: &mut UnixStream, run: &RunId) -> Result<(), RuntimeError> {
-    protocol::send(stream, &Reply::Accepted { run: Some(run.clone()) }).await
+    protocol::send(
+        stream,
+        &Reply::Accepted {
+            run: Some(run.clone()),
+        },
+    )
+    .await
 }
 
 async fn start_run(registry: &Arc<Registry>, new: NewRun) -> Result<RunId, RuntimeError> {
@@ -247,7 +339,13 @@ async fn stream_run(
         let records = registry.parts.store.records(run, 0, from);
         for record in records.map_err(|error| RuntimeError::part(&error))? {
             from = record.stamp.seq + 1;
-            protocol::send(stream, &Reply::Record { record: Box::new(record) }).await?;
+            protocol::send(
+                stream,
+                &Reply::Record {
+                    record: Box::new(record),
+                },
+            )
+            .await?;
         }
         match &mut head {
             Some(head) if alive => {

@@ -5,8 +5,8 @@ use crate::error::RuntimeError;
 use crate::failpoint::Failpoints;
 use crate::home::Home;
 use gate::Gate;
-use sandbox::Spawner;
 use sandbox::layers::LayerStore;
+use sandbox::{CreateSpec, Facts, Spawner, SpawnerConfig};
 use std::path::PathBuf;
 use std::sync::Arc;
 use store::SqliteStore;
@@ -27,6 +27,8 @@ pub struct Parts {
     pub spawner: Spawner,
     /// Reads hostile bytes and dials.
     pub gate: Gate,
+    /// What contains a sandbox on this host, learned by making one.
+    pub facts: Facts,
     /// Time.
     pub clock: Clock,
     pub(crate) failpoints: Failpoints,
@@ -37,17 +39,44 @@ impl Parts {
     ///
     /// # Errors
     /// When any of them cannot work here: nothing runs without all of them.
-    pub fn open(home: Home, exe: PathBuf) -> Result<Self, RuntimeError> {
+    pub async fn open(home: Home, exe: PathBuf) -> Result<Self, RuntimeError> {
         fn part<T, E: Coded>(result: Result<T, E>) -> Result<T, RuntimeError> {
             result.map_err(|error| RuntimeError::part(&error))
         }
-        // The spawner first: it is started before any thread or connection exists.
-        let spawner = part(Spawner::start(&exe))?;
-        let gate = part(Gate::start(&exe))?;
         let store = Arc::new(part(SqliteStore::open(home.path()))?);
         let layers = Arc::new(part(LayerStore::open(home.path()))?);
         part(layers.reap_uppers())?;
-        let clock = Clock::new();
-        Ok(Self { home, exe, store, layers, spawner, gate, clock, failpoints: Failpoints::default() })
+        let spawner = part(Spawner::start(&exe, SpawnerConfig::default()).await)?;
+        let gate = part(Gate::start(&exe).await)?;
+        let facts = trial(&layers, &spawner).await?;
+        Ok(Self {
+            home,
+            exe,
+            store,
+            layers,
+            spawner,
+            gate,
+            facts,
+            clock: Clock::new(),
+            failpoints: Failpoints::default(),
+        })
     }
+}
+
+/// Makes one sandbox and ends it: a host that cannot contain refuses here, before any run.
+async fn trial(layers: &LayerStore, spawner: &Spawner) -> Result<Facts, RuntimeError> {
+    let base = layers.empty().map_err(|error| RuntimeError::part(&error))?;
+    let upper = layers
+        .begin(&base)
+        .map_err(|error| RuntimeError::part(&error))?;
+    let made = spawner.create(CreateSpec::new(upper.overlay())).await;
+    let made = made.map_err(|error| RuntimeError::part(&error))?;
+    spawner
+        .destroy(&made.id)
+        .await
+        .map_err(|error| RuntimeError::part(&error))?;
+    layers
+        .discard(upper)
+        .map_err(|error| RuntimeError::part(&error))?;
+    Ok(made.facts)
 }

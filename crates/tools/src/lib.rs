@@ -8,6 +8,7 @@
 //! operator's manifest or from what the sandbox can prove, else it is `irreversible`.
 
 mod builtin;
+pub mod host;
 mod path;
 mod plan;
 

@@ -4,6 +4,7 @@ use crate::error::RuntimeError;
 use crate::parts::Parts;
 use crate::policy_sources;
 use crate::protocol::NewRun;
+use sandbox::{SandboxError, Strength};
 use std::path::PathBuf;
 use std::sync::Arc;
 use store::{NewRecord, RunRow, Store};
@@ -20,12 +21,19 @@ pub(crate) async fn create(parts: &Arc<Parts>, new: NewRun) -> Result<RunId, Run
     let bytes = new.input.len() as u64;
     if bytes > INPUT_BYTES_MAX {
         let what = "the input".to_owned();
-        return Err(RuntimeError::TooLarge { what, bytes, limit: INPUT_BYTES_MAX });
+        return Err(RuntimeError::TooLarge {
+            what,
+            bytes,
+            limit: INPUT_BYTES_MAX,
+        });
     }
     check(&new)?;
+    check_strength(parts, &new.manifest)?;
     let base = base_layer(parts, &new).await?;
     let mut random = [0u8; 8];
-    getrandom::fill(&mut random).map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?;
+    getrandom::fill(&mut random).map_err(|error| RuntimeError::OwnerGone {
+        reason: error.to_string(),
+    })?;
     let run = RunId::from_random(random);
     let moment = parts.clock.moment(0);
     let actor = Actor {
@@ -42,7 +50,11 @@ pub(crate) async fn create(parts: &Arc<Parts>, new: NewRun) -> Result<RunId, Run
         body,
         attachments: Vec::new(),
     };
-    let text = if new.input.trim().is_empty() { DEFAULT_INPUT.to_owned() } else { new.input };
+    let text = if new.input.trim().is_empty() {
+        DEFAULT_INPUT.to_owned()
+    } else {
+        new.input
+    };
     let first = vec![
         record(Body::RunStarted {
             manifest: new.manifest,
@@ -50,13 +62,22 @@ pub(crate) async fn create(parts: &Arc<Parts>, new: NewRun) -> Result<RunId, Run
             workspace: new.workspace,
             base,
             started_by: new.by,
-            host: parts.spawner.facts_json(),
+            host: serde_json::to_value(&parts.facts).expect("facts are plain data"),
         }),
-        record(Body::ItemAdded { item: Item::UserMessage { text } }),
+        record(Body::ItemAdded {
+            item: Item::UserMessage { text },
+        }),
     ];
-    let row = RunRow { run: run.clone(), started_ms: moment.time_ms };
+    let row = RunRow {
+        run: run.clone(),
+        started_ms: moment.time_ms,
+    };
     parts.failpoints.before_append();
-    parts.store.create_run(row, first).await.map_err(|error| RuntimeError::part(&error))?;
+    parts
+        .store
+        .create_run(row, first)
+        .await
+        .map_err(|error| RuntimeError::part(&error))?;
     parts.failpoints.after_append();
     Ok(run)
 }
@@ -71,25 +92,41 @@ fn check(new: &NewRun) -> Result<(), RuntimeError> {
             [] => ": the manifest has no [routes]".to_owned(),
             known => format!("; known: {}", known.join(", ")),
         };
-        return Err(RuntimeError::NoRoute { route: route.clone(), hint });
+        return Err(RuntimeError::NoRoute {
+            route: route.clone(),
+            hint,
+        });
     }
-    let project = new.dir.as_ref().map(|dir| crate::config::load(&PathBuf::from(dir), None));
+    let project = new
+        .dir
+        .as_ref()
+        .map(|dir| crate::config::load(&PathBuf::from(dir), None));
     let cedar = project.transpose()?.and_then(|project| project.cedar);
     policy_sources::compile(manifest, cedar.as_deref(), &[]).map(|_| ())
+}
+
+/// A manifest that wants the kernel to enforce limits is not run with less.
+fn check_strength(parts: &Parts, manifest: &Manifest) -> Result<(), RuntimeError> {
+    let watched = parts.facts.limits == Strength::Watched;
+    if watched && manifest.sandbox.limits_strength == LimitsStrength::Kernel {
+        let why = "this host gives no cgroup to its owner".to_owned();
+        return Err(RuntimeError::part(&SandboxError::LimitsStrength { why }));
+    }
+    Ok(())
 }
 
 async fn base_layer(parts: &Arc<Parts>, new: &NewRun) -> Result<LayerId, RuntimeError> {
     let layers = Arc::clone(&parts.layers);
     let workspace = new.workspace.clone().map(PathBuf::from);
     let disk_limit = new.manifest.sandbox.limits.disk_bytes;
-    let kernel_only = new.manifest.sandbox.limits_strength == LimitsStrength::Kernel;
-    parts.spawner.check_strength(kernel_only).map_err(|error| RuntimeError::part(&error))?;
     let imported = tokio::task::spawn_blocking(move || match workspace {
         Some(dir) => layers.import(&dir, disk_limit),
         None => layers.empty(),
     });
     imported
         .await
-        .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?
+        .map_err(|error| RuntimeError::OwnerGone {
+            reason: error.to_string(),
+        })?
         .map_err(|error| RuntimeError::part(&error))
 }

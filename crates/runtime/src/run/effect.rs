@@ -42,8 +42,7 @@ impl RunTask {
         let now = self.parts.clock.now_ms();
         if now >= due_ms {
             let Some(timer) = timer else { return Ok(()) };
-            let draft =
-                Draft::new(Body::TimerFired { timer }).because(Link::ResultOf, Some(timer));
+            let draft = Draft::new(Body::TimerFired { timer }).because(Link::ResultOf, Some(timer));
             return self.record(Durability::Written, draft).await.map(|_| ());
         }
         let pause = Duration::from_millis((due_ms - now).min(SLEEP_MS_MAX));

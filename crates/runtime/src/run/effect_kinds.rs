@@ -7,9 +7,10 @@ use super::RunTask;
 use super::world::Sealed;
 use crate::error::RuntimeError;
 use kernel::Action;
-use sandbox::{Ended, ExecSpec, FileOp, FileResult, HostToolSpec};
+use sandbox::{Ended, ExecExit, ExecSpec, FileOp, FileResult, Running, SandboxError};
 use store::Read;
 use tools::Plan;
+use tools::host::{HostTool, HostToolError};
 use types::manifest::CommandTool;
 use types::{ActionId, BRANCH_MAIN, Coded, Digest, OutcomeStatus, Output};
 
@@ -38,7 +39,11 @@ impl Outcome {
         Self {
             status,
             exit: None,
-            output: Output { bytes: text.len() as u64, text, artifact: None },
+            output: Output {
+                bytes: text.len() as u64,
+                text,
+                artifact: None,
+            },
             kept: None,
             sealed: None,
             took_ms: 0,
@@ -55,18 +60,25 @@ impl RunTask {
         key: &str,
     ) -> Result<Option<Outcome>, RuntimeError> {
         match plan {
-            Plan::Shell { command, timeout_ms } => {
-                self.run_shell(action.id, command, *timeout_ms, true).await
-            }
+            Plan::Shell {
+                command,
+                timeout_ms,
+            } => self.run_shell(action.id, command, *timeout_ms, true).await,
             Plan::Check { index } => self.run_check(*index).await,
             Plan::Command { index, input } => {
                 let tool = self.state.manifest().tools[*index].clone();
                 self.run_command_tool(&tool, input.to_string(), key).await
             }
-            Plan::ReadArtifact { action, offset, limit } => {
-                self.read_artifact(*action, *offset, *limit).await.map(Some)
-            }
-            Plan::Read { path, offset, limit } => {
+            Plan::ReadArtifact {
+                action,
+                offset,
+                limit,
+            } => self.read_artifact(*action, *offset, *limit).await.map(Some),
+            Plan::Read {
+                path,
+                offset,
+                limit,
+            } => {
                 let op = FileOp::Read {
                     path: path.clone(),
                     offset_line: *offset,
@@ -76,12 +88,25 @@ impl RunTask {
                 self.run_file_op(action.id, op, false).await
             }
             Plan::Write { path, content } => {
-                let op = FileOp::Write { path: path.clone(), bytes: content.clone().into_bytes() };
+                let op = FileOp::Write {
+                    path: path.clone(),
+                    bytes: content.clone().into_bytes(),
+                };
                 self.run_file_op(action.id, op, true).await
             }
-            Plan::Edit { path, old, new, count } => {
+            Plan::Edit {
+                path,
+                old,
+                new,
+                count,
+            } => {
                 let (old, new) = (old.clone(), new.clone());
-                let op = FileOp::Edit { path: path.clone(), old, new, expected_count: *count };
+                let op = FileOp::Edit {
+                    path: path.clone(),
+                    old,
+                    new,
+                    expected_count: *count,
+                };
                 self.run_file_op(action.id, op, true).await
             }
             Plan::Wait { .. } => unreachable!("a wait is started with its timer"),
@@ -89,10 +114,14 @@ impl RunTask {
     }
 
     /// A check, on a copy of the workspace that is dropped.
-    pub(super) async fn run_check(&mut self, index: usize) -> Result<Option<Outcome>, RuntimeError> {
+    pub(super) async fn run_check(
+        &mut self,
+        index: usize,
+    ) -> Result<Option<Outcome>, RuntimeError> {
         let check = self.state.manifest().checks[index].clone();
         let number = self.state.next_seq;
-        self.run_shell(number, &check.command, check.timeout_ms, false).await
+        self.run_shell(number, &check.command, check.timeout_ms, false)
+            .await
     }
 
     /// A command line in the sandbox; its changes are sealed, or dropped.
@@ -105,17 +134,20 @@ impl RunTask {
     ) -> Result<Option<Outcome>, RuntimeError> {
         let layer = self.layer();
         let rules = self.path_rules()?;
+        let manifest = self.state.manifest().clone();
+        let parts = std::sync::Arc::clone(&self.parts);
+        let (sandbox, workspace) = self.world.open(&parts, &manifest, &layer, rules).await?;
         let spec = ExecSpec {
             timeout_ms: Some(timeout_ms),
             output_bytes_max: OUTPUT_KEPT_BYTES_MAX,
+            workspace,
             ..ExecSpec::shell(command)
         };
-        let manifest = self.state.manifest().clone();
-        let parts = std::sync::Arc::clone(&self.parts);
-        let opened = self.world.open(&parts, &manifest, &layer, rules).await?;
-        let running = parts.spawner.exec(opened, spec).await;
+        let running = parts.spawner.exec(&sandbox, spec).await;
         let running = running.map_err(|error| RuntimeError::part(&error))?;
-        let Some(ran) = self.unless_stopped(running.collect()).await else { return Ok(None) };
+        let Some(ran) = self.unless_stopped(collect(running)).await else {
+            return Ok(None);
+        };
         let ran = ran.map_err(|error| RuntimeError::part(&error))?;
         let sealed = self.world.settle(&parts, keep_changes).await?;
         let (status, note) = judge(&ran.exit, timeout_ms);
@@ -123,7 +155,8 @@ impl RunTask {
             Ended::Code(code) => Some(code),
             Ended::Signal(_) => None,
         };
-        let mut outcome = self.readable(id, ran.output, ran.total_bytes, &note).await?;
+        let total = ran.output.len() as u64 + ran.dropped_bytes;
+        let mut outcome = self.readable(id, ran.output, total, &note).await?;
         outcome.status = status;
         outcome.exit = exit;
         outcome.sealed = sealed;
@@ -140,22 +173,32 @@ impl RunTask {
         note: &str,
     ) -> Result<Outcome, RuntimeError> {
         let kept_bytes = bytes.len() as u64;
-        let read = self.parts.gate.read_output(bytes.clone().into(), OUTPUT_SHOWN_BYTES_MAX).await?;
+        let read = self
+            .parts
+            .gate
+            .read_output(bytes.clone().into(), OUTPUT_SHOWN_BYTES_MAX)
+            .await?;
         let mut text = read.text;
         let mut kept = None;
         let mut artifact = None;
         if read.truncated {
             artifact = Some(Digest::of(&bytes));
             kept = Some(bytes);
-            push_line(&mut text, &format!(
-                "[shown in part: all {kept_bytes} bytes are kept; read_file with path \
+            push_line(
+                &mut text,
+                &format!(
+                    "[shown in part: all {kept_bytes} bytes are kept; read_file with path \
                  \"artifact:{id}\", and offset and limit in bytes]"
-            ));
+                ),
+            );
         }
         if total > kept_bytes {
-            push_line(&mut text, &format!(
-                "[{total} bytes were printed; everything after the first {kept_bytes} was cut]"
-            ));
+            push_line(
+                &mut text,
+                &format!(
+                    "[{total} bytes were printed; everything after the first {kept_bytes} was cut]"
+                ),
+            );
         }
         if !note.is_empty() {
             push_line(&mut text, note);
@@ -178,14 +221,26 @@ impl RunTask {
         let rules = self.path_rules()?;
         let manifest = self.state.manifest().clone();
         let parts = std::sync::Arc::clone(&self.parts);
-        let opened = self.world.open(&parts, &manifest, &layer, rules).await?;
-        let done = parts.spawner.file_op(opened, op);
-        let Some(done) = self.unless_stopped(done).await else { return Ok(None) };
+        let (sandbox, workspace) = self.world.open(&parts, &manifest, &layer, rules).await?;
+        let done = parts.spawner.file_op(&sandbox, op, workspace);
+        let Some(done) = self.unless_stopped(done).await else {
+            return Ok(None);
+        };
         let sealed = self.world.settle(&parts, keep_changes).await?;
         let mut outcome = match done {
-            Ok(FileResult::Read { bytes, first_line, lines, total_lines, truncated, .. }) => {
+            Ok(FileResult::Read {
+                bytes,
+                first_line,
+                lines,
+                total_lines,
+                truncated,
+                ..
+            }) => {
                 let note = if truncated || lines < total_lines {
-                    format!("[lines {first_line} to {} of {total_lines}]", first_line + lines.max(1) - 1)
+                    format!(
+                        "[lines {first_line} to {} of {total_lines}]",
+                        first_line + lines.max(1) - 1
+                    )
                 } else {
                     String::new()
                 };
@@ -200,7 +255,7 @@ impl RunTask {
                 Outcome::text(OutcomeStatus::Ok, format!("edited in {count} place(s)"))
             }
             Ok(_) => Outcome::text(OutcomeStatus::Ok, "done".to_owned()),
-            Err(error) if error.is_about_the_file() => {
+            Err(error) if is_about_the_file(&error) => {
                 Outcome::text(OutcomeStatus::Failed, error.to_string())
             }
             Err(error) => return Err(RuntimeError::part(&error)),
@@ -225,17 +280,35 @@ impl RunTask {
             }
             _ => None,
         });
-        let Some(seq) = holder else { return failed("no kept output has this number") };
-        let bytes = self.parts.store.attachment(&self.run, BRANCH_MAIN, seq, "output");
+        let Some(seq) = holder else {
+            return failed("no kept output has this number");
+        };
+        let bytes = self
+            .parts
+            .store
+            .attachment(&self.run, BRANCH_MAIN, seq, "output");
         let bytes = bytes.map_err(|error| RuntimeError::part(&error))?;
-        let Some(bytes) = bytes else { return failed("this output was erased") };
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-        let wanted = limit.unwrap_or(OUTPUT_SHOWN_BYTES_MAX).min(OUTPUT_SHOWN_BYTES_MAX);
+        let Some(bytes) = bytes else {
+            return failed("this output was erased");
+        };
+        let start = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
+        let wanted = limit
+            .unwrap_or(OUTPUT_SHOWN_BYTES_MAX)
+            .min(OUTPUT_SHOWN_BYTES_MAX);
         let end = start.saturating_add(wanted as usize).min(bytes.len());
         let slice = bytes[start..end].to_vec();
-        let read = self.parts.gate.read_output(slice.into(), 2 * OUTPUT_SHOWN_BYTES_MAX).await?;
+        let read = self
+            .parts
+            .gate
+            .read_output(slice.into(), 2 * OUTPUT_SHOWN_BYTES_MAX)
+            .await?;
         let mut text = read.text;
-        push_line(&mut text, &format!("[bytes {start} to {end} of {}]", bytes.len()));
+        push_line(
+            &mut text,
+            &format!("[bytes {start} to {end} of {}]", bytes.len()),
+        );
         Ok(Outcome::text(OutcomeStatus::Ok, text))
     }
 
@@ -256,26 +329,31 @@ impl RunTask {
         input: String,
         key: &str,
     ) -> Result<Option<Outcome>, RuntimeError> {
-        let spec = HostToolSpec {
+        let spec = HostTool {
             argv: tool.command.clone(),
             cwd: self.world.tools_dir()?,
             env: self.tool_environment(key),
             stdin: input.into_bytes(),
             timeout_ms: tool.timeout_ms,
-            output_bytes_max: RESULT_BYTES_MAX,
+            stdout_bytes_max: RESULT_BYTES_MAX,
         };
         let exe = self.parts.exe.clone();
-        let ran = self.unless_stopped(async move { sandbox::run_host_tool(&exe, spec).await }).await;
+        let ran = self
+            .unless_stopped(async move { tools::host::run(&exe, spec).await })
+            .await;
         let Some(ran) = ran else { return Ok(None) };
         let ran = match ran {
             Ok(ran) => ran,
-            Err(error) if error.is_not_started() => {
-                return Ok(Some(Outcome::text(OutcomeStatus::NotStarted, error.to_string())));
+            Err(error @ HostToolError::NotStarted { .. }) => {
+                return Ok(Some(Outcome::text(
+                    OutcomeStatus::NotStarted,
+                    error.to_string(),
+                )));
             }
             Err(error) => return Err(RuntimeError::part(&error)),
         };
         let took_ms = ran.took_ms;
-        let exit = ran.exit_code();
+        let exit = ran.exit;
         let mut outcome = self.judge_tool(tool, ran).await?;
         outcome.exit = exit;
         outcome.took_ms = took_ms;
@@ -285,19 +363,32 @@ impl RunTask {
     async fn judge_tool(
         &self,
         tool: &CommandTool,
-        ran: sandbox::HostToolRan,
+        ran: tools::host::Ran,
     ) -> Result<Outcome, RuntimeError> {
-        let said = |ran: &sandbox::HostToolRan| ran.stderr.clone();
+        let said = |ran: &tools::host::Ran| ran.stderr.clone();
         if ran.timed_out {
-            let text = format!("'{}' passed its time limit of {} ms and was killed", tool.name, tool.timeout_ms);
+            let text = format!(
+                "'{}' passed its time limit of {} ms and was killed",
+                tool.name, tool.timeout_ms
+            );
             return Ok(Outcome::text(OutcomeStatus::TimedOut, text));
         }
-        match ran.exit_code() {
+        match ran.exit {
             Some(0) => {}
             Some(code) => {
-                let stderr = self.parts.gate.read_output(said(&ran).into(), OUTPUT_SHOWN_BYTES_MAX).await?;
-                let text = format!("'{}' failed with exit status {code}. {}", tool.name, stderr.text);
-                return Ok(Outcome::text(OutcomeStatus::Failed, text.trim_end().to_owned()));
+                let stderr = self
+                    .parts
+                    .gate
+                    .read_output(said(&ran).into(), OUTPUT_SHOWN_BYTES_MAX)
+                    .await?;
+                let text = format!(
+                    "'{}' failed with exit status {code}. {}",
+                    tool.name, stderr.text
+                );
+                return Ok(Outcome::text(
+                    OutcomeStatus::Failed,
+                    text.trim_end().to_owned(),
+                ));
             }
             None => {
                 let text = format!("'{}' was killed by a signal", tool.name);
@@ -311,10 +402,18 @@ impl RunTask {
             );
             return Ok(self.unreadable(tool, text));
         }
-        match self.parts.gate.parse_json(ran.stdout.into(), tool.output_schema.clone()).await {
+        match self
+            .parts
+            .gate
+            .parse_json(ran.stdout.into(), tool.output_schema.clone())
+            .await
+        {
             Ok(value) => Ok(Outcome::text(OutcomeStatus::Ok, value.to_string())),
             Err(why) => {
-                let text = format!("the result of '{}' was quarantined: {}", tool.name, why.message);
+                let text = format!(
+                    "the result of '{}' was quarantined: {}",
+                    tool.name, why.message
+                );
                 Ok(self.unreadable(tool, text))
             }
         }
@@ -323,8 +422,45 @@ impl RunTask {
     /// The tool succeeded, but what it printed cannot be passed on. It did happen: the model is
     /// told so, and nothing is tried again.
     fn unreadable(&self, _tool: &CommandTool, text: String) -> Outcome {
-        Outcome::text(OutcomeStatus::Ok, format!("it was done (exit status 0), but {text}"))
+        Outcome::text(
+            OutcomeStatus::Ok,
+            format!("it was done (exit status 0), but {text}"),
+        )
     }
+}
+
+/// Whether the model named something it cannot have, which is an answer and no fault of ours.
+fn is_about_the_file(error: &SandboxError) -> bool {
+    matches!(
+        error,
+        SandboxError::NoSuchFile { .. }
+            | SandboxError::WrongKind { .. }
+            | SandboxError::PathDenied { .. }
+            | SandboxError::EditMismatch { .. }
+            | SandboxError::FileOp { .. }
+            | SandboxError::TooMany { .. }
+            | SandboxError::Invalid { .. }
+    )
+}
+
+/// A command's output in the order it came, and how it ended.
+struct Ran {
+    output: Vec<u8>,
+    dropped_bytes: u64,
+    exit: ExecExit,
+}
+
+async fn collect(mut running: Running) -> Result<Ran, SandboxError> {
+    let mut output = Vec::new();
+    while let Some(chunk) = running.next().await {
+        output.extend_from_slice(&chunk.bytes);
+    }
+    let exit = running.exit().await?;
+    Ok(Ran {
+        output,
+        dropped_bytes: running.dropped_bytes(),
+        exit,
+    })
 }
 
 fn push_line(text: &mut String, line: &str) {
@@ -335,18 +471,24 @@ fn push_line(text: &mut String, line: &str) {
 }
 
 /// The status of a command in the sandbox, and what the model is told beside its output.
-fn judge(exit: &sandbox::ExecExit, timeout_ms: u64) -> (OutcomeStatus, String) {
+fn judge(exit: &ExecExit, timeout_ms: u64) -> (OutcomeStatus, String) {
     if exit.timed_out {
         let note = format!("[killed: it passed its time limit of {timeout_ms} ms]");
         return (OutcomeStatus::TimedOut, note);
     }
     if let Some(limit) = exit.limit {
         let what = format!("{limit:?}").to_lowercase();
-        return (OutcomeStatus::Killed, format!("[killed: it passed the sandbox's limit of {what}]"));
+        return (
+            OutcomeStatus::Killed,
+            format!("[killed: it passed the sandbox's limit of {what}]"),
+        );
     }
     match exit.ended {
         Ended::Code(0) => (OutcomeStatus::Ok, String::new()),
         Ended::Code(code) => (OutcomeStatus::Failed, format!("[exit status {code}]")),
-        Ended::Signal(signal) => (OutcomeStatus::Failed, format!("[killed by signal {signal}]")),
+        Ended::Signal(signal) => (
+            OutcomeStatus::Failed,
+            format!("[killed by signal {signal}]"),
+        ),
     }
 }

@@ -18,11 +18,19 @@ pub(super) struct Gatekeeper {
 }
 
 impl Gatekeeper {
-    pub(super) fn new(dir: Option<&str>, state: &State, actor: &Actor) -> Result<Self, RuntimeError> {
+    pub(super) fn new(
+        dir: Option<&str>,
+        state: &State,
+        actor: &Actor,
+    ) -> Result<Self, RuntimeError> {
         let dir = dir.map(PathBuf::from);
         let set = compile(dir.as_deref(), state, &state.allowed)?;
         let principal = Principal::agent(&actor.agent, &actor.team);
-        Ok(Self { dir, set, principal })
+        Ok(Self {
+            dir,
+            set,
+            principal,
+        })
     }
 
     /// Reads the operator's files again.

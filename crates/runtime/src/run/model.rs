@@ -9,8 +9,8 @@ use std::path::Path;
 use store::Durability;
 use types::manifest::{RouteEntry, SCRIPT_PROVIDER};
 use types::{
-    ActionRequest, Body, Coded, Digest, EndStatus, Failure, FaultClass, Item, Link, ModelFault, Usage,
-    Usd, Verdict,
+    ActionRequest, Body, Coded, Digest, EndStatus, Failure, FaultClass, Item, Link, ModelFault,
+    Usage, Usd, Verdict,
 };
 
 /// Most tokens one answer may have; part of every reservation.
@@ -52,7 +52,16 @@ impl RunTask {
             drop(prepared);
             return self.end(EndStatus::Failed, Some(failure)).await;
         }
-        let called = self.announce(hop, attempt, &entry, &prepared, cost.unwrap_or(Usd::ZERO), decision).await?;
+        let called = self
+            .announce(
+                hop,
+                attempt,
+                &entry,
+                &prepared,
+                cost.unwrap_or(Usd::ZERO),
+                decision,
+            )
+            .await?;
         self.send(called, &entry, &endpoint, prepared, key).await
     }
 
@@ -80,7 +89,11 @@ impl RunTask {
 
     fn prices(&self) -> Result<Prices, RuntimeError> {
         let path = self.parts.home.path().join("prices.toml");
-        let text = if path.exists() { Some(config::read_text(&path)?) } else { None };
+        let text = if path.exists() {
+            Some(config::read_text(&path)?)
+        } else {
+            None
+        };
         Prices::with_override(text.as_deref()).map_err(|error| RuntimeError::part(&error))
     }
 
@@ -93,7 +106,9 @@ impl RunTask {
         let providers = &self.state.manifest().providers;
         let endpoint = models::resolve(&entry.provider, providers)
             .map_err(|error| fault(FaultClass::Gone, error.failure()))?;
-        let Some(variable) = &endpoint.key_env else { return Ok((endpoint, None)) };
+        let Some(variable) = &endpoint.key_env else {
+            return Ok((endpoint, None));
+        };
         match self.keys.0.get(variable) {
             Some(key) => {
                 let key = Secret::new(key.clone().into_bytes());
@@ -115,17 +130,30 @@ impl RunTask {
         let rejected = |failure| fault(FaultClass::Rejected, failure);
         let text = config::read_text(&path).map_err(|error| rejected(error.into_failure()))?;
         let name = path.display().to_string();
-        let started = self.parts.gate.script_start(&name, &text, self.run.as_str()).await;
+        let started = self
+            .parts
+            .gate
+            .script_start(&name, &text, self.run.as_str())
+            .await;
         started.map_err(rejected)
     }
 
-    async fn prepare(&self, entry: &RouteEntry, endpoint: Endpoint) -> Result<Prepared, ModelFault> {
+    async fn prepare(
+        &self,
+        entry: &RouteEntry,
+        endpoint: Endpoint,
+    ) -> Result<Prepared, ModelFault> {
         let manifest = self.state.manifest();
         let call = ModelCall {
             endpoint,
             model: entry.model.clone(),
             instructions: format!("{PREAMBLE}\n\n{}", manifest.agent.instructions),
-            items: self.state.items.iter().map(|placed| placed.item.clone()).collect(),
+            items: self
+                .state
+                .items
+                .iter()
+                .map(|placed| placed.item.clone())
+                .collect(),
             tools: tools::specs(manifest),
             max_output_tokens: OUTPUT_TOKENS_MAX,
         };
@@ -169,7 +197,10 @@ impl RunTask {
             request_bytes: prepared.bytes,
         };
         let last_input = self.state.items.last().map(|placed| placed.seq);
-        let reserve = Body::BudgetReserved { cost, tokens: prepared.estimate.tokens() };
+        let reserve = Body::BudgetReserved {
+            cost,
+            tokens: prepared.estimate.tokens(),
+        };
         let drafts = vec![
             Draft::new(decision),
             Draft::new(reserve),
@@ -191,12 +222,17 @@ impl RunTask {
     ) -> Result<(), RuntimeError> {
         let parts = std::sync::Arc::clone(&self.parts);
         let sent = self.unless_stopped(async move { parts.gate.send(prepared, key, |_| ()).await });
-        let Some(answered) = sent.await else { return Ok(()) };
+        let Some(answered) = sent.await else {
+            return Ok(());
+        };
         let raw = answered.raw.to_vec();
         match answered.result {
             Ok(answer) => {
                 let usage = answer.usage;
-                let cost = self.prices()?.cost(endpoint, &entry.model, &usage).unwrap_or(Usd::ZERO);
+                let cost = self
+                    .prices()?
+                    .cost(endpoint, &entry.model, &usage)
+                    .unwrap_or(Usd::ZERO);
                 let delivered: Vec<u64> = self.state.undelivered.iter().copied().collect();
                 let answer = Body::ModelAnswered {
                     items: answer.items,
@@ -247,8 +283,12 @@ impl RunTask {
     async fn model_denied(&mut self, decision: policy::Decision) -> Result<(), RuntimeError> {
         let failure = decision.failure().unwrap_or_else(|| Failure {
             code: "BP-RUN-007".to_owned(),
-            message: format!("policy wants a person to approve this model: {}", decision.reason),
-            next: "Permit call_model for this route; model calls are not asked one by one.".to_owned(),
+            message: format!(
+                "policy wants a person to approve this model: {}",
+                decision.reason
+            ),
+            next: "Permit call_model for this route; model calls are not asked one by one."
+                .to_owned(),
         });
         let body = Body::DecisionMade {
             action: None,
@@ -261,19 +301,36 @@ impl RunTask {
             carried: self.carried(),
         };
         self.record(Durability::Written, Draft::new(body)).await?;
-        self.model_failed(None, fault(FaultClass::Rejected, failure), Vec::new()).await
+        self.model_failed(None, fault(FaultClass::Rejected, failure), Vec::new())
+            .await
     }
 
-    pub(super) async fn change_route(&mut self, hop: u32, failure: Failure) -> Result<(), RuntimeError> {
+    pub(super) async fn change_route(
+        &mut self,
+        hop: u32,
+        failure: Failure,
+    ) -> Result<(), RuntimeError> {
         let from = String::from(self.route_entry(self.state.hop)?);
         let to = String::from(self.route_entry(hop)?);
-        let body = Body::RouteChanged { from, to, hop, failure };
-        self.record(Durability::Written, Draft::new(body)).await.map(|_| ())
+        let body = Body::RouteChanged {
+            from,
+            to,
+            hop,
+            failure,
+        };
+        self.record(Durability::Written, Draft::new(body))
+            .await
+            .map(|_| ())
     }
 }
 
 fn fault(class: FaultClass, failure: Failure) -> ModelFault {
-    ModelFault { class, failure, http_status: 0, retry_after_ms: None }
+    ModelFault {
+        class,
+        failure,
+        http_status: 0,
+        retry_after_ms: None,
+    }
 }
 
 fn settled(cost: Usd, usage: Usage) -> Draft {
@@ -283,8 +340,9 @@ fn settled(cost: Usd, usage: Usage) -> Draft {
 
 /// Digest of the items a call shares with the one before it.
 fn prefix_digest<'a>(items: impl Iterator<Item = &'a Item>) -> Digest {
-    let encoded: Vec<Vec<u8>> =
-        items.map(|item| serde_json::to_vec(item).expect("an item is plain data")).collect();
+    let encoded: Vec<Vec<u8>> = items
+        .map(|item| serde_json::to_vec(item).expect("an item is plain data"))
+        .collect();
     let parts: Vec<&[u8]> = encoded.iter().map(Vec::as_slice).collect();
     Digest::of_parts("bedplate prefix 1", &parts)
 }

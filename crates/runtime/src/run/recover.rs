@@ -3,9 +3,9 @@
 use super::{Draft, RunTask};
 use crate::error::RuntimeError;
 use kernel::{Action, Ambiguity, Phase};
-use sandbox::HostToolSpec;
 use store::Durability;
 use tools::Plan;
+use tools::host::HostTool;
 use types::{ActionId, Body, Coded, EffectClass, Link, Resolution, ResolvedBy};
 
 /// Time limit of a probe, milliseconds.
@@ -22,10 +22,13 @@ impl RunTask {
     /// is left, before anything is tried again.
     pub(super) async fn prove_nothing_alive(&self) -> Result<(), RuntimeError> {
         let mark = format!("BEDPLATE_RUN={}", self.run);
-        let swept = tokio::task::spawn_blocking(move || sandbox::kill_processes_with_env(&mark));
+        let swept =
+            tokio::task::spawn_blocking(move || tools::host::kill_processes_with_env(&mark));
         swept
             .await
-            .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?
+            .map_err(|error| RuntimeError::OwnerGone {
+                reason: error.to_string(),
+            })?
             .map_err(|error| RuntimeError::part(&error))
     }
 
@@ -58,10 +61,17 @@ impl RunTask {
         let answer = self.ask_probe(&action).await?;
         let started = action.started;
         let body = match answer {
-            Ok((resolution, result)) => {
-                Body::ActionResolved { action: id, resolution, by: ResolvedBy::Probe, result }
-            }
-            Err(reason) => Body::ActionInDoubt { action: id, attempt: action.attempts, reason },
+            Ok((resolution, result)) => Body::ActionResolved {
+                action: id,
+                resolution,
+                by: ResolvedBy::Probe,
+                result,
+            },
+            Err(reason) => Body::ActionInDoubt {
+                action: id,
+                attempt: action.attempts,
+                reason,
+            },
         };
         let draft = Draft::new(body).because(Link::ResultOf, started);
         self.record(Durability::Synced, draft).await.map(|_| ())
@@ -76,30 +86,43 @@ impl RunTask {
             Phase::Ambiguous(Ambiguity::Unclear) => "the tool did not end as it should",
             _ => "the owner died while the tool ran",
         };
-        let (name, arguments) =
-            self.state.arguments(&action.call_id).expect("proposed from a call");
-        let Ok(Plan::Command { index, input }) = tools::plan(self.state.manifest(), name, arguments)
+        let (name, arguments) = self
+            .state
+            .arguments(&action.call_id)
+            .expect("proposed from a call");
+        let Ok(Plan::Command { index, input }) =
+            tools::plan(self.state.manifest(), name, arguments)
         else {
             return Ok(Err(format!("{why}, and it has no probe")));
         };
         let Some(probe) = self.state.manifest().tools[index].probe.clone() else {
             return Ok(Err(format!("{why}, and it has no probe")));
         };
-        let spec = HostToolSpec {
+        let spec = HostTool {
             argv: probe,
             cwd: self.world.tools_dir()?,
             env: self.tool_environment(&self.key_of(action.id)),
             stdin: input.to_string().into_bytes(),
             timeout_ms: PROBE_TIMEOUT_MS,
-            output_bytes_max: PROBE_OUTPUT_BYTES_MAX,
+            stdout_bytes_max: PROBE_OUTPUT_BYTES_MAX,
         };
-        let ran = match sandbox::run_host_tool(&self.parts.exe, spec).await {
+        let ran = match tools::host::run(&self.parts.exe, spec).await {
             Ok(ran) => ran,
-            Err(error) => return Ok(Err(format!("{why}, and its probe failed: {}", error.failure()))),
+            Err(error) => {
+                return Ok(Err(format!(
+                    "{why}, and its probe failed: {}",
+                    error.failure()
+                )));
+            }
         };
-        match ran.exit_code() {
+        match ran.exit {
             Some(PROBE_HAPPENED) => {
-                let result = self.parts.gate.parse_json(ran.stdout.into(), None).await.ok();
+                let result = self
+                    .parts
+                    .gate
+                    .parse_json(ran.stdout.into(), None)
+                    .await
+                    .ok();
                 Ok(Ok((Resolution::Happened, result)))
             }
             Some(PROBE_NOT_HAPPENED) => Ok(Ok((Resolution::NotHappened, None))),

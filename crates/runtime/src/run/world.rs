@@ -6,7 +6,7 @@
 use crate::error::RuntimeError;
 use crate::parts::Parts;
 use sandbox::layers::Upper;
-use sandbox::{CreateSpec, FsRules, SandboxId};
+use sandbox::{CreateSpec, FsRules, Overlay, SandboxId};
 use std::path::{Path, PathBuf};
 use types::manifest::Manifest;
 use types::{Coded, LayerId};
@@ -31,17 +31,27 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(dir: Option<&str>) -> Self {
-        Self { dir: dir.map(PathBuf::from), sandbox: None, upper: None, flushed: None }
+        Self {
+            dir: dir.map(PathBuf::from),
+            sandbox: None,
+            upper: None,
+            flushed: None,
+        }
     }
 
     /// A path of the manifest: relative ones stand beside it.
     pub(super) fn beside_manifest(&self, path: &Path) -> PathBuf {
-        self.dir.as_deref().map_or_else(|| path.to_owned(), |dir| dir.join(path))
+        self.dir
+            .as_deref()
+            .map_or_else(|| path.to_owned(), |dir| dir.join(path))
     }
 
     /// Where command tools run.
     pub(super) fn tools_dir(&self) -> Result<PathBuf, RuntimeError> {
-        let dir = self.dir.clone().ok_or_else(|| RuntimeError::NoManifest { dir: "/".into() })?;
+        let dir = self
+            .dir
+            .clone()
+            .ok_or_else(|| RuntimeError::NoManifest { dir: "/".into() })?;
         if dir.is_dir() {
             return Ok(dir);
         }
@@ -49,25 +59,23 @@ impl World {
         Err(RuntimeError::ConfigFile { path: dir, reason })
     }
 
-    /// A sandbox over `layer` with a new upper.
+    /// A sandbox over `layer` with a new upper; the overlay when the sandbox must be told of it.
     pub(super) async fn open(
         &mut self,
         parts: &Parts,
         manifest: &Manifest,
         layer: &LayerId,
         rules: FsRules,
-    ) -> Result<SandboxId, RuntimeError> {
+    ) -> Result<(SandboxId, Option<Overlay>), RuntimeError> {
         self.discard(parts);
-        let upper = parts.layers.begin(layer).map_err(|error| RuntimeError::part(&error))?;
+        let upper = parts
+            .layers
+            .begin(layer)
+            .map_err(|error| RuntimeError::part(&error))?;
         let overlay = upper.overlay();
         self.upper = Some(upper);
         match &self.sandbox {
-            Some((id, with)) if *with == rules => {
-                let id = *id;
-                let switched = parts.spawner.set_workspace(id, overlay).await;
-                switched.map_err(|error| RuntimeError::part(&error))?;
-                Ok(id)
-            }
+            Some((id, with)) if *with == rules => Ok((*id, Some(overlay))),
             _ => {
                 self.destroy(parts).await;
                 let spec = CreateSpec {
@@ -79,7 +87,7 @@ impl World {
                 let made = parts.spawner.create(spec).await;
                 let made = made.map_err(|error| RuntimeError::part(&error))?;
                 self.sandbox = Some((made.id, rules));
-                Ok(made.id)
+                Ok((made.id, None))
             }
         }
     }
@@ -90,12 +98,20 @@ impl World {
         parts: &Parts,
         keep_changes: bool,
     ) -> Result<Option<Sealed>, RuntimeError> {
-        let Some(upper) = self.upper.take() else { return Ok(None) };
+        let Some(upper) = self.upper.take() else {
+            return Ok(None);
+        };
         if !keep_changes {
-            parts.layers.discard(upper).map_err(|error| RuntimeError::part(&error))?;
+            parts
+                .layers
+                .discard(upper)
+                .map_err(|error| RuntimeError::part(&error))?;
             return Ok(None);
         }
-        let sealed = parts.layers.seal(upper).map_err(|error| RuntimeError::part(&error))?;
+        let sealed = parts
+            .layers
+            .seal(upper)
+            .map_err(|error| RuntimeError::part(&error))?;
         Ok(sealed.map(|(layer, changed)| Sealed { layer, changed }))
     }
 
@@ -108,7 +124,7 @@ impl World {
 
     async fn destroy(&mut self, parts: &Parts) {
         if let Some((id, _)) = self.sandbox.take() {
-            let _ = parts.spawner.destroy(id).await;
+            let _ = parts.spawner.destroy(&id).await;
         }
     }
 
@@ -122,7 +138,11 @@ impl World {
 impl RunTask {
     /// The path rules of policy, as the sandbox enforces them.
     pub(super) fn path_rules(&self) -> Result<FsRules, RuntimeError> {
-        let rules = self.gatekeeper.set().fs_rules().map_err(|error| RuntimeError::part(&error))?;
+        let rules = self
+            .gatekeeper
+            .set()
+            .fs_rules()
+            .map_err(|error| RuntimeError::part(&error))?;
         Ok(FsRules {
             read: rules.read,
             write: rules.write,
@@ -143,7 +163,9 @@ impl RunTask {
         let flushed = tokio::task::spawn_blocking(move || layers.flush(&wanted));
         flushed
             .await
-            .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?
+            .map_err(|error| RuntimeError::OwnerGone {
+                reason: error.to_string(),
+            })?
             .map_err(|error| RuntimeError::part(&error))?;
         self.world.flushed = Some(layer);
         Ok(())
