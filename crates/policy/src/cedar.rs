@@ -10,13 +10,32 @@ use std::fmt::Write as _;
 
 /// Longest policy text, in bytes: one file, or all generated text together.
 pub const POLICY_BYTES_MAX: usize = 1 << 20;
-/// Deepest nesting of brackets and longest chain of operators in one policy. Evaluation recurses,
-/// so this bounds its stack.
-pub const NESTING_MAX: usize = 200;
+/// Deepest nesting of brackets in one policy. Reading and evaluating recurse, so this and
+/// [`OPERATORS_MAX`] keep both within [`with_stack`]'s bounds.
+pub const NESTING_MAX: usize = 40;
+/// Most operators in one policy: `&&`, `||`, `+`, `-`, `*` and `.` count two, `if` and each clause
+/// two, `!` one.
+pub const OPERATORS_MAX: usize = 600;
 /// Most policies in one set.
 pub const POLICIES_MAX: usize = 20_000;
 /// Ids that start so are given by us.
 const RESERVED_PREFIXES: [&str; 5] = ["permissions.", "preset.", "run.", "own.", "people."];
+
+/// Stack for reading and checking policies, in bytes.
+const STACK_READ_BYTES: usize = 16 << 20;
+/// Stack for evaluating and showing policies, in bytes: less than this left, and it grows.
+const STACK_USE_BYTES: usize = 1 << 20;
+
+/// Runs what reads and checks policies on a stack that every text within the limits fits.
+pub(crate) fn with_reading_stack<R>(work: impl FnOnce() -> R) -> R {
+    stacker::maybe_grow(STACK_READ_BYTES, STACK_READ_BYTES, work)
+}
+
+/// Runs what evaluates or shows a loaded policy, so that an answer never depends on how deep in
+/// its stack the caller is.
+pub(crate) fn with_stack<R>(work: impl FnOnce() -> R) -> R {
+    stacker::maybe_grow(STACK_USE_BYTES, 4 * STACK_USE_BYTES, work)
+}
 
 /// One policy with its id, its text and where it came from.
 #[derive(Debug, Clone)]
@@ -221,22 +240,31 @@ pub(crate) fn check_limits(file: &str, text: &str) -> Result<(), PolicyError> {
     }
     if complexity.nesting > NESTING_MAX {
         return over(
-            "nested brackets or operators of one policy",
+            "nested brackets of one policy",
             complexity.nesting,
             NESTING_MAX,
+        );
+    }
+    if complexity.operators > OPERATORS_MAX {
+        return over(
+            "operators of one policy",
+            complexity.operators,
+            OPERATORS_MAX,
         );
     }
     Ok(())
 }
 
+#[derive(Default)]
 struct Complexity {
     policies: usize,
     nesting: usize,
+    operators: usize,
 }
 
 fn complexity(text: &str) -> Complexity {
-    let (mut policies, mut nesting, mut depth, mut operators) = (0, 0, 0usize, 0usize);
-    let mut deepest = 0usize;
+    let mut most = Complexity::default();
+    let (mut depth, mut operators) = (0usize, 0usize);
     let mut bytes = text.bytes().peekable();
     while let Some(byte) = bytes.next() {
         match byte {
@@ -244,27 +272,26 @@ fn complexity(text: &str) -> Complexity {
             b'/' if bytes.peek() == Some(&b'/') => {
                 bytes.by_ref().find(|b| *b == b'\n' || *b == b'\r');
             }
-            b'(' | b'[' | b'{' => {
+            b'(' | b'[' => depth += 1,
+            b'{' => {
                 depth += 1;
-                deepest = deepest.max(depth);
+                operators += 2;
             }
             b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            b'!' | b'-' | b'&' | b'|' | b'+' | b'*' | b'.' => operators += 1,
-            b'i' if bytes.peek() == Some(&b'f') => operators += 1,
+            b'!' | b'&' | b'|' => operators += 1,
+            b'-' | b'+' | b'*' | b'.' => operators += 2,
+            b'i' if bytes.peek() == Some(&b'f') => operators += 2,
             b';' => {
-                policies += 1;
-                (deepest, operators, depth) = (0, 0, 0);
+                most.policies += 1;
+                (operators, depth) = (0, 0);
             }
             _ => {}
         }
-        nesting = nesting.max(deepest).max(operators / OPERATORS_PER_NESTING);
+        most.nesting = most.nesting.max(depth);
+        most.operators = most.operators.max(operators);
     }
-    Complexity { policies, nesting }
+    most
 }
-
-/// How many operator characters of one policy count as one level of nesting: `&&` is two, a chain
-/// is a tree that leans left, and a level of it takes less stack than a bracket.
-const OPERATORS_PER_NESTING: usize = 20;
 
 fn skip_string(bytes: &mut std::iter::Peekable<std::str::Bytes<'_>>) {
     while let Some(byte) = bytes.next() {

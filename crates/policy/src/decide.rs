@@ -4,6 +4,7 @@
 //! approved, happens only after a denial, and turns it into an ask.
 
 use crate::PolicySet;
+use crate::cedar::with_stack;
 use crate::input::{DecisionInput, PersonInput};
 use crate::question::Question;
 use crate::slice::Answer;
@@ -85,7 +86,7 @@ impl PolicySet {
             .map_err(|message| failed("BP-POLICY-012", message, NEXT_CANONICAL))
             .and_then(|()| self.question(input));
         match checked {
-            Ok(question) => self.verdict(&question, input.approved, input.digest()),
+            Ok(question) => with_stack(|| self.verdict(&question, input.approved, input.digest())),
             Err(failure) => self.failed(failure, input.digest()),
         }
     }
@@ -93,7 +94,7 @@ impl PolicySet {
     /// Decides what a person may do to a run.
     #[must_use]
     pub fn decide_person(&self, input: &PersonInput) -> Decision {
-        self.verdict(&Question::of_person(input), true, input.digest())
+        with_stack(|| self.verdict(&Question::of_person(input), true, input.digest()))
     }
 
     /// Decides an action that needs several decisions: the strictest counts, obligations of all

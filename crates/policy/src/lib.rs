@@ -33,7 +33,7 @@ pub use arguments::{
     ARGUMENT_ATTRIBUTES_MAX, ARGUMENT_DEPTH_MAX, ARGUMENT_ELEMENTS_MAX, schema_text,
 };
 pub use cases::{CASES_MAX, Case, CaseResult, parse_cases, run_tests};
-pub use cedar::{NESTING_MAX, POLICIES_MAX, POLICY_BYTES_MAX};
+pub use cedar::{NESTING_MAX, OPERATORS_MAX, POLICIES_MAX, POLICY_BYTES_MAX};
 pub use decide::{Because, Decision};
 pub use entry::{ENTRY_BYTES_MAX, ToolKind};
 pub use error::{Location, PolicyError};

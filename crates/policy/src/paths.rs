@@ -13,7 +13,7 @@
 //!   each command as it starts; and where no command can be permitted, each file access is decided
 //!   by itself, so nothing needs to be compiled (the field is then `None`).
 
-use crate::cedar::Statement;
+use crate::cedar::{Statement, with_stack};
 use crate::input::Principal;
 use crate::{PolicyError, PolicySet, slice};
 use cedar_policy::pst::{
@@ -184,6 +184,10 @@ impl PolicySet {
     /// # Errors
     /// BP-POLICY-008 for a rule that the sandbox cannot enforce while commands may run in it.
     pub fn fs_rules(&self) -> Result<FsRules, PolicyError> {
+        with_stack(|| self.compile_rules())
+    }
+
+    fn compile_rules(&self) -> Result<FsRules, PolicyError> {
         let read = self.compile_paths("read_file")?;
         let write = self.compile_paths("write_file")?;
         let mount = self.compile_paths("mount")?;

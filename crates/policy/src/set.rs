@@ -117,6 +117,10 @@ impl PolicySet {
     /// # Errors
     /// Everything that is wrong, each with its place.
     pub fn compile(sources: &Sources) -> Result<Self, Vec<PolicyError>> {
+        cedar::with_reading_stack(|| Self::read(sources))
+    }
+
+    fn read(sources: &Sources) -> Result<Self, Vec<PolicyError>> {
         let mut errors = Vec::new();
         for (what, actual, limit) in [
             ("tools", sources.tools.len(), TOOLS_MAX),
@@ -168,10 +172,12 @@ impl PolicySet {
         principal: &Principal,
         tools: &[ToolDecl],
     ) -> Result<Self, Vec<PolicyError>> {
-        let mut files = Files::default();
-        let mut errors = Vec::new();
-        files.add("policy source", source, &mut errors);
-        Self::checked(files, principal, tools, errors)
+        cedar::with_reading_stack(|| {
+            let mut files = Files::default();
+            let mut errors = Vec::new();
+            files.add("policy source", source, &mut errors);
+            Self::checked(files, principal, tools, errors)
+        })
     }
 
     fn checked(

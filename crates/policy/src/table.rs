@@ -1,6 +1,6 @@
 //! A policy set for people: one row for each policy and action, and what differs between two sets.
 
-use crate::cedar::Statement;
+use crate::cedar::{Statement, with_stack};
 use crate::{PolicySet, monotone, slice};
 use cedar_policy::pst::{BinaryOp, Clause, Expr, ResourceConstraint, Var};
 use serde::Serialize;
@@ -29,7 +29,7 @@ impl PolicySet {
     /// The set as a table, in the order of its policies.
     #[must_use]
     pub fn table(&self) -> Vec<Row> {
-        self.statements.iter().flat_map(rows).collect()
+        with_stack(|| self.statements.iter().flat_map(rows).collect())
     }
 }
 
@@ -119,7 +119,7 @@ fn is_approved(expr: &Expr) -> bool {
 /// way shows as one line of each kind.
 #[must_use]
 pub fn diff(old: &PolicySet, new: &PolicySet) -> Vec<String> {
-    let (old, new) = (rules(old), rules(new));
+    let (old, new) = with_stack(|| (rules(old), rules(new)));
     let mut lines = Vec::new();
     for (key, after) in &new {
         match old.get(key) {

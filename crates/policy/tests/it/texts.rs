@@ -2,8 +2,8 @@
 
 use crate::support::{cedar, cedar_sources, compile, list, request, sources, verdict, wrong};
 use policy::{
-    DecisionInput, ENTRIES_MAX, NESTING_MAX, ORGANISATION_FILES_MAX, POLICY_BYTES_MAX, PolicySet,
-    Principal, TOOLS_MAX, ToolDecl, ToolKind,
+    DecisionInput, ENTRIES_MAX, NESTING_MAX, OPERATORS_MAX, ORGANISATION_FILES_MAX,
+    POLICY_BYTES_MAX, PolicySet, Principal, TOOLS_MAX, ToolDecl, ToolKind,
 };
 use types::manifest::Permissions;
 use types::{EffectClass, Verdict};
@@ -232,9 +232,10 @@ fn the_longest_chain_allowed_is_evaluated() {
             " && true".repeat(links)
         )
     };
-    let set = cedar(&chain(2000));
+    let longest = OPERATORS_MAX / 2 - 1;
+    let set = cedar(&chain(longest));
     assert_eq!(verdict(&set, "run shell"), Verdict::Permit);
-    assert!(refused(&chain(2100))[0].starts_with("BP-POLICY-005"));
+    assert!(refused(&chain(longest + 1))[0].starts_with("BP-POLICY-005"));
 }
 
 #[test]
