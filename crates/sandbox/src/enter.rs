@@ -9,6 +9,7 @@
 use crate::SandboxError;
 use crate::confine::{self, Fence, Grant};
 use crate::fileops;
+use crate::init::{MOUNT_NAMESPACE, NAMESPACES, USER_NAMESPACE};
 use crate::mode::Mode;
 use crate::mounts::{self, READ_ONLY};
 use crate::spec::{
@@ -50,7 +51,8 @@ pub(crate) enum Job {
 /// All that is needed to enter a sandbox.
 pub(crate) struct Entry<'a> {
     pub(crate) mode: Mode,
-    pub(crate) init: BorrowedFd<'a>,
+    /// Init's namespaces, as [`NAMESPACES`] orders them.
+    pub(crate) namespaces: &'a [OwnedFd],
     pub(crate) overlay: &'a Overlay,
     pub(crate) rules: &'a FsRules,
     pub(crate) limits: &'a Limits,
@@ -156,13 +158,11 @@ impl Entry<'_> {
     }
 
     fn join(&self, overlay: OwnedFd) -> Result<(), SandboxError> {
-        let flags = libc::CLONE_NEWNS
-            | libc::CLONE_NEWIPC
-            | libc::CLONE_NEWUTS
-            | libc::CLONE_NEWNET
-            | libc::CLONE_NEWCGROUP;
-        sys::setns(self.init, flags)
-            .map_err(|error| SandboxError::setup("entering the namespaces", error))?;
+        for (fd, (name, flag)) in self.namespaces.iter().zip(NAMESPACES).skip(MOUNT_NAMESPACE) {
+            sys::setns(fd.as_fd(), flag).map_err(|error| {
+                SandboxError::setup(&format!("entering the {name} namespace"), error)
+            })?;
+        }
         sys::unshare(libc::CLONE_NEWNS)
             .map_err(|error| SandboxError::setup("a private view of the mounts", error))?;
         mounts::attach(&overlay, CWD, WORKSPACE)
@@ -233,7 +233,7 @@ impl Entry<'_> {
         if matches!(job, Job::Check) {
             self.rules_hold()?;
         }
-        sys::setns(self.init, libc::CLONE_NEWUSER)
+        sys::setns(self.namespaces[USER_NAMESPACE].as_fd(), libc::CLONE_NEWUSER)
             .map_err(|error| SandboxError::setup("entering the user namespace", error))?;
         confine::become_id(AGENT_ID)?;
         rustix::process::setsid().map_err(|error| SandboxError::setup("a session", error))?;

@@ -29,6 +29,22 @@ const SCRATCH_INODES: &str = "nr_inodes=256k";
 /// Parts of /proc that tell about the host and are of no use inside.
 const PROC_MASKED: [&str; 5] = ["kcore", "keys", "timer_list", "interrupts", "cmdline"];
 
+/// The namespaces init hands over, with their flags. The pid namespace is for the spawner, the
+/// user namespace is entered last.
+pub(crate) const NAMESPACES: [(&str, i32); 7] = [
+    ("pid", libc::CLONE_NEWPID),
+    ("user", libc::CLONE_NEWUSER),
+    ("mnt", libc::CLONE_NEWNS),
+    ("ipc", libc::CLONE_NEWIPC),
+    ("uts", libc::CLONE_NEWUTS),
+    ("net", libc::CLONE_NEWNET),
+    ("cgroup", libc::CLONE_NEWCGROUP),
+];
+/// Where the pid, user and mount namespace are among them.
+pub(crate) const PID_NAMESPACE: usize = 0;
+pub(crate) const USER_NAMESPACE: usize = 1;
+pub(crate) const MOUNT_NAMESPACE: usize = 2;
+
 /// What init needs.
 pub(crate) struct InitPlan<'a> {
     pub(crate) mode: Mode,
@@ -51,7 +67,6 @@ pub(crate) fn run(plan: &InitPlan<'_>, control: OwnedFd) -> ! {
         let _ = rustix::io::write(&control, &text);
         sys::exit_now(1);
     }
-    let _ = rustix::io::write(&control, &[READY]);
     serve(&control)
 }
 
@@ -227,6 +242,22 @@ fn proc_and_pts() -> Result<(), SandboxError> {
     mounts::attach(&pts, CWD, "dev/pts")
 }
 
+/// Descriptors of our namespaces, in the order of [`NAMESPACES`]. The spawner enters through
+/// these: we are not dumpable, so nobody can come by way of our /proc entry.
+fn own_namespaces(proc: &OwnedFd) -> Result<Vec<OwnedFd>, SandboxError> {
+    let open = |(name, _): &(&str, i32)| {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        rustix::fs::openat(
+            proc,
+            format!("self/ns/{name}"),
+            flags,
+            rustix::fs::Mode::empty(),
+        )
+        .map_err(|error| SandboxError::setup("opening a namespace", error))
+    };
+    NAMESPACES.iter().map(open).collect()
+}
+
 /// Gives up everything: rights, descriptors, and the identity of the spawner.
 fn seclude(plan: &InitPlan<'_>, control: &OwnedFd, proc: OwnedFd) -> Result<(), SandboxError> {
     confine::become_id(plan.mode.agent_id())?;
@@ -242,6 +273,7 @@ fn seclude(plan: &InitPlan<'_>, control: &OwnedFd, proc: OwnedFd) -> Result<(), 
     dumpable(DumpableBehavior::Dumpable)?;
     let outside = plan.mode.agent_id();
     confine::map_ids(&proc, AGENT_ID, outside, outside)?;
+    let namespaces = own_namespaces(&proc)?;
     drop(proc);
     dumpable(DumpableBehavior::NotDumpable)?;
     sys::ignore_children();
@@ -251,6 +283,11 @@ fn seclude(plan: &InitPlan<'_>, control: &OwnedFd, proc: OwnedFd) -> Result<(), 
     // The change of identity has cleared it.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| SandboxError::setup("tying init to the spawner", error))?;
+    // From here on nothing can fail but the filter, and the spawner sees that as our end.
+    let fds: Vec<_> = namespaces.iter().map(AsFd::as_fd).collect();
+    crate::wire::send(control, &[READY], &fds)
+        .map_err(|error| SandboxError::setup("handing over the namespaces", error))?;
+    drop(namespaces);
     sys::close_all_but(control.as_fd())
         .map_err(|error| SandboxError::setup("closing descriptors", error))?;
     confine::install_filter()

@@ -83,10 +83,10 @@ pub(crate) fn take_fd(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Enters the namespaces `flags` of the process behind `pidfd`.
-pub(crate) fn setns(pidfd: BorrowedFd<'_>, flags: i32) -> io::Result<()> {
+/// Enters the namespace behind `fd`, which must be of the kind `flag`.
+pub(crate) fn setns(fd: BorrowedFd<'_>, flag: i32) -> io::Result<()> {
     // SAFETY: no memory is passed.
-    check(unsafe { libc::setns(pidfd.as_raw_fd(), flags) }.into()).map(drop)
+    check(unsafe { libc::setns(fd.as_raw_fd(), flag) }.into()).map(drop)
 }
 
 /// Leaves the namespaces `flags` for new ones.
@@ -129,6 +129,12 @@ pub(crate) fn close_all_but(keep: BorrowedFd<'_>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Closes every descriptor above 2, in a process that will only wait and `_exit`.
+pub(crate) fn close_all_above_2() -> io::Result<()> {
+    // SAFETY: the caller uses no descriptor any more and never runs a destructor.
+    check(unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) }).map(drop)
 }
 
 /// Makes `target` a copy of `source` that survives exec.

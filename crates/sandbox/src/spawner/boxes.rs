@@ -15,7 +15,7 @@ use crate::wire::{Answer, Ask};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 use types::manifest::LimitsStrength;
 
@@ -71,6 +71,8 @@ pub(super) struct Sandboxed {
     init_pid: Pid,
     pub(super) init: OwnedFd,
     control: OwnedFd,
+    /// As [`init::NAMESPACES`] orders them; empty until init is ready.
+    pub(super) namespaces: Vec<OwnedFd>,
     pub(super) cgroup: Option<Cgroup>,
     /// The create that is not answered yet.
     building: Option<u64>,
@@ -82,9 +84,9 @@ pub(super) struct Sandboxed {
 }
 
 impl Sandboxed {
-    /// Init's pid, as we see it.
-    pub(super) const fn init_pid(&self) -> Pid {
-        self.init_pid
+    /// Its mount namespace.
+    pub(super) fn mounts(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.namespaces[init::MOUNT_NAMESPACE].as_fd()
     }
 
     /// Kills init, and with it everything inside.
@@ -98,6 +100,14 @@ impl Running {
     pub(super) fn kill(&self) {
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
+}
+
+/// A process's pid as the host counts: the spawner lives in a pid namespace, its /proc does not.
+fn host_pid(pidfd: &OwnedFd) -> i32 {
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Pid:"));
+    line.and_then(|pid| pid.trim().parse().ok()).unwrap_or(0)
 }
 
 fn ended(pid: Pid) -> Option<Ended> {
@@ -253,6 +263,7 @@ impl Spawner {
             init_pid: Pid::from_raw(pid).expect("a child has a pid"),
             init: pidfd,
             control: ours,
+            namespaces: Vec::new(),
             cgroup: None,
             building: Some(seq),
             failed: None,
@@ -309,6 +320,7 @@ impl Spawner {
         let (pid, pidfd) = self.fork_into(found, job, stdio, &theirs)?;
         self.watch(pidfd.as_fd(), Source::Job, id)
             .map_err(|error| SandboxError::setup("watching a program", error))?;
+        let host = host_pid(&pidfd);
         let started = Instant::now();
         let limit = timeout_ms.map(|ms| Duration::from_millis(ms.min(TIMEOUT_MS_MAX)));
         let running = Running {
@@ -332,7 +344,7 @@ impl Spawner {
             self.answer(
                 seq,
                 Ok(Answer::Started {
-                    pid: pid.as_raw_nonzero().get(),
+                    pid: host,
                 }),
             );
         }
@@ -350,7 +362,7 @@ impl Spawner {
         let wrap = |error| SandboxError::setup("starting a program", error);
         let entry = Entry {
             mode: self.mode,
-            init: found.init.as_fd(),
+            namespaces: &found.namespaces,
             overlay: &found.spec.workspace,
             rules: &found.spec.rules,
             limits: &found.spec.limits,
@@ -361,7 +373,8 @@ impl Spawner {
             report: report.as_fd(),
             weakened: &self.hello.weakened,
         };
-        self.children_in(found.init.as_fd()).map_err(wrap)?;
+        self.children_in(found.namespaces[init::PID_NAMESPACE].as_fd())
+            .map_err(wrap)?;
         let forked = sys::fork(0, found.cgroup.as_ref().and_then(Cgroup::start_in));
         if let Ok(Forked::Child) = forked {
             entry.run(job)
@@ -376,11 +389,11 @@ impl Spawner {
     }
 
     /// Sets the pid namespace our next children are born in.
-    fn children_in(&self, pidfd: std::os::fd::BorrowedFd<'_>) -> std::io::Result<()> {
+    fn children_in(&self, namespace: std::os::fd::BorrowedFd<'_>) -> std::io::Result<()> {
         if self.hello.weakened.lacks(Weaken::Processes) {
             return Ok(());
         }
-        sys::setns(pidfd, libc::CLONE_NEWPID)
+        sys::setns(namespace, libc::CLONE_NEWPID)
     }
 
     fn kill_all(&mut self, seq: u64, id: u64) -> Result<(), SandboxError> {
@@ -397,19 +410,26 @@ impl Spawner {
             return;
         };
         let mut buffer = [0; REPORT_BYTES_MAX];
-        let count = rustix::io::read(&found.control, &mut buffer).unwrap_or(0);
-        if count == 0 {
+        let packet = match crate::wire::receive(&found.control, &mut buffer) {
+            Ok(Some(packet)) => packet,
+            Err(rustix::io::Errno::AGAIN) => return,
             // The end itself is seen by init's descriptor.
-            let _ = rustix::event::epoll::delete(&self.epoll, &found.control);
-            return;
+            _ => {
+                let _ = rustix::event::epoll::delete(&self.epoll, &found.control);
+                return;
+            }
+        };
+        if packet.fds.len() == init::NAMESPACES.len() {
+            found.namespaces = packet.fds;
         }
-        if found.building.is_some() && buffer[0] != init::READY && buffer[0] != init::KILLED {
-            let error = crate::wire::decode(&buffer[..count]);
+        let first = packet.bytes[0];
+        if found.building.is_some() && first != init::READY && first != init::KILLED {
+            let error = crate::wire::decode(&packet.bytes);
             found.failed = Some(error.unwrap_or_else(|error| error));
             return;
         }
-        for byte in &buffer[..count] {
-            match *byte {
+        for byte in packet.bytes {
+            match byte {
                 init::READY => self.built(id),
                 init::KILLED => self.killed(id),
                 _ => {}
@@ -542,6 +562,8 @@ impl Spawner {
         if let Some(cgroup) = &gone.cgroup {
             self.cgroups.remove(cgroup);
         }
+        // With the last descriptors go the namespaces, and with them the mounts.
+        gone.namespaces.clear();
         if let Some(seq) = gone.building {
             let unknown = || SandboxError::setup("starting init", "it ended early");
             self.answer(seq, Err(gone.failed.take().unwrap_or_else(unknown)));

@@ -18,11 +18,11 @@ use crate::base;
 use crate::cgroup::Cgroups;
 use crate::confine;
 use crate::mode::Mode;
-use crate::sys;
+use crate::sys::{self, Forked};
 use crate::wire::{self, Answer, AnswerFrame, AskFrame, FRAME_BYTES_MAX, Hello};
 use boxes::Sandboxed;
 use rustix::event::epoll;
-use rustix::process::{DumpableBehavior, PidfdFlags};
+use rustix::process::{DumpableBehavior, PidfdFlags, Signal};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
@@ -177,6 +177,7 @@ fn prepare(hello: Hello) -> Result<Prepared, SandboxError> {
     own_namespaces(mode)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|error| SandboxError::setup("dumpability", error))?;
+    become_first()?;
     base::build()?;
     Ok(Prepared {
         mode,
@@ -194,17 +195,34 @@ fn own_namespaces(mode: Mode) -> Result<(), SandboxError> {
         Mode::Root => {
             rustix::thread::set_thread_groups(&[])
                 .map_err(|error| SandboxError::setup("dropping groups", error))?;
-            sys::unshare(libc::CLONE_NEWNS)
-                .map_err(|error| SandboxError::setup("a mount namespace", error))
+            sys::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWPID)
+                .map_err(|error| SandboxError::setup("namespaces of its own", error))
         }
         Mode::User => {
             let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-            sys::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS).map_err(|error| {
-                SandboxError::UserNamespaces {
+            sys::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID).map_err(
+                |error| SandboxError::UserNamespaces {
                     why: format!("the spawner's own: {error}"),
-                }
-            })?;
+                },
+            )?;
             confine::map_ids(&confine::open_proc()?, 0, uid.as_raw(), gid.as_raw())
+        }
+    }
+}
+
+/// Goes on as pid 1 of the pid namespace just made, in a child. However the spawner dies, the
+/// kernel then kills every sandbox with it. The parent only waits, and takes the child with it.
+fn become_first() -> Result<(), SandboxError> {
+    let forked =
+        sys::fork(0, None).map_err(|error| SandboxError::setup("a pid namespace", error))?;
+    match forked {
+        Forked::Child => rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(|error| SandboxError::setup("tying the spawner to its parent", error)),
+        Forked::Parent { .. } => {
+            // Nothing is closed twice: this process never returns.
+            let _ = sys::close_all_above_2();
+            sys::wait_for_all();
+            sys::exit_now(0)
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::spec::{LimitHit, Strength};
 use crate::sys::{self, Forked};
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -59,7 +59,7 @@ impl Spawner {
         if let Ok(Forked::Child) = forked {
             let code = if disk_bytes(&overlay.upper, left) > left {
                 FOUND_DISK
-            } else if memory.is_some_and(|max| memory_bytes(found.init_pid()) > max) {
+            } else if memory.is_some_and(|max| memory_bytes(found.mounts()) > max) {
                 FOUND_MEMORY
             } else {
                 0
@@ -128,30 +128,28 @@ fn disk_bytes(dir: &Path, enough: u64) -> u64 {
 }
 
 /// Bytes of memory used inside: anonymous and shared pages of every process, and the scratch.
-fn memory_bytes(init: Pid) -> u64 {
-    let root = PathBuf::from(format!("/proc/{}/root", init.as_raw_nonzero()));
+/// Enters the sandbox's mount namespace, whose /proc shows its processes and no others.
+fn memory_bytes(mounts: BorrowedFd<'_>) -> u64 {
+    if sys::setns(mounts, libc::CLONE_NEWNS).is_err() {
+        return 0;
+    }
     let mut sum = 0;
-    for entry in fs::read_dir(root.join("proc"))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = entry.file_name();
         let is_pid = name
             .to_str()
             .is_some_and(|name| name.bytes().all(|b| b.is_ascii_digit()));
-        let Ok(text) = fs::read_to_string(entry.path().join("status")) else {
+        if !is_pid {
             continue;
-        };
-        if is_pid {
-            let field = |key: &str| -> u64 {
-                let line = text.lines().find_map(|line| line.strip_prefix(key));
-                let number = line.and_then(|line| line.split_whitespace().next());
-                number.and_then(|number| number.parse().ok()).unwrap_or(0)
-            };
-            sum += (field("RssAnon:") + field("RssShmem:")) * KIB;
         }
+        let text = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        let field = |key: &str| -> u64 {
+            let line = text.lines().find_map(|line| line.strip_prefix(key));
+            let number = line.and_then(|line| line.split_whitespace().next());
+            number.and_then(|number| number.parse().ok()).unwrap_or(0)
+        };
+        sum += (field("RssAnon:") + field("RssShmem:")) * KIB;
     }
-    let scratch = rustix::fs::statvfs(root.join("tmp"));
+    let scratch = rustix::fs::statvfs("/tmp");
     sum + scratch.map_or(0, |fs| (fs.f_blocks - fs.f_bfree) * fs.f_frsize)
 }
