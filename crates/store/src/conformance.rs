@@ -92,6 +92,19 @@ pub fn run_id(number: u8) -> RunId {
     RunId::from_random([0, 0, 0, 0, 0, 0, 0, number])
 }
 
+/// Bytes for tests that no compression shortens, the same for the same seed.
+#[must_use]
+pub fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2) + 1;
+    let byte = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..length).map(byte).collect()
+}
+
 fn create(store: &dyn Store, number: u8, texts: &[&str]) -> Created {
     let row = RunRow {
         run: run_id(number),
@@ -296,21 +309,11 @@ fn atomic(store: &dyn Store) {
 
 fn attachments(store: &dyn Store) {
     create(store, 1, &["a"]);
-    let noise = |length: usize| -> Vec<u8> {
-        let mut state = length as u64 | 1;
-        let next = |_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()[3]
-        };
-        (0..length).map(next).collect()
-    };
     let sizes = [0, 1, 127, 131_071, 131_072, 131_073, 1_500_000];
     let mut record = sample("with attachments");
     record.attachments = sizes
         .iter()
-        .map(|size| (format!("size-{size}"), noise(*size)))
+        .map(|size| (format!("size-{size}"), noise(*size, 1)))
         .chain([("zeros".to_owned(), vec![0; 1_000_000])])
         .collect();
     let given = record.attachments.clone();

@@ -176,9 +176,6 @@ impl Run {
 
     fn record(&self, seq: u64, entry: &Entry) -> Result<Record, StoreError> {
         let run = &self.row.run;
-        if self.erased {
-            return Err(StoreError::Erased { run: run.clone() });
-        }
         let bytes = |name| {
             let piece = entry.pieces.iter().find(|piece| piece.name == name);
             piece.map_or(&[][..], |piece| &piece.bytes)
@@ -316,6 +313,10 @@ impl Read for MemoryStore {
     ) -> Result<Vec<Record>, StoreError> {
         let state = self.state();
         let run = state.run(run)?;
+        if run.erased {
+            let run = run.row.run.clone();
+            return Err(StoreError::Erased { run });
+        }
         let entries = run.entries(branch, from_seq, limit)?.into_iter();
         entries.map(|(seq, entry)| run.record(seq, entry)).collect()
     }

@@ -80,6 +80,14 @@ impl Reader {
             .map_err(read_failed)
     }
 
+    /// Closes connections that no read uses.
+    pub(crate) fn close_idle(&self) {
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
     /// Runs `act` with the run's row.
     fn with_run<T>(
         &self,

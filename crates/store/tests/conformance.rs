@@ -1,5 +1,7 @@
 //! Both implementations through the one kit.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use store::{MemoryStore, SqliteStore, Store, conformance};
 
 #[test]
