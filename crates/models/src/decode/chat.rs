@@ -1,6 +1,6 @@
 //! The Chat Completions dialect: chunks of one message, or the whole message.
 
-use super::parts::{arguments, count, reported, text};
+use super::parts::{DEPTH_MAX, arguments, count, deeper_than, reported, text};
 use super::{Answer, Bad, Context, Finish, Meter, parse_event};
 use crate::encode::chat::{OPAQUE_CALLS, OPAQUE_MESSAGE};
 use crate::limits::TOOL_CALLS_MAX;
@@ -261,6 +261,12 @@ impl Reader {
         }
         let mut items = Vec::new();
         let opaque = self.opaque();
+        if opaque
+            .as_ref()
+            .is_some_and(|opaque| deeper_than(opaque, DEPTH_MAX))
+        {
+            return Err(Bad::Malformed("a field is nested too deeply".into()));
+        }
         if !self.reasoning.is_empty() || opaque.is_some() {
             items.push(Item::Reasoning {
                 summary: std::mem::take(&mut self.reasoning),

@@ -228,7 +228,11 @@ impl Decoder {
             }
             Shape::Stream(events) => {
                 let reader = &mut self.reader;
-                events.finish(&mut |data| reader.event(data, &mut |_| {}))?;
+                match events.finish(&mut |data| reader.event(data, &mut |_| {})) {
+                    // The last event was not closed and cannot be read: it was cut.
+                    Err(Bad::Malformed(_)) => return Ok(None),
+                    other => other?,
+                }
             }
         }
         let answer = match &mut self.reader {

@@ -7,14 +7,30 @@ use types::{Item, Usage};
 /// Bytes of ordinary text per token, for estimates.
 const BYTES_PER_TOKEN: u64 = 4;
 
-/// Arguments as a value: one JSON object, else the text as it came. No text at all is an empty
-/// object, as servers write a call without arguments.
+/// Levels of nesting of a value that is kept. What is wrapped in a few more levels on its way to
+/// the log must still be readable JSON there.
+pub(super) const DEPTH_MAX: usize = 64;
+
+/// Whether a value has more than so many levels.
+pub(super) fn deeper_than(value: &Value, levels: usize) -> bool {
+    if levels == 0 {
+        return true;
+    }
+    match value {
+        Value::Array(values) => values.iter().any(|value| deeper_than(value, levels - 1)),
+        Value::Object(fields) => fields.values().any(|value| deeper_than(value, levels - 1)),
+        _ => false,
+    }
+}
+
+/// Arguments as a value: one JSON object, else the text as it came, also when it is nested too
+/// deeply. No text at all is an empty object, as servers write a call without arguments.
 pub(super) fn arguments(text: &str) -> Value {
     if text.trim().is_empty() {
         return Value::Object(serde_json::Map::new());
     }
     match serde_json::from_str(text) {
-        Ok(object @ Value::Object(_)) => object,
+        Ok(object @ Value::Object(_)) if !deeper_than(&object, DEPTH_MAX) => object,
         _ => Value::String(text.to_owned()),
     }
 }

@@ -1,6 +1,6 @@
 //! The Responses dialect: typed events around items, or the whole response.
 
-use super::parts::{arguments, count, reported, text};
+use super::parts::{DEPTH_MAX, arguments, count, deeper_than, reported, text};
 use super::{Answer, Bad, Context, Finish, Meter, parse_event};
 use crate::limits::ITEMS_MAX;
 use crate::wire::conversation_id;
@@ -148,7 +148,7 @@ fn read_item(
             }
             let arguments_value = match &item["arguments"] {
                 Value::String(text) => arguments(text),
-                object @ Value::Object(_) => object.clone(),
+                object @ Value::Object(_) => arguments(&object.to_string()),
                 _ => arguments(""),
             };
             meter.add(name.len() + arguments_value.to_string().len())?;
@@ -165,6 +165,9 @@ fn read_item(
                 summary = joined(&item["content"], &["text"], "\n\n");
             }
             meter.add(item.to_string().len())?;
+            if deeper_than(&item, DEPTH_MAX) {
+                return Err(Bad::Malformed("an item is nested too deeply".into()));
+            }
             let opaque = returnable(kind, &item).then_some(item);
             Item::Reasoning {
                 summary,

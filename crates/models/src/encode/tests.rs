@@ -68,12 +68,18 @@ fn sent(dialect: Dialect, request: &ModelRequest) -> Value {
 
 #[test]
 fn responses_body_is_as_the_dialect_says() {
-    insta::assert_json_snapshot!(sent(Dialect::Responses, &request("openai", talk())));
+    insta::assert_snapshot!(format!(
+        "{:#}",
+        sent(Dialect::Responses, &request("openai", talk()))
+    ));
 }
 
 #[test]
 fn chat_body_groups_calls_and_places_results_after_them() {
-    insta::assert_json_snapshot!(sent(Dialect::Chat, &request("ollama", talk())));
+    insta::assert_snapshot!(format!(
+        "{:#}",
+        sent(Dialect::Chat, &request("ollama", talk()))
+    ));
 }
 
 #[test]

@@ -164,7 +164,7 @@ fn chat_answer(message: &Value) -> Result<Vec<String>, Refusal> {
     let calls = message["tool_calls"]
         .as_array()
         .map_or(&[][..], Vec::as_slice);
-    if !(message["content"].is_null() && !calls.is_empty()) {
+    if calls.is_empty() || !message["content"].is_null() {
         content(&message["content"])?;
     }
     let mut ids = Vec::new();

@@ -197,7 +197,7 @@ fn faulty(reply: &Reply<'_>, fault: &Fault) -> Response<Pieces> {
             body.truncate(cut);
             let mut pieces = Pieces::whole(body);
             if ends_early {
-                pieces.end = End::Cut;
+                pieces.end = End::Cut { flushed: false };
             }
             stream_reply(pieces)
         }
@@ -257,8 +257,9 @@ struct Pieces {
 enum End {
     /// As it should.
     Good,
-    /// The connection breaks.
-    Cut,
+    /// The connection breaks, once what came before is on its way: that is flushed while the body
+    /// says that it has nothing yet.
+    Cut { flushed: bool },
     /// Nothing comes any more.
     Stall(Pin<Box<Sleep>>),
     /// The same piece, again and again.
@@ -292,7 +293,14 @@ impl Body for Pieces {
         }
         match &mut self.end {
             End::Good => Poll::Ready(None),
-            End::Cut => Poll::Ready(Some(Err(io::Error::other("the script cuts here")))),
+            End::Cut { flushed: true } => {
+                Poll::Ready(Some(Err(io::Error::other("the script cuts here"))))
+            }
+            End::Cut { flushed } => {
+                *flushed = true;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
             End::Stall(sleep) => sleep.as_mut().poll(context).map(|()| None),
             End::Again { piece, bytes_left } => {
                 if *bytes_left < piece.len() {
