@@ -23,6 +23,7 @@ mod enter;
 mod error;
 mod fileops;
 mod init;
+pub mod layers;
 mod mode;
 mod mounts;
 mod running;
