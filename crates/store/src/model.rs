@@ -42,7 +42,8 @@ pub struct Append {
     pub next_seq: u64,
     /// The writer's epoch, from [`Store::claim`](crate::Store::claim).
     pub epoch: u64,
-    /// At least one.
+    /// May be empty: then only epoch and number are checked and, if synced, all that was written
+    /// before is.
     pub records: Vec<NewRecord>,
     /// When to acknowledge.
     pub durability: Durability,
@@ -79,7 +80,7 @@ pub struct RunSummary {
     pub head_seq: Option<u64>,
     /// Kind of that record, empty when there is none.
     pub head_kind: String,
-    /// That record; `None` when the run was erased.
+    /// That record; `None` when the run was erased, or it cannot be read.
     pub last: Option<Record>,
     /// Whether its content was erased.
     pub erased: bool,

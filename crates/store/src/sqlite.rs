@@ -100,7 +100,9 @@ impl SqliteStore {
         let failed = |error: rusqlite::Error| sql::failed("open the log", &error);
         let conn = connect(&home, limits).map_err(failed)?;
         let checkpointer = connect(&home, limits).map_err(failed)?;
-        let wal = File::open(home.wal())
+        let wal = File::options()
+            .write(true)
+            .open(home.wal())
             .map_err(|error| crate::files::io_error("open the write-ahead log", &error))?;
         let (poke, poked) = mpsc::sync_channel(1);
         let writer = Writer::new(conn, sync(wal), poke, lock).map_err(failed)?;

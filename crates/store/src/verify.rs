@@ -114,19 +114,21 @@ fn check_contents<R: Read + ?Sized>(
         }
         for evidence in &page {
             report.records += 1;
-            check_record(report, branch.branch, seq, evidence);
-            seq += 1;
+            seq = check_record(report, branch.branch, seq, evidence) + 1;
         }
     }
     Ok(())
 }
 
-fn check_record(report: &mut VerifyReport, branch: BranchId, seq: u64, evidence: &Evidence) {
+/// Checks one record that stands at `seq` or, if some are missing, after it. Returns its number.
+fn check_record(report: &mut VerifyReport, branch: BranchId, seq: u64, evidence: &Evidence) -> u64 {
     let run = report.run.clone();
-    // A header that cannot be read is the chain's finding.
-    let Ok(header) = ledger::decode(&evidence.header) else {
-        return;
+    // A header that cannot be read or stands elsewhere is the chain's finding.
+    let header = match ledger::decode(&evidence.header) {
+        Ok(header) if header.seq >= seq => header,
+        _ => return seq,
     };
+    let seq = header.seq;
     let damaged = |why: String| StoreError::Damaged {
         run: run.clone(),
         seq,
@@ -155,4 +157,5 @@ fn check_record(report: &mut VerifyReport, branch: BranchId, seq: u64, evidence:
             &damaged(format!("its {} is missing", commitment.name)),
         );
     }
+    seq
 }

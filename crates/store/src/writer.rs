@@ -23,7 +23,7 @@ use crate::sql;
 use rusqlite::Connection;
 use rusqlite::hooks::Wal;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -33,8 +33,13 @@ const GROUP_MAX: usize = 256;
 /// Frames (4 KiB pages) in the write-ahead log at which a checkpoint is asked for: 4 MiB.
 const CHECKPOINT_FRAMES: u32 = 1024;
 /// Frames at which the writer finishes a checkpoint itself, or the log would grow for as long as
-/// it is busy: 32 MiB.
-const CATCH_UP_FRAMES: u32 = 8192;
+/// it is busy: 6 MiB.
+const CATCH_UP_FRAMES: u32 = 1536;
+/// Bytes of the write-ahead log that are there before they are needed, more than it usually takes:
+/// a file that grows has more to sync than its content.
+const PREALLOCATED_BYTES: u64 = 8 << 20;
+/// Bytes of zeros written at once.
+const ZEROS_BYTES: usize = 256 << 10;
 /// The writer's niceness, where that is allowed: it must not wait behind the workload for a core.
 const NICENESS: i32 = -20;
 
@@ -50,6 +55,10 @@ pub(crate) trait Job: Send {
 /// Makes what was written to the write-ahead log durable.
 pub(crate) trait Sync: Send {
     fn sync(&mut self) -> io::Result<()>;
+    /// Makes room before it is needed. To be called while nobody appends to the file.
+    fn preallocate(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// `fdatasync` on a handle of our own.
@@ -59,6 +68,17 @@ pub(crate) struct WalFile(pub(crate) File);
 impl Sync for WalFile {
     fn sync(&mut self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    /// Zeros after the last frame read as the log's end: no frame has a checksum of zeros.
+    fn preallocate(&mut self) -> io::Result<()> {
+        let mut end = self.0.seek(SeekFrom::End(0))?;
+        let zeros = vec![0; ZEROS_BYTES];
+        while end < PREALLOCATED_BYTES {
+            self.0.write_all(&zeros)?;
+            end += zeros.len() as u64;
+        }
+        self.0.sync_all()
     }
 }
 
@@ -109,6 +129,8 @@ impl Writer {
     pub(crate) fn run(mut self, queue: &Receiver<Box<dyn Job>>) {
         // Denied to ordinary users on most systems; the log is correct without it.
         let _ = rustix::process::setpriority_process(None, NICENESS);
+        // A device too full for this is soon met by an append, which says so.
+        let _ = self.wal.preallocate();
         while let Ok(first) = queue.recv() {
             let mut jobs = vec![first];
             jobs.extend(queue.try_iter().take(GROUP_MAX - 1));

@@ -204,3 +204,20 @@ fn a_damaged_record_is_an_error_to_read_not_a_gap() {
         )
     );
 }
+
+#[test]
+fn one_damaged_run_does_not_hide_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    make(dir.path());
+    for key in std::fs::read_dir(dir.path().join("log/keys")).unwrap() {
+        std::fs::write(key.unwrap().path(), b"not a key").unwrap();
+    }
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let (run, started_ms) = (run_id(2), 2);
+    wait(store.create_run(RunRow { run, started_ms }, vec![sample("well")])).unwrap();
+    let runs = store.runs().unwrap();
+    let readable: Vec<_> = runs.iter().map(|row| row.last.is_some()).collect();
+    assert_eq!(readable, [true, false]);
+    let error = store.records(&run_id(1), BRANCH_MAIN, 0).unwrap_err();
+    assert_eq!(error.code(), "BP-STORE-017");
+}
