@@ -1,97 +1,157 @@
 //! Copying a host directory into a layer.
 
-use super::disk::{failed, give_to_sandbox};
+use super::tree::{self, Entry};
+use super::{at, fail};
 use crate::SandboxError;
-use std::fs::{File, FileTimes, Metadata};
-use std::os::unix::fs::{MetadataExt, symlink};
-use std::path::{Path, PathBuf};
+use crate::mode::Mode;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::path::Path;
+use types::LayerId;
 
-/// Deepest directory that is copied.
-const DEPTH_MAX: usize = 256;
+/// Entries an import takes at most.
+const ENTRIES_MAX: u64 = 2_000_000;
+/// Names of left out entries that are kept; the rest is counted.
+const SKIPPED_NAMES_MAX: usize = 100;
+/// Permission bits that are kept: nothing set-uid or set-gid.
+const MODE_KEPT: u32 = 0o1777;
 
-/// A copy in progress.
-pub(super) struct Copy {
-    source: PathBuf,
-    home: Option<(u64, u64)>,
-    limit_bytes: u64,
-    bytes: u64,
-    depth: usize,
+/// What an import took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// The new layer.
+    pub layer: LayerId,
+    /// Entries taken.
+    pub entries: u64,
+    /// Bytes of regular files taken.
+    pub bytes: u64,
+    /// Sockets, fifos and devices left out, the first hundred by name.
+    pub skipped: Vec<String>,
+    /// How many were left out.
+    pub skipped_count: u64,
 }
 
-impl Copy {
-    pub(super) fn new(source: &Path, home: &Path, limit_bytes: u64) -> Self {
-        let home = home.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
-        Self { source: source.to_owned(), home, limit_bytes, bytes: 0, depth: 0 }
+/// Copies `host` to `target`, which must not exist. `home` is left out if it is inside.
+pub(super) fn copy(
+    host: &Path,
+    target: &Path,
+    home: &Path,
+    mode: Mode,
+    bytes_max: u64,
+) -> Result<Imported, SandboxError> {
+    let root = at("read", host, fs::metadata(host))?;
+    if !root.is_dir() {
+        return Err(fail("import", host, "it is not a directory"));
     }
-
-    /// Copies what a directory holds into `to`, which exists.
-    pub(super) fn tree(&mut self, from: &Path, to: &Path) -> Result<(), SandboxError> {
-        if self.depth > DEPTH_MAX {
-            let what = "the depth of a workspace's directories".to_owned();
-            return Err(SandboxError::TooMany { what, max: DEPTH_MAX as u64 });
-        }
-        let meta = from.metadata().map_err(|error| failed("read", from, &error))?;
-        // A directory that cannot be read is there, and empty.
-        for entry in std::fs::read_dir(from).into_iter().flatten().flatten() {
-            let (source, target) = (entry.path(), to.join(entry.file_name()));
-            let Ok(meta) = source.symlink_metadata() else { continue };
-            self.entry(&source, &target, &meta)?;
-        }
-        like_source(to, &meta)
-    }
-
-    fn entry(&mut self, source: &Path, target: &Path, meta: &Metadata) -> Result<(), SandboxError> {
-        if meta.is_dir() {
-            if self.home == Some((meta.dev(), meta.ino())) {
-                return Ok(());
-            }
-            std::fs::create_dir(target).map_err(|error| failed("create", target, &error))?;
-            self.depth += 1;
-            self.tree(source, target)?;
-            self.depth -= 1;
-            return Ok(());
-        }
-        if meta.is_symlink() {
-            let link = std::fs::read_link(source).map_err(|error| failed("read", source, &error))?;
-            symlink(link, target).map_err(|error| failed("create", target, &error))?;
-            return give_to_sandbox(target);
-        }
-        if !meta.is_file() {
-            return Ok(());
-        }
-        self.bytes = self.bytes.saturating_add(meta.len());
-        if self.bytes > self.limit_bytes {
-            let (path, limit_bytes) = (self.source.clone(), self.limit_bytes);
-            return Err(SandboxError::ImportTooLarge { path, limit_bytes });
-        }
-        match std::fs::copy(source, target) {
-            Ok(_) => like_source(target, meta),
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                let _ = std::fs::remove_file(target);
-                Ok(())
-            }
-            // It was removed while we copied.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(failed("copy", source, &error)),
-        }
-    }
-}
-
-/// Permissions and times of the source; the sandbox as owner. No set-id bits come along.
-fn like_source(target: &Path, meta: &Metadata) -> Result<(), SandboxError> {
-    use std::os::unix::fs::PermissionsExt;
-    let fail = |error: std::io::Error| failed("copy", target, &error);
-    let mode = std::fs::Permissions::from_mode(meta.mode() & 0o777 | 0o600);
-    let mode = if meta.is_dir() {
-        std::fs::Permissions::from_mode(meta.mode() & 0o777 | 0o700)
-    } else {
-        mode
+    let home = at("read", home, fs::metadata(home))?;
+    let mut report = Imported {
+        layer: LayerId::from_random([0; 8]),
+        entries: 0,
+        bytes: 0,
+        skipped: Vec::new(),
+        skipped_count: 0,
     };
-    std::fs::set_permissions(target, mode).map_err(fail)?;
-    let mut times = FileTimes::new();
-    if let Ok(modified) = meta.modified() {
-        times = times.set_modified(modified);
+    let mut dirs: Vec<(std::path::PathBuf, Metadata)> = vec![(target.to_owned(), root)];
+    at("create", target, fs::create_dir(target))?;
+    let mut todo = vec![(host.to_owned(), target.to_owned())];
+    while let Some((from, to)) = todo.pop() {
+        for entry in tree::entries(&from)? {
+            let to = to.join(&entry.name);
+            report.entries += 1;
+            if report.entries > ENTRIES_MAX {
+                return Err(SandboxError::TooMany {
+                    what: "the number of files of a workspace".to_owned(),
+                    max: ENTRIES_MAX,
+                });
+            }
+            let ours = (entry.meta.dev(), entry.meta.ino()) == (home.dev(), home.ino());
+            if entry.meta.is_dir() && !ours {
+                at("create", &to, fs::create_dir(&to))?;
+                todo.push((entry.path, to.clone()));
+                dirs.push((to, entry.meta));
+            } else if (entry.meta.is_file() || entry.meta.is_symlink()) && !ours {
+                report.bytes += if entry.meta.is_file() {
+                    entry.meta.len()
+                } else {
+                    0
+                };
+                if report.bytes > bytes_max {
+                    return Err(SandboxError::ImportTooLarge {
+                        path: host.to_owned(),
+                        limit_bytes: bytes_max,
+                    });
+                }
+                copy_leaf(&entry.path, &to, mode)?;
+            } else {
+                skip(&mut report, host, &entry);
+            }
+        }
     }
-    File::open(target).and_then(|file| file.set_times(times)).map_err(fail)?;
-    give_to_sandbox(target)
+    // Last, so that a directory that may not be written could be filled before.
+    for (dir, meta) in dirs.into_iter().rev() {
+        tree::give_away(mode, &dir)?;
+        copy_attributes(&dir, &meta)?;
+    }
+    Ok(report)
+}
+
+fn skip(report: &mut Imported, host: &Path, entry: &Entry) {
+    report.entries -= 1;
+    report.skipped_count += 1;
+    if report.skipped.len() < SKIPPED_NAMES_MAX {
+        let name = entry.path.strip_prefix(host).unwrap_or(&entry.path);
+        report.skipped.push(name.to_string_lossy().into_owned());
+    }
+}
+
+/// Copies a regular file or a symbolic link, by sharing its blocks where the file system can.
+pub(super) fn copy_leaf(from: &Path, to: &Path, mode: Mode) -> Result<(), SandboxError> {
+    let meta = at("read", from, fs::symlink_metadata(from))?;
+    if meta.is_symlink() {
+        let target = at("read", from, fs::read_link(from))?;
+        at("create", to, symlink(target, to))?;
+        tree::give_away(mode, to)?;
+        return at("date", to, set_times(to, &meta));
+    }
+    let open = || {
+        File::options()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(from)
+    };
+    let source = at("read", from, open())?;
+    let mut target = at("create", to, File::create_new(to))?;
+    if rustix::fs::ioctl_ficlone(&target, &source).is_err() {
+        let mut source = source;
+        at("copy", from, io::copy(&mut source, &mut target))?;
+    }
+    drop(target);
+    tree::give_away(mode, to)?;
+    copy_attributes(to, &meta)
+}
+
+/// Gives a file or directory the permissions and times of another.
+pub(super) fn copy_attributes(to: &Path, meta: &Metadata) -> Result<(), SandboxError> {
+    let bits = fs::Permissions::from_mode(meta.permissions().mode() & MODE_KEPT);
+    at("protect", to, fs::set_permissions(to, bits))?;
+    at("date", to, set_times(to, meta))
+}
+
+fn set_times(path: &Path, meta: &Metadata) -> io::Result<()> {
+    let time = |seconds: i64, nanos: i64| Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanos,
+    };
+    let times = Timestamps {
+        last_access: time(meta.atime(), meta.atime_nsec()),
+        last_modification: time(meta.mtime(), meta.mtime_nsec()),
+    };
+    Ok(rustix::fs::utimensat(
+        CWD,
+        path,
+        &times,
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?)
 }

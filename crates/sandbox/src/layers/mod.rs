@@ -1,415 +1,594 @@
-//! Layers: immutable trees, one writable upper, and what they come to when they are stacked.
+//! Layers: the file system of a workspace as a stack of immutable trees and one writable upper.
 //!
 //! ```text
-//! import -> base <- begin - upper - seal -> layer <- begin - upper - discard
+//!   import/empty --> layer <-- begin -- upper --(seal)--> layer
+//!                                         \--(discard)--> nothing
 //! ```
 //!
-//! On disk, under the home: `layers/ID/{tree,meta.json}` are immutable once they have that name;
-//! `uppers/ID/{lock,upper,work}` belong to whoever holds the lock. Sealing renames the upper, so
-//! it costs what it takes to count what changed, and survives `kill -9`; [`LayerStore::flush`]
-//! makes it survive a power cut, and a layer that was never flushed counts as absent after one.
+//! What always holds: a layer never changes once its directory is in `layers/`; it gets there by
+//! one rename, so a killed process leaves a layer or none. An upper has one holder, by a kernel
+//! lock that ends with the process. After a power cut a layer that was never flushed counts as
+//! absent, whatever the disk kept of it.
 //!
-//! What always holds: a layer never changes; an upper is mounted once (the kernel would not mind
-//! twice, so we lock it ourselves); a stack is never deeper than [`DEPTH_MAX`], because a deeper one
-//! is flattened with hard links first; the host never follows a link of a layer.
+//! On disk, below the home: `layers/ID/{fs,meta.json[,flushed][,flat]}` and
+//! `uppers/ID/{fs,work,meta.json,lock}`. `flat` is the whole merged tree in one directory, made
+//! when the stack gets deep; its files are hard links to the layers'.
 //!
-//! Deviations of an ordinary user's overlay, which cannot use `redirect_dir`: renaming a directory
-//! that lies in a sealed layer fails with `EXDEV`, and programs that handle it (`mv`) copy.
+//! How overlays deviate from a plain directory:
+//!
+//! | | root | ordinary user |
+//! |---|---|---|
+//! | marks | `trusted.overlay.*` | `user.overlay.*` (`userxattr`) |
+//! | renaming a directory of a lower layer | works (`redirect_dir=on`) | `EXDEV`; `mv` copies instead |
+//! | hard links of a lower layer | kept on write (`index=on`) | broken on the first write |
+//! | `chown` to another user | refused | refused |
+//! | special files | fifos and sockets only | fifos and sockets only |
+//!
+//! Everything here blocks; call it where blocking is allowed.
 
-mod disk;
+mod diff;
 mod import;
-mod merged;
+mod tree;
+mod view;
 
-use crate::{Overlay, SandboxError};
-use disk::Meta;
-use merged::{Leaf, MergedDir, Node};
+pub use diff::{Change, ChangeKind};
+pub use import::Imported;
+
+use crate::SandboxError;
+use crate::mode::Mode;
+use crate::spec::{FileStat, Overlay, STACK_MAX};
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use types::LayerId;
+use view::View;
 
-pub use crate::spec::FileKind;
+/// A stack this deep is flattened before an upper is put on it. Below [`STACK_MAX`].
+pub const SQUASH_DEPTH: usize = 40;
+/// Layers one lineage may have.
+const LINEAGE_MAX: usize = 100_000;
+/// Entries [`LayerStore::list_files`] returns at most.
+pub const LIST_MAX: usize = 1_000_000;
 
-/// Deepest stack that is mounted; a deeper one is flattened first.
-pub const DEPTH_MAX: usize = 32;
+const LAYERS: &str = "layers";
+const UPPERS: &str = "uppers";
+const TREE: &str = "fs";
+const WORK: &str = "work";
+const META: &str = "meta.json";
+const FLUSHED: &str = "flushed";
+const FLAT: &str = "flat";
+const LOCK: &str = "lock";
 
-/// The layers of a home.
+/// What is known of a layer beside its tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Meta {
+    /// What it stands on.
+    parent: Option<LayerId>,
+    /// The boot it was sealed in.
+    boot: String,
+    /// Bytes its lineage has added since the import.
+    grown_bytes: u64,
+    /// Entries changed in it.
+    changed: u64,
+}
+
+/// All layers below one home.
 #[derive(Debug)]
 pub struct LayerStore {
     home: PathBuf,
+    mode: Mode,
     boot: String,
 }
 
-/// A writable upper over a stack, locked. Dropped without being sealed or discarded, it is removed
-/// by [`LayerStore::reap_uppers`].
+/// A writable upper, held by this process until it is sealed, discarded or dropped. Dropped, it
+/// stays on disk until [`LayerStore::reap_uppers`].
 #[derive(Debug)]
 pub struct Upper {
     id: LayerId,
     parent: LayerId,
-    dir: PathBuf,
     overlay: Overlay,
+    dir: PathBuf,
     _lock: File,
 }
 
 impl Upper {
-    /// What to mount.
+    /// Its id; a layer sealed from it has the same.
+    #[must_use]
+    pub const fn id(&self) -> &LayerId {
+        &self.id
+    }
+
+    /// The layer it stands on.
+    #[must_use]
+    pub const fn parent(&self) -> &LayerId {
+        &self.parent
+    }
+
+    /// What a sandbox mounts.
     #[must_use]
     pub fn overlay(&self) -> Overlay {
         self.overlay.clone()
     }
 }
 
-/// How a path differs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ChangeKind {
-    /// It is new.
-    Added,
-    /// Its content or kind is another.
-    Modified,
-    /// It is gone.
-    Deleted,
-    /// Only its permissions are others.
-    Mode,
+/// What became of an upper.
+#[derive(Debug)]
+pub enum Sealed {
+    /// Nothing had changed: the upper goes on.
+    Unchanged(Upper),
+    /// It is a layer now.
+    Layer {
+        /// The layer.
+        layer: LayerId,
+        /// Entries that differ from the layer below.
+        changed: u64,
+    },
 }
 
-/// One difference between two layers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// How.
-    pub kind: ChangeKind,
-    /// Relative to the workspace.
-    pub path: String,
-    /// What it is now, or was when it is gone.
-    pub file: FileKind,
+/// An error of the store.
+pub(crate) fn fail(action: &str, path: &Path, why: impl ToString) -> SandboxError {
+    SandboxError::Store {
+        action: action.to_owned(),
+        path: path.to_owned(),
+        why: why.to_string(),
+    }
 }
 
-/// What stands at a path of a layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// What it is.
-    pub kind: FileKind,
-    /// Bytes of a regular file.
-    pub size: u64,
-    /// Permission bits.
-    pub mode: u32,
-    /// Target of a symbolic link.
-    pub link: Option<String>,
+fn at<T>(action: &str, path: &Path, result: io::Result<T>) -> Result<T, SandboxError> {
+    result.map_err(|error| fail(action, path, error))
 }
 
 impl LayerStore {
-    /// Opens the layers of a home, creating its directories.
+    /// Opens the store below `home`, making it if it is not there. Only we may look inside.
     ///
     /// # Errors
     /// [`SandboxError::Store`].
     pub fn open(home: &Path) -> Result<Self, SandboxError> {
-        for dir in ["layers", "uppers"] {
-            let path = home.join(dir);
-            std::fs::create_dir_all(&path).map_err(|error| disk::failed("create", &path, &error))?;
+        let home = at("resolve", home, std::path::absolute(home))?;
+        for dir in [home.join(LAYERS), home.join(UPPERS)] {
+            at("create", &dir, fs::create_dir_all(&dir))?;
+            let private = fs::Permissions::from_mode(0o700);
+            at("protect", &dir, fs::set_permissions(&dir, private))?;
         }
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Ok(Self { home: home.to_owned(), boot: boot.trim().to_owned() })
+        let boot = Path::new("/proc/sys/kernel/random/boot_id");
+        let boot = at("read", boot, fs::read_to_string(boot))?
+            .trim()
+            .to_owned();
+        Ok(Self {
+            home,
+            mode: Mode::here(),
+            boot,
+        })
     }
 
-    /// A layer that holds nothing.
+    fn layer_dir(&self, layer: &LayerId) -> PathBuf {
+        self.home.join(LAYERS).join(layer.as_str())
+    }
+
+    fn tree(&self, layer: &LayerId) -> PathBuf {
+        self.layer_dir(layer).join(TREE)
+    }
+
+    fn new_id() -> Result<LayerId, SandboxError> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(|error| SandboxError::setup("random", error))?;
+        Ok(LayerId::from_random(random))
+    }
+
+    fn meta(&self, layer: &LayerId) -> Result<Meta, SandboxError> {
+        let dir = self.layer_dir(layer);
+        let absent = |lost| SandboxError::NoSuchLayer {
+            layer: layer.to_string(),
+            lost,
+        };
+        let text = fs::read(dir.join(META)).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => absent(false),
+            _ => fail("read", &dir.join(META), error),
+        })?;
+        let meta: Meta =
+            serde_json::from_slice(&text).map_err(|error| fail("read", &dir.join(META), error))?;
+        if meta.boot != self.boot && !dir.join(FLUSHED).exists() {
+            return Err(absent(true));
+        }
+        Ok(meta)
+    }
+
+    /// Makes a directory a layer by giving it its name in one step.
+    fn publish(&self, staged: &Path, layer: &LayerId, meta: &Meta) -> Result<(), SandboxError> {
+        let text = serde_json::to_vec(meta).expect("plain data");
+        at(
+            "write",
+            &staged.join(META),
+            fs::write(staged.join(META), text),
+        )?;
+        let target = self.layer_dir(layer);
+        assert!(!target.exists(), "layer ids are not used twice");
+        at("rename", staged, fs::rename(staged, &target))
+    }
+
+    /// A layer with nothing in it.
     ///
     /// # Errors
     /// [`SandboxError::Store`].
     pub fn empty(&self) -> Result<LayerId, SandboxError> {
-        let id = disk::new_id()?;
-        let (staged, tree) = self.stage(&id)?;
-        disk::give_to_sandbox(&tree)?;
-        self.publish(&id, &staged, &self.meta(None, 0))?;
+        let id = Self::new_id()?;
+        let staged = self.home.join(UPPERS).join(format!("new-{id}"));
+        let tree = staged.join(TREE);
+        at("create", &tree, fs::create_dir_all(&tree))?;
+        tree::give_away(self.mode, &tree)?;
+        self.publish(&staged, &id, &self.first_meta())?;
         Ok(id)
     }
 
-    /// A copy of a host directory: reflinks where the file system can. Sockets, pipes, devices and
-    /// what cannot be read are left out; a home inside the directory too.
+    fn first_meta(&self) -> Meta {
+        Meta {
+            parent: None,
+            boot: self.boot.clone(),
+            grown_bytes: 0,
+            changed: 0,
+        }
+    }
+
+    /// Copies a host directory into a new layer. Modes, links and times are kept; hard links
+    /// become copies; sockets, fifos and devices are left out and named in the answer.
     ///
     /// # Errors
-    /// [`SandboxError::ImportTooLarge`], [`SandboxError::Store`]; nothing is left then.
-    pub fn import(&self, dir: &Path, limit_bytes: u64) -> Result<LayerId, SandboxError> {
-        let id = disk::new_id()?;
-        let (staged, tree) = self.stage(&id)?;
-        let mut copy = import::Copy::new(dir, &self.home, limit_bytes);
-        if let Err(error) = copy.tree(dir, &tree) {
-            disk::remove_tree(&staged);
-            return Err(error);
+    /// [`SandboxError::ImportTooLarge`] past `bytes_max`; [`SandboxError::Store`] when something
+    /// cannot be read. Nothing is left of it then.
+    pub fn import(&self, host: &Path, bytes_max: u64) -> Result<Imported, SandboxError> {
+        let id = Self::new_id()?;
+        let staged = self.home.join(UPPERS).join(format!("new-{id}"));
+        at("create", &staged, fs::create_dir_all(&staged))?;
+        let done = import::copy(host, &staged.join(TREE), &self.home, self.mode, bytes_max)
+            .and_then(|report| {
+                self.publish(&staged, &id, &self.first_meta())?;
+                Ok(report)
+            });
+        match done {
+            Ok(report) => Ok(Imported {
+                layer: id,
+                ..report
+            }),
+            Err(error) => {
+                let _ = tree::remove(&staged);
+                Err(error)
+            }
         }
-        self.publish(&id, &staged, &self.meta(None, 0))?;
-        Ok(id)
     }
 
-    /// A writable upper over a layer.
+    /// A new writable upper on a layer. Several may stand on the same one.
     ///
     /// # Errors
     /// [`SandboxError::NoSuchLayer`], [`SandboxError::Store`].
     pub fn begin(&self, parent: &LayerId) -> Result<Upper, SandboxError> {
-        let lowers = self.bounded_stack(parent)?;
-        let grown_bytes = self.read_meta(parent)?.grown_bytes;
-        let id = disk::new_id()?;
-        let dir = self.home.join("uppers").join(id.as_str());
-        let (upper, work) = (dir.join("upper"), dir.join("work"));
-        std::fs::create_dir(&dir).map_err(|error| disk::failed("create", &dir, &error))?;
-        let lock = disk::lock(&dir.join("lock"), id.as_str())?;
-        for path in [&upper, &work] {
-            std::fs::create_dir(path).map_err(|error| disk::failed("create", path, &error))?;
-            disk::give_to_sandbox(path)?;
+        let meta = self.meta(parent)?;
+        if self.stack(parent)?.len() >= SQUASH_DEPTH {
+            self.squash(parent)?;
         }
-        let overlay = Overlay { lowers, upper, work, grown_bytes };
-        Ok(Upper { id, parent: parent.clone(), dir, overlay, _lock: lock })
+        let lowers = self.stack(parent)?;
+        assert!(lowers.len() <= STACK_MAX, "deep stacks were just flattened");
+        let id = Self::new_id()?;
+        let dir = self.home.join(UPPERS).join(id.as_str());
+        for part in [TREE, WORK] {
+            let part = dir.join(part);
+            at("create", &part, fs::create_dir_all(&part))?;
+        }
+        // The lock names the layer, so that a clean-up knows what is in use.
+        let path = dir.join(LOCK);
+        at("write", &path, fs::write(&path, parent.as_str()))?;
+        let lock = at("open", &path, File::open(&path))?;
+        at(
+            "lock",
+            &dir,
+            rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(Into::into),
+        )?;
+        let upper = dir.join(TREE);
+        let below = at("read", &lowers[0], fs::metadata(&lowers[0]))?;
+        tree::give_away(self.mode, &upper)?;
+        let mode = fs::Permissions::from_mode(below.mode() & 0o1777);
+        at("protect", &upper, fs::set_permissions(&upper, mode))?;
+        Ok(Upper {
+            overlay: Overlay {
+                lowers,
+                upper,
+                work: dir.join(WORK),
+                grown_bytes: meta.grown_bytes,
+            },
+            id,
+            parent: parent.clone(),
+            dir,
+            _lock: lock,
+        })
     }
 
-    /// Makes an upper a layer, and says how many files it holds; `None` when nothing was changed.
-    /// No process may have it mounted any more.
+    /// Makes an upper a layer. No sandbox may be using it. What costs time is finding out what
+    /// really changed, which follows the number of changes.
+    ///
+    /// # Errors
+    /// [`SandboxError::Store`]; the upper is then left for [`LayerStore::reap_uppers`].
+    pub fn seal(&self, upper: Upper) -> Result<Sealed, SandboxError> {
+        let below = self.view(&upper.parent)?;
+        let above = view::View::new(self.mode, self.stack_on(&upper.dir, &upper.parent)?);
+        let touched = diff::touched(self.mode, &upper.overlay.upper)?;
+        let changed = diff::compare(&below, &above, touched)?.len() as u64;
+        if changed == 0 {
+            return Ok(Sealed::Unchanged(upper));
+        }
+        let meta = Meta {
+            parent: Some(upper.parent.clone()),
+            boot: self.boot.clone(),
+            grown_bytes: upper.overlay.grown_bytes + tree::bytes(&upper.overlay.upper)?,
+            changed,
+        };
+        tree::remove(&upper.overlay.work)?;
+        self.publish(&upper.dir, &upper.id, &meta)?;
+        let lock = self.layer_dir(&upper.id).join(LOCK);
+        at("remove", &lock, fs::remove_file(&lock))?;
+        Ok(Sealed::Layer {
+            layer: upper.id,
+            changed,
+        })
+    }
+
+    /// Throws an upper away.
     ///
     /// # Errors
     /// [`SandboxError::Store`].
-    pub fn seal(&self, upper: Upper) -> Result<Option<(LayerId, u64)>, SandboxError> {
-        let (entries, bytes) = disk::count(&upper.overlay.upper)?;
-        if entries == 0 {
-            self.discard(upper)?;
-            return Ok(None);
-        }
-        let staged = self.staged(&upper.id);
-        std::fs::create_dir(&staged).map_err(|error| disk::failed("create", &staged, &error))?;
-        disk::rename(&upper.overlay.upper, &staged.join("tree"))?;
-        let grown = upper.overlay.grown_bytes.saturating_add(bytes);
-        self.publish(&upper.id, &staged, &self.meta(Some(upper.parent.clone()), grown))?;
-        disk::remove_tree(&upper.dir);
-        Ok(Some((upper.id, entries)))
-    }
-
-    /// Drops an upper and all that was written to it.
-    ///
-    /// # Errors
-    /// [`SandboxError::Store`] when some of it could not be removed.
     pub fn discard(&self, upper: Upper) -> Result<(), SandboxError> {
-        disk::remove_tree(&upper.dir);
-        if upper.dir.exists() {
-            let error = std::io::Error::other("it is not empty");
-            return Err(disk::failed("remove", &upper.dir, &error));
-        }
-        Ok(())
+        tree::remove(&upper.dir)
     }
 
-    /// Removes uppers that nobody holds: what a dead owner left.
-    ///
-    /// # Errors
-    /// [`SandboxError::Store`] when the directory cannot be read.
-    pub fn reap_uppers(&self) -> Result<u64, SandboxError> {
-        let mut reaped = 0;
-        for dir in disk::children(&self.home.join("uppers"))? {
-            if disk::lock(&dir.join("lock"), "").is_ok() {
-                disk::remove_tree(&dir);
-                reaped += 1;
-            }
-        }
-        for dir in disk::children(&self.home.join("layers"))? {
-            if dir.extension().is_some_and(|extension| extension == disk::STAGED) {
-                disk::remove_tree(&dir);
-            }
-        }
-        Ok(reaped)
+    fn stack_on(&self, dir: &Path, parent: &LayerId) -> Result<Vec<PathBuf>, SandboxError> {
+        let mut stack = vec![dir.join(TREE)];
+        stack.extend(self.stack(parent)?);
+        Ok(stack)
     }
 
-    /// Makes a layer and all below it survive a power cut.
+    /// The directories that make up a layer, the newest first.
     ///
     /// # Errors
-    /// [`SandboxError::NoSuchLayer`], [`SandboxError::Store`].
-    pub fn flush(&self, layer: &LayerId) -> Result<(), SandboxError> {
-        let mut next = Some(layer.clone());
-        while let Some(id) = next {
-            let mut meta = self.read_meta(&id)?;
-            if meta.flushed {
-                return Ok(());
-            }
-            disk::sync_tree(&self.dir(&id).join("tree"))?;
-            meta.flushed = true;
-            disk::write_meta(&self.dir(&id), &meta, true)?;
-            disk::sync_path(&self.home.join("layers"))?;
-            next = meta.parent;
-        }
-        Ok(())
-    }
-
-    /// The trees of a layer, the newest first.
-    ///
-    /// # Errors
-    /// [`SandboxError::NoSuchLayer`].
+    /// [`SandboxError::NoSuchLayer`] for it or anything it stands on.
     pub fn stack(&self, layer: &LayerId) -> Result<Vec<PathBuf>, SandboxError> {
-        let mut trees = Vec::new();
+        let mut stack = Vec::new();
         let mut next = Some(layer.clone());
-        while let Some(id) = next {
-            let meta = self.read_meta(&id)?;
-            if let Some(flat) = &meta.flat {
-                trees.push(self.dir(flat).join("tree"));
-                return Ok(trees);
+        while let Some(layer) = next {
+            let meta = self.meta(&layer)?;
+            let flat = self.layer_dir(&layer).join(FLAT);
+            if flat.is_dir() {
+                stack.push(flat);
+                break;
             }
-            trees.push(self.dir(&id).join("tree"));
+            stack.push(self.tree(&layer));
             next = meta.parent;
         }
-        Ok(trees)
+        Ok(stack)
     }
 
-    /// What this layer stands on.
+    /// What a layer stands on.
     ///
     /// # Errors
     /// [`SandboxError::NoSuchLayer`].
     pub fn parent(&self, layer: &LayerId) -> Result<Option<LayerId>, SandboxError> {
-        Ok(self.read_meta(layer)?.parent)
+        Ok(self.meta(layer)?.parent)
     }
 
-    /// What differs between two layers, sorted by path. Cost follows what differs.
+    /// Bytes a layer's lineage has added since the import.
+    ///
+    /// # Errors
+    /// [`SandboxError::NoSuchLayer`].
+    pub fn grown_bytes(&self, layer: &LayerId) -> Result<u64, SandboxError> {
+        Ok(self.meta(layer)?.grown_bytes)
+    }
+
+    /// A layer and all it stands on, the newest first.
+    fn lineage(&self, layer: &LayerId) -> Result<Vec<LayerId>, SandboxError> {
+        let mut list = vec![layer.clone()];
+        while let Some(parent) = self.meta(&list[list.len() - 1])?.parent {
+            if list.len() >= LINEAGE_MAX {
+                return Err(SandboxError::TooMany {
+                    what: "the number of layers of a lineage".to_owned(),
+                    max: LINEAGE_MAX as u64,
+                });
+            }
+            list.push(parent);
+        }
+        Ok(list)
+    }
+
+    fn view(&self, layer: &LayerId) -> Result<View, SandboxError> {
+        Ok(View::new(self.mode, self.stack(layer)?))
+    }
+
+    /// What differs between two layers, sorted by path. A file that was only copied up, or
+    /// written with the same content, has not changed.
     ///
     /// # Errors
     /// [`SandboxError::NoSuchLayer`], [`SandboxError::Store`].
     pub fn changes(&self, from: &LayerId, to: &LayerId) -> Result<Vec<Change>, SandboxError> {
-        let from = MergedDir::root(&self.stack(from)?);
-        let to = MergedDir::root(&self.stack(to)?);
-        let mut changes = Vec::new();
-        merged::compare(&from, &to, "", &mut changes)?;
-        changes.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(changes)
-    }
-
-    /// What stands at a path; `None` when nothing does.
-    ///
-    /// # Errors
-    /// [`SandboxError::NoSuchLayer`], [`SandboxError::Store`].
-    pub fn entry(&self, layer: &LayerId, path: &str) -> Result<Option<Entry>, SandboxError> {
-        self.node(layer, path)?.map(|node| node.entry()).transpose()
-    }
-
-    fn node(&self, layer: &LayerId, path: &str) -> Result<Option<Node>, SandboxError> {
-        let mut node = Node::Dir(MergedDir::root(&self.stack(layer)?));
-        for name in path.split('/').filter(|part| !part.is_empty()) {
-            let Node::Dir(dir) = node else { return Ok(None) };
-            match dir.child(name.as_ref())? {
-                Some(child) => node = child,
-                None => return Ok(None),
-            }
+        let (old, new) = (self.lineage(from)?, self.lineage(to)?);
+        let shared: BTreeSet<&LayerId> = old.iter().filter(|id| new.contains(id)).collect();
+        let mut touched = diff::Touched::default();
+        if shared.is_empty() {
+            touched.everything();
         }
-        Ok(Some(node))
+        for layer in old.iter().chain(&new).filter(|id| !shared.contains(id)) {
+            touched.extend(diff::touched(self.mode, &self.tree(layer))?);
+        }
+        diff::compare(&self.view(from)?, &self.view(to)?, touched)
     }
 
-    /// Opens a regular file for reading. No link is followed, neither at the end nor above.
+    /// What an upper holds that differs from its layer; nothing may be running on it.
     ///
     /// # Errors
-    /// [`SandboxError::NoSuchFile`], [`SandboxError::WrongKind`], [`SandboxError::Store`].
+    /// [`SandboxError::Store`].
+    pub fn pending(&self, upper: &Upper) -> Result<Vec<Change>, SandboxError> {
+        let above = View::new(self.mode, self.stack_on(&upper.dir, &upper.parent)?);
+        let touched = diff::touched(self.mode, &upper.overlay.upper)?;
+        diff::compare(&self.view(&upper.parent)?, &above, touched)
+    }
+
+    /// What stands at a path, and the target when it is a symbolic link; `None` when nothing does.
+    ///
+    /// # Errors
+    /// When there is no such layer, or it cannot be read.
+    pub fn entry(
+        &self,
+        layer: &LayerId,
+        path: &str,
+    ) -> Result<Option<(FileStat, Option<PathBuf>)>, SandboxError> {
+        Ok(self.view(layer)?.find(Path::new(path))?.map(|node| {
+            let meta = node.meta();
+            let stat = FileStat {
+                path: path.to_owned(),
+                kind: node.kind(),
+                size: meta.len(),
+                mode: meta.permissions().mode() & 0o7777,
+                mtime: meta.mtime(),
+            };
+            let link = match &node {
+                view::Node::Leaf(real, _) => fs::read_link(real).ok(),
+                view::Node::Dir(..) => None,
+            };
+            (stat, link)
+        }))
+    }
+
+    /// Opens a regular file of a layer for reading. No symbolic link is followed anywhere.
+    ///
+    /// # Errors
+    /// [`SandboxError::NoSuchFile`], [`SandboxError::WrongKind`].
     pub fn open_file(&self, layer: &LayerId, path: &str) -> Result<File, SandboxError> {
-        let missing = || SandboxError::NoSuchFile { path: path.to_owned() };
-        match self.node(layer, path)?.ok_or_else(missing)? {
-            Node::Leaf(leaf) => leaf.open(path),
-            Node::Dir(_) => {
-                let found = "a directory".to_owned();
-                Err(SandboxError::WrongKind { path: path.to_owned(), found })
+        self.view(layer)?.open(path)
+    }
+
+    /// Every entry of a layer's merged tree, sorted by path.
+    ///
+    /// # Errors
+    /// [`SandboxError::TooMany`] past [`LIST_MAX`].
+    pub fn list_files(&self, layer: &LayerId) -> Result<Vec<FileStat>, SandboxError> {
+        self.view(layer)?.list(LIST_MAX)
+    }
+
+    /// Writes a layer, and what it stands on, through to the disk: only the files of these layers,
+    /// never the whole file system.
+    ///
+    /// # Errors
+    /// [`SandboxError::Store`].
+    pub fn flush(&self, layer: &LayerId) -> Result<(), SandboxError> {
+        for layer in self.lineage(layer)?.into_iter().rev() {
+            let dir = self.layer_dir(&layer);
+            let marker = dir.join(FLUSHED);
+            if marker.exists() {
+                continue;
             }
+            tree::sync(&dir)?;
+            let layers = self.home.join(LAYERS);
+            at(
+                "sync",
+                &layers,
+                File::open(&layers).and_then(|dir| dir.sync_all()),
+            )?;
+            let file = at("write", &marker, File::create(&marker))?;
+            at("sync", &marker, file.sync_all())?;
+            at(
+                "sync",
+                &dir,
+                File::open(&dir).and_then(|dir| dir.sync_all()),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Whether a layer survives a power cut.
+    #[must_use]
+    pub fn is_flushed(&self, layer: &LayerId) -> bool {
+        self.layer_dir(layer).join(FLUSHED).exists()
+    }
+
+    /// Makes the whole merged tree of a layer one directory, so that stacks on it are short.
+    fn squash(&self, layer: &LayerId) -> Result<(), SandboxError> {
+        let dir = self.layer_dir(layer);
+        let staged = dir.join("flat.new");
+        if staged.exists() {
+            tree::remove(&staged)?;
+        }
+        self.view(layer)?.flatten(&staged)?;
+        match fs::rename(&staged, dir.join(FLAT)) {
+            // Somebody else was faster; theirs is the same.
+            Err(_) if dir.join(FLAT).is_dir() => tree::remove(&staged),
+            other => at("rename", &staged, other),
         }
     }
 
-    /// Every regular file of a layer, sorted, relative to the workspace. Names that are no UTF-8
-    /// are left out.
+    /// Removes every layer that neither is in `keep` nor carries one that is, nor carries a live
+    /// upper. Says how many.
     ///
     /// # Errors
-    /// [`SandboxError::NoSuchLayer`], [`SandboxError::Store`].
-    pub fn list_files(&self, layer: &LayerId) -> Result<Vec<String>, SandboxError> {
-        let mut files = Vec::new();
-        let root = MergedDir::root(&self.stack(layer)?);
-        merged::walk(&root, "", &mut |path, leaf: &Leaf| {
-            if leaf.kind()? == FileKind::File {
-                files.push(path.to_owned());
-            }
-            Ok(())
-        })?;
-        files.sort();
-        Ok(files)
-    }
-
-    /// Removes every layer that none of `keep` stands on, and says how many.
-    ///
-    /// # Errors
-    /// [`SandboxError::Store`]; nothing is removed when a kept layer cannot be read.
-    pub fn remove_unreferenced(&self, keep: &BTreeSet<LayerId>) -> Result<u64, SandboxError> {
-        let mut needed = BTreeSet::new();
+    /// [`SandboxError::Store`].
+    pub fn remove_unreferenced(&self, keep: &BTreeSet<LayerId>) -> Result<usize, SandboxError> {
+        let mut kept: BTreeSet<String> = BTreeSet::new();
         for layer in keep {
-            let mut next = Some(layer.clone());
-            while let Some(id) = next {
-                let Ok(meta) = self.read_meta(&id) else { break };
-                needed.extend(meta.flat.clone());
-                next = if needed.insert(id) { meta.parent } else { None };
+            // What is lost or unknown keeps nothing.
+            for layer in self.lineage(layer).unwrap_or_default() {
+                kept.insert(layer.to_string());
             }
         }
+        for upper in self.uppers()? {
+            let parent = fs::read_to_string(upper.join(LOCK)).unwrap_or_default();
+            if let (true, Ok(parent)) = (is_held(&upper), LayerId::parse(&parent)) {
+                let lineage = self.lineage(&parent)?;
+                kept.extend(lineage.into_iter().map(String::from));
+            }
+        }
+        let layers = self.home.join(LAYERS);
         let mut removed = 0;
-        for dir in disk::children(&self.home.join("layers"))? {
-            let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if LayerId::parse(name).is_ok_and(|id| !needed.contains(&id)) {
-                disk::remove_tree(&dir);
+        for entry in at("list", &layers, fs::read_dir(&layers))?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !kept.contains(&name) {
+                tree::remove(&entry.path())?;
                 removed += 1;
             }
         }
         Ok(removed)
     }
 
-    /// The stack to mount: flattened when it is too deep.
-    fn bounded_stack(&self, layer: &LayerId) -> Result<Vec<PathBuf>, SandboxError> {
-        let stack = self.stack(layer)?;
-        if stack.len() < DEPTH_MAX {
-            return Ok(stack);
+    /// Removes uppers that nobody holds: their process died. Says how many.
+    ///
+    /// # Errors
+    /// [`SandboxError::Store`].
+    pub fn reap_uppers(&self) -> Result<usize, SandboxError> {
+        let mut removed = 0;
+        for upper in self.uppers()? {
+            if !is_held(&upper) {
+                tree::remove(&upper)?;
+                removed += 1;
+            }
         }
-        self.flatten(layer, &stack)?;
-        self.stack(layer)
+        Ok(removed)
     }
 
-    /// One tree with all that a stack comes to: files are hard links, which is safe because no
-    /// layer is ever written to.
-    fn flatten(&self, layer: &LayerId, stack: &[PathBuf]) -> Result<(), SandboxError> {
-        let id = disk::new_id()?;
-        let (staged, tree) = self.stage(&id)?;
-        disk::give_to_sandbox(&tree)?;
-        if let Err(error) = merged::link_all(&MergedDir::root(stack), &tree) {
-            disk::remove_tree(&staged);
-            return Err(error);
-        }
-        let mut meta = self.read_meta(layer)?;
-        self.publish(&id, &staged, &self.meta(None, meta.grown_bytes))?;
-        if meta.flushed {
-            self.flush(&id)?;
-        }
-        meta.flat = Some(id);
-        disk::write_meta(&self.dir(layer), &meta, meta.flushed)
+    fn uppers(&self) -> Result<Vec<PathBuf>, SandboxError> {
+        let uppers = self.home.join(UPPERS);
+        let list = at("list", &uppers, fs::read_dir(&uppers))?;
+        Ok(list.flatten().map(|entry| entry.path()).collect())
     }
+}
 
-    fn dir(&self, layer: &LayerId) -> PathBuf {
-        self.home.join("layers").join(layer.as_str())
-    }
+/// Whether a live process holds an upper.
+fn is_held(upper: &Path) -> bool {
+    File::open(upper.join(LOCK)).is_ok_and(|lock| {
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
+    })
+}
 
-    fn staged(&self, layer: &LayerId) -> PathBuf {
-        self.dir(layer).with_extension(disk::STAGED)
-    }
-
-    /// A directory for a layer to be, and its tree.
-    fn stage(&self, id: &LayerId) -> Result<(PathBuf, PathBuf), SandboxError> {
-        let staged = self.staged(id);
-        let tree = staged.join("tree");
-        std::fs::create_dir_all(&tree).map_err(|error| disk::failed("create", &tree, &error))?;
-        Ok((staged, tree))
-    }
-
-    /// Gives a staged layer its name: from here on it exists.
-    fn publish(&self, id: &LayerId, staged: &Path, meta: &Meta) -> Result<(), SandboxError> {
-        disk::write_meta(staged, meta, false)?;
-        disk::rename(staged, &self.dir(id))
-    }
-
-    fn meta(&self, parent: Option<LayerId>, grown_bytes: u64) -> Meta {
-        Meta { parent, grown_bytes, boot: self.boot.clone(), flushed: false, flat: None }
-    }
-
-    fn read_meta(&self, layer: &LayerId) -> Result<Meta, SandboxError> {
-        let meta = disk::read_meta(&self.dir(layer), layer)?;
-        if !meta.flushed && meta.boot != self.boot {
-            return Err(SandboxError::NoSuchLayer { layer: layer.to_string(), lost: true });
-        }
-        Ok(meta)
+/// The host uid that owns files of the workspace.
+pub(crate) fn owner(mode: Mode) -> Option<u32> {
+    match mode {
+        Mode::Root => Some(mode.agent_id()),
+        Mode::User => None,
     }
 }

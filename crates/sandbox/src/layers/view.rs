@@ -1,0 +1,329 @@
+//! The merged tree of a stack, worked out from the layers as the kernel does: whiteouts, opaque
+//! directories and redirects, in the `trusted.` and the `user.` spelling.
+//!
+//! Names are looked up one at a time from directories already known to be directories, so no
+//! symbolic link can lead anywhere.
+
+use super::{at, fail, tree};
+use crate::SandboxError;
+use crate::mode::Mode;
+use crate::spec::{FileKind, FileStat};
+use rustix::fs::OFlags;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
+/// Bytes of an overlay attribute at most: a path.
+const XATTR_BYTES_MAX: usize = 4096;
+/// Redirects followed in one lookup.
+const REDIRECTS_MAX: usize = 64;
+
+/// A stack of layers, the newest first.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    mode: Mode,
+    stack: Vec<PathBuf>,
+}
+
+/// A directory in one layer.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    layer: usize,
+    path: PathBuf,
+}
+
+/// What a name is in the merged tree.
+#[derive(Debug, Clone)]
+pub(super) enum Node {
+    /// A directory: what each layer contributes, the newest first, never empty.
+    Dir(Vec<Part>, Metadata),
+    /// Anything else: where it really is.
+    Leaf(PathBuf, Metadata),
+}
+
+impl Node {
+    pub(super) const fn meta(&self) -> &Metadata {
+        match self {
+            Self::Dir(_, meta) | Self::Leaf(_, meta) => meta,
+        }
+    }
+
+    pub(super) fn kind(&self) -> FileKind {
+        let kind = self.meta().file_type();
+        match self {
+            Self::Dir(..) => FileKind::Dir,
+            Self::Leaf(..) if kind.is_file() => FileKind::File,
+            Self::Leaf(..) if kind.is_symlink() => FileKind::Symlink,
+            Self::Leaf(..) => FileKind::Other,
+        }
+    }
+}
+
+/// An overlay attribute of a file.
+pub(super) fn attribute(mode: Mode, path: &Path, name: &str) -> Option<Vec<u8>> {
+    let mut buffer = vec![0; XATTR_BYTES_MAX];
+    let name = format!("{}{name}", mode.xattr_prefix());
+    let count = rustix::fs::lgetxattr(path, name, &mut buffer[..]).ok()?;
+    buffer.truncate(count);
+    Some(buffer)
+}
+
+/// Whether an entry of a layer stands for "deleted".
+pub(super) fn is_whiteout(mode: Mode, path: &Path, meta: &Metadata) -> bool {
+    let device = meta.file_type().is_char_device() && meta.rdev() == 0;
+    device || (meta.is_file() && meta.len() == 0 && attribute(mode, path, "whiteout").is_some())
+}
+
+/// Whether a directory of a layer hides those below it.
+pub(super) fn is_opaque(mode: Mode, path: &Path) -> bool {
+    attribute(mode, path, "opaque").is_some_and(|value| value == b"y")
+}
+
+impl View {
+    pub(super) const fn new(mode: Mode, stack: Vec<PathBuf>) -> Self {
+        Self { mode, stack }
+    }
+
+    pub(super) fn root(&self) -> Result<Node, SandboxError> {
+        let part = |(layer, path): (usize, &PathBuf)| Part {
+            layer,
+            path: path.clone(),
+        };
+        let parts: Vec<Part> = self.stack.iter().enumerate().map(part).collect();
+        let meta = at("read", &parts[0].path, fs::symlink_metadata(&parts[0].path))?;
+        Ok(Node::Dir(parts, meta))
+    }
+
+    /// What is at a path relative to the root; only directories are passed through.
+    pub(super) fn find(&self, path: &Path) -> Result<Option<Node>, SandboxError> {
+        let mut node = self.root()?;
+        for component in path.components() {
+            let Component::Normal(name) = component else {
+                return Ok(None);
+            };
+            let Node::Dir(parts, _) = &node else {
+                return Ok(None);
+            };
+            match self.child(parts, name, 0)? {
+                Some(child) => node = child,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(node))
+    }
+
+    /// What a name is in a merged directory.
+    fn child(
+        &self,
+        parts: &[Part],
+        name: &OsStr,
+        redirects: usize,
+    ) -> Result<Option<Node>, SandboxError> {
+        let mut found: Vec<Part> = Vec::new();
+        let mut top = None;
+        for (index, part) in parts.iter().enumerate() {
+            let path = part.path.join(name);
+            let meta = match tree::opened(&part.path, || fs::symlink_metadata(&path)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => at("read", &path, other)?,
+            };
+            if is_whiteout(self.mode, &path, &meta) {
+                break;
+            }
+            if !meta.is_dir() {
+                if found.is_empty() {
+                    return Ok(Some(Node::Leaf(path, meta)));
+                }
+                break;
+            }
+            let below = if is_opaque(self.mode, &path) {
+                Some(Vec::new())
+            } else {
+                self.redirected(&path, part.layer, &parts[index + 1..], redirects)?
+            };
+            top.get_or_insert(meta);
+            found.push(Part {
+                layer: part.layer,
+                path,
+            });
+            if let Some(below) = below {
+                found.extend(below);
+                break;
+            }
+        }
+        Ok(top.map(|meta| Node::Dir(found, meta)))
+    }
+
+    /// Where a renamed directory's lower parts are; `None` when it was not renamed.
+    fn redirected(
+        &self,
+        path: &Path,
+        layer: usize,
+        siblings: &[Part],
+        redirects: usize,
+    ) -> Result<Option<Vec<Part>>, SandboxError> {
+        let Some(target) = attribute(self.mode, path, "redirect") else {
+            return Ok(None);
+        };
+        if redirects >= REDIRECTS_MAX {
+            return Err(fail("follow", path, "too many redirects"));
+        }
+        let target = PathBuf::from(OsString::from_vec(target));
+        let node = match target.strip_prefix("/") {
+            Err(_) => self.child(siblings, target.as_os_str(), redirects + 1)?,
+            Ok(_) if layer + 1 >= self.stack.len() => None,
+            Ok(below) => {
+                let lower = Self::new(self.mode, self.stack[layer + 1..].to_vec());
+                lower.find(below)?.map(|node| shifted(node, layer + 1))
+            }
+        };
+        Ok(Some(match node {
+            Some(Node::Dir(parts, _)) => parts,
+            _ => Vec::new(),
+        }))
+    }
+
+    /// The names in a merged directory, with what they are.
+    pub(super) fn children(&self, node: &Node) -> Result<BTreeMap<OsString, Node>, SandboxError> {
+        let mut list = BTreeMap::new();
+        let Node::Dir(parts, _) = node else {
+            return Ok(list);
+        };
+        for part in parts {
+            for entry in tree::entries(&part.path)? {
+                if !list.contains_key(&entry.name)
+                    && let Some(child) = self.child(parts, &entry.name, 0)?
+                {
+                    list.insert(entry.name, child);
+                }
+            }
+        }
+        Ok(list)
+    }
+
+    /// Opens a regular file for reading.
+    pub(super) fn open(&self, path: &str) -> Result<File, SandboxError> {
+        let absent = || SandboxError::NoSuchFile {
+            path: path.to_owned(),
+        };
+        let node = self.find(Path::new(path))?.ok_or_else(absent)?;
+        let wrong = |found: &str| SandboxError::WrongKind {
+            path: path.to_owned(),
+            found: found.to_owned(),
+        };
+        let real = match (&node, node.kind()) {
+            (Node::Leaf(real, _), FileKind::File) => real,
+            (_, FileKind::Dir) => return Err(wrong("a directory")),
+            _ => return Err(wrong("not a regular file")),
+        };
+        let layer = self
+            .stack
+            .iter()
+            .find(|layer| real.starts_with(layer))
+            .ok_or_else(absent)?;
+        let below = real.strip_prefix(layer).map_err(|_| absent())?;
+        let root = at("open", layer, File::open(layer))?;
+        let below = below.to_str().ok_or_else(absent)?;
+        let act = || {
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+            Ok(crate::mounts::open_beneath(root.as_fd(), below, flags)?)
+        };
+        Ok(File::from(at("open", real, tree::opened(real, act))?))
+    }
+
+    /// Every entry, sorted by path.
+    pub(super) fn list(&self, max: usize) -> Result<Vec<FileStat>, SandboxError> {
+        let mut list = Vec::new();
+        self.visit(&mut |path, node| {
+            if list.len() >= max {
+                return Err(SandboxError::TooMany {
+                    what: "the number of files of a workspace".to_owned(),
+                    max: max as u64,
+                });
+            }
+            let meta = node.meta();
+            list.push(FileStat {
+                path: path.to_string_lossy().into_owned(),
+                kind: node.kind(),
+                size: meta.len(),
+                mode: meta.permissions().mode() & 0o7777,
+                mtime: meta.mtime(),
+            });
+            Ok(())
+        })?;
+        list.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(list)
+    }
+
+    /// Calls `act` with every entry, parents first.
+    fn visit(
+        &self,
+        act: &mut dyn FnMut(&Path, &Node) -> Result<(), SandboxError>,
+    ) -> Result<(), SandboxError> {
+        let mut todo = vec![(PathBuf::new(), self.root()?)];
+        while let Some((path, node)) = todo.pop() {
+            for (name, child) in self.children(&node)? {
+                let path = path.join(name);
+                act(&path, &child)?;
+                if matches!(child, Node::Dir(..)) {
+                    if path.components().count() > tree::DEPTH_MAX {
+                        return Err(fail("walk", &path, "it is too deep"));
+                    }
+                    todo.push((path, child));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the merged tree one directory. Files are hard links: layers never change.
+    pub(super) fn flatten(&self, target: &Path) -> Result<(), SandboxError> {
+        let root = self.root()?;
+        at("create", target, fs::create_dir(target))?;
+        let mut dirs = vec![(target.to_owned(), root.meta().clone())];
+        self.visit(&mut |path, node| {
+            let to = target.join(path);
+            match node {
+                Node::Dir(_, meta) => {
+                    at("create", &to, fs::create_dir(&to))?;
+                    dirs.push((to, meta.clone()));
+                }
+                Node::Leaf(real, _) => match fs::hard_link(real, &to) {
+                    // Too many links to one file, or a kind that cannot be linked.
+                    Err(_) => super::import::copy_leaf(real, &to, self.mode)?,
+                    Ok(()) => {}
+                },
+            }
+            Ok(())
+        })?;
+        for (dir, meta) in dirs.into_iter().rev() {
+            tree::give_away(self.mode, &dir)?;
+            super::import::copy_attributes(&dir, &meta)?;
+        }
+        Ok(())
+    }
+}
+
+/// The same node, its layers counted from a longer stack.
+fn shifted(node: Node, by: usize) -> Node {
+    match node {
+        Node::Dir(parts, meta) => {
+            let shift = |part: Part| Part {
+                layer: part.layer + by,
+                ..part
+            };
+            Node::Dir(parts.into_iter().map(shift).collect(), meta)
+        }
+        leaf => leaf,
+    }
+}
+
+/// Whether a path fits into a report: it is text.
+pub(super) fn text(path: &Path) -> String {
+    String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned()
+}
