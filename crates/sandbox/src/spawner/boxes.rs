@@ -341,12 +341,7 @@ impl Spawner {
         let found = self.boxes.get_mut(&id).expect("it was found above");
         found.job = Some(running);
         if purpose == Purpose::Asked {
-            self.answer(
-                seq,
-                Ok(Answer::Started {
-                    pid: host,
-                }),
-            );
+            self.answer(seq, Ok(Answer::Started { pid: host }));
         }
         Ok(())
     }
