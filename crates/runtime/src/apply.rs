@@ -6,13 +6,14 @@ use crate::protocol::Keys;
 use crate::registry::{Registry, Wanted};
 use crate::run::Control;
 use kernel::State;
-use sandbox::layers::{Change, ChangeKind, FileKind, LayerStore};
+use sandbox::FileKind;
+use sandbox::layers::{Change, ChangeKind, LayerStore};
 use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use store::Read;
-use types::{BRANCH_MAIN, Body, Coded, LayerId, RunId};
+use types::{BRANCH_MAIN, Body, LayerId, RunId};
 
 /// What a run changed, and where it belongs.
 #[derive(Debug)]
@@ -110,14 +111,7 @@ pub(crate) async fn apply(
 /// One change as people read it: a letter, a tab, the path.
 #[must_use]
 pub fn line(change: &Change) -> String {
-    let letter = match change.kind {
-        ChangeKind::Added => 'A',
-        ChangeKind::Modified => 'M',
-        ChangeKind::Deleted => 'D',
-        ChangeKind::Renamed => 'R',
-        ChangeKind::Mode => 'P',
-    };
-    format!("{letter}\t{}", change.path)
+    format!("{}\t{}", change.kind.letter(), change.path)
 }
 
 /// A path of a change on the host: never outside the target, whatever a layer says.
@@ -221,15 +215,17 @@ fn same_bytes(a: std::fs::File, b: std::fs::File) -> std::io::Result<bool> {
     }
 }
 
-/// Deletions last and deepest first, everything else parents first.
+/// Removals first and deepest first, then everything else, parents first.
 fn write_all(layers: &LayerStore, pending: &Pending) -> Result<(), RuntimeError> {
-    let is_removal = |change: &&Change| change.kind == ChangeKind::Deleted;
-    let mut written: Vec<&Change> = pending.changes.iter().filter(|c| !is_removal(c)).collect();
-    written.sort_by(|a, b| a.path.cmp(&b.path));
-    let mut removed: Vec<&Change> = pending.changes.iter().filter(is_removal).collect();
-    removed.sort_by(|a, b| b.path.cmp(&a.path));
-    for change in removed {
-        let host = host_path(&pending.target, &change.path)?;
+    let mut removed: Vec<&str> = pending
+        .changes
+        .iter()
+        .filter(|change| change.kind == ChangeKind::Deleted)
+        .map(|change| change.path.as_str())
+        .collect();
+    removed.sort_unstable_by(|a, b| b.cmp(a));
+    for path in removed {
+        let host = host_path(&pending.target, path)?;
         let fail = |error: std::io::Error| RuntimeError::Apply {
             path: host.clone(),
             reason: error.to_string(),
@@ -240,10 +236,12 @@ fn write_all(layers: &LayerStore, pending: &Pending) -> Result<(), RuntimeError>
             Err(_) => {}
         }
     }
-    for change in written {
-        write_one(layers, pending, change)?;
-    }
-    Ok(())
+    let is_there = |change: &&Change| change.kind != ChangeKind::Deleted;
+    let mut written: Vec<&Change> = pending.changes.iter().filter(is_there).collect();
+    written.sort_by(|a, b| a.path.cmp(&b.path));
+    written
+        .into_iter()
+        .try_for_each(|change| write_one(layers, pending, change))
 }
 
 fn write_one(layers: &LayerStore, pending: &Pending, change: &Change) -> Result<(), RuntimeError> {

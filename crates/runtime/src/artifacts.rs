@@ -6,7 +6,7 @@ use sandbox::layers::LayerStore;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
-use types::{Coded, Digest, LayerId};
+use types::{Digest, LayerId};
 
 /// Most files kept of one run.
 pub const ARTIFACT_FILES_MAX: usize = 1_000;

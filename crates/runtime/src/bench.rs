@@ -5,7 +5,6 @@ use crate::parts::Parts;
 use sandbox::{CreateSpec, ExecSpec};
 use std::sync::Arc;
 use std::time::Instant;
-use types::Coded;
 
 /// Most lives in one measurement.
 const LIVES_MAX: u32 = 100_000;

@@ -19,9 +19,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Read, Store};
+use store::Read;
 use tokio::net::{UnixListener, UnixStream};
-use types::{Coded, RunId};
+use types::RunId;
 
 /// How long an owner with nothing to do stays, for the next command.
 const LINGER: Duration = Duration::from_millis(1_000);

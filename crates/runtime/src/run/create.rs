@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use store::{NewRecord, RunRow, Store};
 use types::manifest::{LimitsStrength, Manifest};
-use types::{Actor, Body, Coded, Item, LayerId, RunId};
+use types::{Actor, Body, Item, LayerId, RunId};
 
 /// Longest first message, in bytes.
 const INPUT_BYTES_MAX: u64 = 1 << 20;

@@ -12,12 +12,12 @@ use store::Read;
 use tools::Plan;
 use tools::host::{HostTool, HostToolError};
 use types::manifest::CommandTool;
-use types::{ActionId, BRANCH_MAIN, Coded, Digest, OutcomeStatus, Output};
+use types::{ActionId, BRANCH_MAIN, Digest, OutcomeStatus, Output};
 
 /// Bytes of output that a model is shown; what is longer is kept whole and shown in part.
-pub const OUTPUT_SHOWN_BYTES_MAX: u64 = 16 << 10;
+pub(super) const OUTPUT_SHOWN_BYTES_MAX: u64 = 16 << 10;
 /// Bytes of output kept of one command; what is longer is cut, and the cut is said.
-pub const OUTPUT_KEPT_BYTES_MAX: u64 = 8 << 20;
+pub(super) const OUTPUT_KEPT_BYTES_MAX: u64 = 8 << 20;
 /// Bytes of a command tool's result.
 const RESULT_BYTES_MAX: u64 = 1 << 20;
 

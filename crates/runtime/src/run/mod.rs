@@ -30,9 +30,7 @@ use kernel::{Command, State};
 use std::sync::Arc;
 use store::{Append, Durability, NewRecord, Read, Store};
 use tokio::sync::{mpsc, watch};
-use types::{
-    Actor, BRANCH_MAIN, Body, Cause, Coded, EndStatus, Failure, Link, Record, RunId, WaitReason,
-};
+use types::{Actor, BRANCH_MAIN, Body, Cause, EndStatus, Failure, Link, Record, RunId, WaitReason};
 use world::World;
 
 /// A record to be, with what only the task knows.

@@ -6,10 +6,10 @@
 use crate::error::RuntimeError;
 use crate::parts::Parts;
 use sandbox::layers::Upper;
-use sandbox::{CreateSpec, FsRules, Overlay, SandboxId};
+use sandbox::{CreateSpec, FsRules, Overlay, SandboxError, SandboxId};
 use std::path::{Path, PathBuf};
+use types::LayerId;
 use types::manifest::Manifest;
-use types::{Coded, LayerId};
 
 use super::RunTask;
 
@@ -143,11 +143,18 @@ impl RunTask {
             .set()
             .fs_rules()
             .map_err(|error| RuntimeError::part(&error))?;
+        if let Some(path) = rules.mounts.first() {
+            let why = "mounting host paths is not built yet".to_owned();
+            return Err(RuntimeError::part(&SandboxError::Rule {
+                path: path.clone(),
+                why,
+            }));
+        }
         Ok(FsRules {
-            read: rules.read,
-            write: rules.write,
-            deny_read: rules.deny_read,
-            deny_write: rules.deny_write,
+            read: prefixes(rules.read),
+            write: prefixes(rules.write),
+            deny_read: rules.deny_read.iter().map(|path| plain(path)).collect(),
+            deny_write: rules.deny_write.iter().map(|path| plain(path)).collect(),
             mounts: Vec::new(),
         })
     }
@@ -170,4 +177,23 @@ impl RunTask {
         self.world.flushed = Some(layer);
         Ok(())
     }
+}
+
+/// Policy marks a whole directory with a slash at the end; the sandbox looks what it is.
+fn plain(path: &str) -> String {
+    let plain = path.trim_end_matches('/');
+    if plain.is_empty() {
+        "/".to_owned()
+    } else {
+        plain.to_owned()
+    }
+}
+
+/// A prefix that is the whole workspace is no restriction.
+fn prefixes(rules: Option<Vec<String>>) -> Option<Vec<String>> {
+    let plain: Vec<String> = rules?.iter().map(|path| plain(path)).collect();
+    let whole = plain
+        .iter()
+        .any(|path| path == sandbox::WORKSPACE || path == "/");
+    (!whole).then_some(plain)
 }
