@@ -211,29 +211,26 @@ impl PolicySet {
         let mut ids: BTreeSet<&String> = BTreeSet::new();
         let mut errors = Vec::new();
         for answer in answers {
-            ids.extend(answer.permits.iter().chain(&answer.forbids));
-            ids.extend(answer.errors.keys());
+            match because {
+                Because::Permitted => ids.extend(&answer.permits),
+                Because::Asked => ids.extend(answer.permits.iter().chain(&answer.forbids)),
+                Because::Forbidden => ids.extend(&answer.forbids),
+                Because::NoRule => {}
+                Because::Failed => ids.extend(answer.errors.keys()),
+            }
             errors.extend(answer.errors.iter().map(|(id, error)| {
-                failed(
-                    "BP-POLICY-011",
-                    format!("policy {id} failed: {error}"),
-                    NEXT_EVALUATION,
-                )
+                let message = format!("policy {id} failed: {error}");
+                failed("BP-POLICY-011", message, NEXT_EVALUATION)
             }));
-        }
-        if because == Because::Failed {
-            ids = answers
-                .iter()
-                .flat_map(|answer| answer.errors.keys())
-                .collect();
         }
         let mut obligations = BTreeMap::new();
         let mut said = Vec::new();
-        for statement in self
-            .statements
+        let mut places: Vec<usize> = ids
             .iter()
-            .filter(|s| ids.iter().any(|id| *id == s.id()))
-        {
+            .filter_map(|id| self.by_id.get(*id).copied())
+            .collect();
+        places.sort_unstable();
+        for statement in places.into_iter().map(|place| &self.statements[place]) {
             for (key, value) in &statement.tree.annotations {
                 match key.as_str() {
                     "id" => {}

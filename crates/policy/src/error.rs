@@ -155,6 +155,12 @@ pub enum PolicyError {
         /// The file.
         file: String,
     },
+    /// BP-POLICY-015: two tools of one name.
+    #[error("the agent has two tools named \"{name}\", so a rule for one would be a rule for both")]
+    DuplicateTool {
+        /// The name.
+        name: String,
+    },
     /// BP-POLICY-014: a file of policy tests that cannot be read.
     #[error("{file}: {message}")]
     BadTest {
@@ -185,6 +191,7 @@ impl Coded for PolicyError {
             Self::BadId { .. } => "BP-POLICY-009",
             Self::Template { .. } => "BP-POLICY-010",
             Self::BadTest { .. } => "BP-POLICY-014",
+            Self::DuplicateTool { .. } => "BP-POLICY-015",
         }
     }
 
@@ -215,6 +222,7 @@ impl Coded for PolicyError {
             }
             Self::BadId { .. } => "Give the policy another `@id(\"...\")`.",
             Self::Template { .. } => "Write one policy for each principal and resource.",
+            Self::DuplicateTool { .. } => "Rename one of them in the manifest or at its MCP server.",
             Self::BadTest { .. } => "Correct the file; `bedplate help BP-POLICY-014` shows the format.",
         }
         .to_owned()

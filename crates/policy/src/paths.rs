@@ -15,7 +15,7 @@
 
 use crate::cedar::{Statement, with_stack};
 use crate::input::Principal;
-use crate::{PolicyError, PolicySet, slice};
+use crate::{PolicyError, PolicySet, monotone, slice};
 use cedar_policy::pst::{
     BinaryOp, Clause, EntityOrSlot, EntityUID, Expr, Literal, PatternElem, PrincipalConstraint,
     ResourceConstraint, Template, UnaryOp, Var,
@@ -227,7 +227,10 @@ impl PolicySet {
                 permits.push((statement, region));
             }
         }
-        combine(&permits, &forbids)
+        match combine(&permits, &forbids) {
+            Err(_) if !binding => Ok(Compiled::default()),
+            combined => combined,
+        }
     }
 
     /// Whether any command may be permitted, on whatever condition.
@@ -308,7 +311,8 @@ fn written(mut nodes: Vec<Node>) -> Vec<String> {
     kept.into_iter().map(Node::write).collect()
 }
 
-/// Whether a `forbid` stops commands on the same condition as file access.
+/// Whether a `forbid` stops commands on the same condition as file access. Approval is another
+/// condition: who approves a command does not approve each file it reads.
 fn binds_commands(tree: &Template) -> bool {
     let about_resource = |condition: &Expr| {
         condition.reduce(
@@ -321,6 +325,7 @@ fn binds_commands(tree: &Template) -> bool {
         )
     };
     slice::has_action(tree, "run_command")
+        && !monotone::needs_approval(tree)
         && matches!(tree.resource, ResourceConstraint::Any)
         && !tree.clauses().iter().any(|clause| match clause {
             Clause::When(condition) | Clause::Unless(condition) => about_resource(condition),

@@ -103,6 +103,8 @@ pub struct PolicySet {
     pub(crate) principal: Principal,
     pub(crate) statements: Vec<Statement>,
     pub(crate) slices: Slices,
+    /// Places in `statements` by policy id.
+    pub(crate) by_id: BTreeMap<String, usize>,
     /// Types of the tools' arguments, when any policy looks at arguments.
     pub(crate) arguments: Option<BTreeMap<String, Type>>,
     /// Effect classes of the tools, for policy tests that do not say one.
@@ -139,6 +141,7 @@ impl PolicySet {
                 });
             }
         }
+        errors.extend(duplicate_tools(&sources.tools));
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -202,8 +205,10 @@ impl PolicySet {
             .any(|s| monotone::reads(&s.tree, "arguments"));
         let arguments = looks.then_some(types);
         let digest = digest_of(&source, arguments.as_ref());
+        let ids = statements.iter().map(|s| s.id().to_owned());
         Ok(Self {
             principal: principal.clone(),
+            by_id: ids.zip(0..).collect(),
             slices: Slices::of(&statements),
             statements,
             arguments,
@@ -318,6 +323,14 @@ impl Files {
     fn text(&self, file: &str) -> &str {
         self.texts.get(file).map_or("", String::as_str)
     }
+}
+
+fn duplicate_tools(tools: &[ToolDecl]) -> Option<PolicyError> {
+    let mut seen = std::collections::BTreeSet::new();
+    let twice = tools.iter().find(|tool| !seen.insert(&tool.name))?;
+    Some(PolicyError::DuplicateTool {
+        name: cedar::printable(&twice.name),
+    })
 }
 
 fn organisation_permits(statements: &[Statement]) -> Vec<PolicyError> {

@@ -137,7 +137,7 @@ fn misspelt_and_mistyped_arguments_are_refused_at_load() {
         ("context.arguments.amout <= 100", "amout"),
         ("context.arguments.amount like \"1*\"", "String"),
         ("context.arguments.rate.lessThan(decimal(\"2.0\"))", "rate"),
-        ("context.arguments.tags.contains(1)", "Set"),
+        ("context.arguments.tags.contains(1)", "Long and String"),
     ] {
         let text = format!(
             "permit(principal, action == Action::\"call_tool\", resource == Tool::\"pay\") when {{ {clause} }};"

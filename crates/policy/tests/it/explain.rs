@@ -38,9 +38,9 @@ fn the_narrowest_rules() {
     assert_eq!(
         got,
         [
+            (None, "every model call on route other".to_owned()),
             (None, "GET a.test/50%* with any query and body".to_owned()),
             (None, "mounting /workspace and nothing else".to_owned()),
-            (None, "every model call on route other".to_owned()),
             (None, "reading /etc/hosts and nothing else".to_owned()),
             entry("CONNECT a.test:443", "any bytes to a.test:443, uninspected"),
             entry(

@@ -150,6 +150,7 @@ fn what_no_sandbox_can_enforce_is_refused() {
         format!("{permit} when {{ context.path like \"/a/../b/*\" }};"),
         format!("{permit} unless {{ resource in Path::\"/a\" }};\npermit(principal, action == Action::\"read_file\", resource in Path::\"/a/b\");"),
         format!("{forbid} unless {{ context.approved }};"),
+        "forbid(principal, action, resource) unless { context.approved };".to_owned(),
         "forbid(principal, action == Action::\"write_file\", resource in Path::\"/a\") unless { resource in Path::\"/a/b\" };".to_owned(),
         "forbid(principal, action, resource) when { resource is Path && context.path like \"*.env\" };".to_owned(),
     ] {

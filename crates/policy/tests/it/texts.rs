@@ -21,7 +21,7 @@ fn syntax_errors_have_places() {
     assert_eq!(
         errors,
         [
-            "BP-POLICY-001 policy.cedar:2:37: unexpected token `wen`: expected `;`, `unless`, `when`, or identifier\n   2 | permit(principal, action, resource) wen { true };\n     |                                     ^"
+            "BP-POLICY-001 policy.cedar:2:37: invalid policy condition: wen\n   2 | permit(principal, action, resource) wen { true };\n     |                                     ^"
         ]
     );
 }
@@ -242,7 +242,8 @@ fn the_longest_chain_allowed_is_evaluated() {
 fn lists_have_limits() {
     let mut of = sources(None);
     of.organisation = vec![("o".into(), String::new()); ORGANISATION_FILES_MAX + 1];
-    of.tools = vec![ToolDecl::new("t", ToolKind::Command, EffectClass::Read); TOOLS_MAX + 1];
+    let tool = |n: usize| ToolDecl::new(&format!("t{n}"), ToolKind::Command, EffectClass::Read);
+    of.tools = (0..=TOOLS_MAX).map(tool).collect();
     let errors = wrong(&of);
     assert_eq!(errors.len(), 2);
     assert!(
@@ -335,5 +336,31 @@ fn a_source_read_again_gives_the_same_set() {
         let read: DecisionInput =
             serde_json::from_slice(&bytes).expect("canonical bytes read back");
         assert_eq!(again.decide(&read), set.decide(&input), "{text}");
+    }
+}
+
+#[test]
+fn two_tools_of_one_name_are_refused() {
+    let mut of = sources(None);
+    of.tools
+        .push(ToolDecl::new("shell", ToolKind::Command, EffectClass::Read));
+    assert_eq!(
+        wrong(&of),
+        [
+            "BP-POLICY-015 the agent has two tools named \"shell\", so a rule for one would be a rule for both"
+        ]
+    );
+}
+
+#[test]
+fn every_code_has_a_page() {
+    let pages = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/errors");
+    for number in (1..=15).chain([20, 21]) {
+        let code = format!("BP-POLICY-{number:03}");
+        let page = std::fs::read_to_string(format!("{pages}/{code}.md")).expect(&code);
+        assert!(page.starts_with(&format!("# {code}: ")), "{code}");
+        for part in ["## Meaning", "## Cause", "## What to do"] {
+            assert!(page.contains(part), "{code} {part}");
+        }
     }
 }
