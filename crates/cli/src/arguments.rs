@@ -1,0 +1,397 @@
+//! What can be typed: one place for every command, flag and their words.
+//!
+//! Commands of versions to come are not here: what is not listed is not accepted.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Groups of the help, in its order. Every visible command is in exactly one (tested).
+pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
+    (
+        "work",
+        &[
+            "run",
+            "send",
+            "signal",
+            "ps",
+            "watch",
+            "logs",
+            "suspend",
+            "resume",
+            "cancel",
+            "artifacts",
+            "diff",
+            "apply",
+            "rm",
+            "gc",
+        ],
+    ),
+    (
+        "decide",
+        &["approvals", "approve", "deny", "resolve", "policy"],
+    ),
+    ("understand", &["show", "explain", "verify"]),
+    ("worlds", &["sandbox"]),
+    (
+        "admin",
+        &["init", "doctor", "bench", "df", "completion", "help"],
+    ),
+];
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bedplate",
+    version,
+    about = "Runs AI agents the way an operating system runs processes: one gate, one log.",
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags that work before and after the command.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Directory that holds all state [default: ~/.local/share/bedplate]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "BEDPLATE_HOME",
+        hide_env = true
+    )]
+    #[arg(hide_default_value = true, help_heading = "Everywhere")]
+    pub(crate) home: Option<PathBuf>,
+    /// One JSON document on standard output
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Everywhere",
+        conflicts_with = "jsonl"
+    )]
+    pub(crate) json: bool,
+    /// Records on standard output as they come, one JSON document a line
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub(crate) jsonl: bool,
+    /// No progress on standard error
+    #[arg(long, short, global = true, help_heading = "Everywhere")]
+    pub(crate) quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the agent of DIR, or do a task here
+    #[command(after_help = RUN_HELP)]
+    Run(RunArguments),
+    /// Give a run new instructions
+    Send {
+        /// The run: a prefix of its id, or `last`
+        run: String,
+        /// What to say; `-` reads standard input
+        text: String,
+        #[command(flatten)]
+        follow: Follow,
+    },
+    /// Send a run the signal it waits for
+    Signal {
+        /// The run
+        run: String,
+        /// The signal's name
+        name: String,
+        /// What it carries, as JSON
+        json: Option<String>,
+    },
+    /// List runs, newest first
+    Ps,
+    /// Follow a run until it rests
+    Watch {
+        /// The run
+        run: String,
+    },
+    /// Print the whole outputs of a run's actions
+    Logs {
+        /// The run
+        run: String,
+    },
+    /// Set a run aside
+    Suspend {
+        /// The run
+        run: String,
+    },
+    /// Take a run up where it was left
+    Resume {
+        /// The run
+        run: String,
+        #[command(flatten)]
+        follow: Follow,
+    },
+    /// End a run
+    Cancel {
+        /// The run
+        run: String,
+    },
+    /// List a run's results, or copy them out
+    Artifacts {
+        /// The run
+        run: String,
+        /// Copy them to this directory
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Show what a run changed
+    Diff {
+        /// The run
+        run: String,
+    },
+    /// Bring what a run changed to your copy
+    Apply {
+        /// The run
+        run: String,
+        /// Only these paths, relative to the workspace
+        paths: Vec<String>,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Remove a run and all that is kept of it
+    Rm {
+        /// The run
+        run: String,
+    },
+    /// Remove what no run needs
+    Gc,
+    /// List what waits for a person
+    Approvals,
+    /// Let an asked action happen, once
+    Approve {
+        /// The approval, as `bedplate approvals` lists it
+        id: String,
+        /// Only record it; do not go on
+        #[arg(long)]
+        no_resume: bool,
+    },
+    /// Refuse an asked action
+    Deny {
+        /// The approval
+        id: String,
+        /// Why: the agent is told
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Only record it; do not go on
+        #[arg(long)]
+        no_resume: bool,
+    },
+    /// Say what became of an action in doubt
+    Resolve(ResolveArguments),
+    /// Look at, check and change what an agent may do
+    #[command(subcommand, disable_help_subcommand = true)]
+    Policy(PolicyCommand),
+    /// Show a run's records, or its state at one of them
+    Show {
+        /// The run, or RUN@SEQ
+        run: String,
+    },
+    /// Say what happened in a run, and why
+    Explain {
+        /// The run, or RUN@SEQ
+        run: String,
+    },
+    /// Check a run's log against its proofs
+    Verify {
+        /// The run
+        run: String,
+    },
+    /// Commands in a sandbox, without an agent
+    #[command(subcommand, disable_help_subcommand = true)]
+    Sandbox(SandboxCommand),
+    /// Write a manifest here
+    Init,
+    /// Say what this host can do, and how to get what is missing
+    Doctor,
+    /// Measure on this host, beside a peer
+    Bench {
+        /// What
+        what: BenchWhat,
+        /// How often
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        count: u32,
+        /// Print the raw samples as JSON lines
+        #[arg(long)]
+        raw: bool,
+    },
+    /// Say what takes room in the home
+    Df,
+    /// Print a script that completes commands in a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Explain a command or an error code
+    Help {
+        /// A command, or a code such as BP-RUN-006
+        topic: Vec<String>,
+    },
+    /// The scripted model as a server of its own, for tests of other programs
+    #[command(hide = true)]
+    ScriptServer {
+        /// The file of turns
+        file: PathBuf,
+        /// Where it listens
+        #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+        listen: std::net::SocketAddr,
+    },
+}
+
+const RUN_HELP: &str = "\
+Without DIR, the manifest of the current directory. A sentence that is no directory is a task: an
+agent is made on the spot, sees this directory as its workspace, and changes nothing of yours until
+`bedplate apply`.
+
+Exit status: 0 done, 1 failed or a check did not pass, 2 usage or configuration, 3 evidence does not
+verify, 4 waits for a person.";
+
+/// `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// A directory with a bedplate.toml, or a task in quotes
+    #[arg(value_name = "DIR|TASK")]
+    pub(crate) target: Option<String>,
+    /// What to say first; `-` reads standard input
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) input: Option<String>,
+    /// A route of the manifest, PROVIDER/MODEL, or script/PATH
+    #[arg(long, value_name = "ROUTE")]
+    pub(crate) model: Option<String>,
+    /// Use bedplate.NAME.toml over the manifest
+    #[arg(long, value_name = "NAME")]
+    pub(crate) env: Option<String>,
+    #[command(flatten)]
+    pub(crate) follow: Follow,
+}
+
+/// Whether to stay with the run.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Follow {
+    /// Do not wait for it
+    #[arg(long)]
+    pub(crate) detach: bool,
+}
+
+/// `resolve`.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["happened", "not_happened", "abandon"])))]
+pub(crate) struct ResolveArguments {
+    /// The action in doubt, as `bedplate approvals` lists it
+    pub(crate) id: String,
+    /// It happened
+    #[arg(long)]
+    pub(crate) happened: bool,
+    /// What it gave, as JSON
+    #[arg(long, value_name = "JSON", requires = "happened")]
+    pub(crate) result: Option<String>,
+    /// It did not happen; it may be done again
+    #[arg(long)]
+    pub(crate) not_happened: bool,
+    /// Nobody knows; go on without it
+    #[arg(long)]
+    pub(crate) abandon: bool,
+    /// Only record it; do not go on
+    #[arg(long)]
+    pub(crate) no_resume: bool,
+}
+
+/// `policy`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Print what an agent may do
+    Show {
+        /// A directory, or a run
+        #[arg(value_name = "DIR|RUN")]
+        target: Option<String>,
+        /// As Cedar
+        #[arg(long)]
+        cedar: bool,
+    },
+    /// Check a manifest's policy without running anything
+    Check {
+        /// The manifest's directory
+        dir: Option<PathBuf>,
+    },
+    /// Permit what a run was denied, as narrowly as can be
+    Allow {
+        /// The run
+        run: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Have what a run was denied asked instead
+    Ask {
+        /// The run
+        run: String,
+        /// Do not ask before writing
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Forbid ENTRY in a manifest, whatever else says
+    Deny {
+        /// A tool, `METHOD host/path*`, a host, or secret:NAME@host
+        entry: String,
+        /// The manifest's directory
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Say what differs between two agents' policies
+    Diff {
+        /// The old one's directory
+        old: PathBuf,
+        /// The new one's directory
+        new: PathBuf,
+    },
+    /// Hold a policy against a file of expected decisions
+    Test {
+        /// The file of cases
+        file: PathBuf,
+        /// The manifest's directory
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+    },
+}
+
+/// `sandbox`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SandboxCommand {
+    /// Run one command in a new sandbox, then drop it
+    Run {
+        /// See this directory as the workspace; changes to it are dropped
+        #[arg(long, value_name = "DIR")]
+        workspace: Option<PathBuf>,
+        /// Cedar that says what the command may do
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+        /// The command
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<String>,
+    },
+}
+
+/// What `bench` can measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchWhat {
+    /// A sandbox's whole life, beside bubblewrap
+    Sandbox,
+    /// A durable step of the log, beside a bare fdatasync
+    Store,
+    /// Starting this program, beside /bin/true
+    Start,
+}

@@ -1,0 +1,251 @@
+//! `approvals`, `approve`, `deny`, `resolve`: what waits for a person, and what they say.
+
+use super::{json_value, run};
+use crate::arguments::ResolveArguments;
+use crate::error::{CliError, Result, exit};
+use crate::progress::call_of;
+use crate::render;
+use crate::session::{Session, keys_of, login};
+use crate::terminal::{Paint, Terminal, safe, safe_block};
+use kernel::{Action, Phase, State};
+use runtime::protocol::Request;
+use serde_json::{Value, json};
+use store::{Read, RunSummary};
+use types::{ApprovalId, BRANCH_MAIN, Body, Record, Resolution, RunId};
+
+/// Something that waits for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Open {
+    id: ApprovalId,
+    kind: &'static str,
+    action: String,
+    resource: String,
+    shown: String,
+    expires_ms: Option<u64>,
+    call: String,
+}
+
+impl Open {
+    fn json(&self) -> Value {
+        json!({
+            "id": self.id,
+            "run": self.id.run,
+            "kind": self.kind,
+            "action": self.action,
+            "resource": self.resource,
+            "shown": self.shown,
+            "expires": self.expires_ms.map(render::rfc3339),
+        })
+    }
+}
+
+/// What waits in a run.
+fn open(run: &RunId, state: &State, records: &[Record]) -> Vec<Open> {
+    state
+        .open_questions()
+        .filter_map(|action| open_of(run, state, records, action))
+        .collect()
+}
+
+fn open_of(run: &RunId, state: &State, records: &[Record], action: &Action) -> Option<Open> {
+    let names: Vec<&str> = action
+        .requests
+        .iter()
+        .map(types::ActionRequest::name)
+        .collect();
+    let resources: Vec<String> = action
+        .requests
+        .iter()
+        .map(types::ActionRequest::resource)
+        .collect();
+    let (kind, seq, shown, expires_ms) = match &action.phase {
+        Phase::Asked(asked) => (
+            "ask",
+            asked.seq,
+            asked.shown.clone(),
+            Some(asked.expires_ms),
+        ),
+        Phase::InDoubt { seq } => (
+            "in_doubt",
+            *seq,
+            in_doubt_shown(state, records, action, *seq),
+            None,
+        ),
+        _ => return None,
+    };
+    Some(Open {
+        id: ApprovalId {
+            run: run.clone(),
+            seq,
+        },
+        kind,
+        action: names.join(" and "),
+        resource: resources.join(" and "),
+        shown,
+        expires_ms,
+        call: call_of(state, action.id),
+    })
+}
+
+/// The call in full, and why nobody knows.
+fn in_doubt_shown(state: &State, records: &[Record], action: &Action, seq: u64) -> String {
+    let call = state.arguments(&action.call_id).map_or_else(
+        || action.tool.clone(),
+        |(tool, arguments)| {
+            format!(
+                "{tool} {}",
+                serde_json::to_string_pretty(arguments).unwrap_or_default()
+            )
+        },
+    );
+    let why = records
+        .iter()
+        .find(|r| r.stamp.seq == seq)
+        .and_then(|r| match &r.body {
+            Body::ActionInDoubt { reason, .. } => Some(reason.as_str()),
+            _ => None,
+        });
+    format!("{call}\n{}", why.unwrap_or_default())
+}
+
+/// Whether the run can have open questions: all but ended ones whose last word is not the end of
+/// something in doubt are read.
+fn may_wait(summary: &RunSummary) -> bool {
+    !summary.erased
+}
+
+/// `approvals`.
+pub(crate) fn approvals(session: &Session) -> Result<u8> {
+    let reader = session.reader()?;
+    let mut all = Vec::new();
+    for summary in reader.runs()?.iter().filter(|summary| may_wait(summary)) {
+        let records = reader.records(&summary.run, BRANCH_MAIN, 0)?;
+        all.extend(open(&summary.run, &State::of(&records), &records));
+    }
+    if session.json || session.jsonl {
+        let approvals: Vec<Value> = all.iter().map(Open::json).collect();
+        Terminal::answer_json(&json!({ "approvals": approvals }));
+        return Ok(exit::DONE);
+    }
+    if all.is_empty() {
+        session.terminal.progress("nothing waits for you");
+    }
+    for question in &all {
+        tell(session, question);
+    }
+    Ok(exit::DONE)
+}
+
+fn tell(session: &Session, open: &Open) {
+    let word = if open.kind == "ask" {
+        "asks"
+    } else {
+        "in doubt"
+    };
+    let word = session.terminal.paint(Paint::Yellow, word);
+    Terminal::answer(&format!("{}  {word} {}", open.id, open.call));
+    for line in open.shown.lines() {
+        Terminal::answer(&format!("    {}", safe(line)));
+    }
+    if let Some(expires_ms) = open.expires_ms {
+        Terminal::answer(&format!("    until {} UTC", render::moment(expires_ms)));
+    }
+    let steps = if open.kind == "ask" {
+        vec![
+            format!("approve {}", open.id),
+            format!("deny {} --reason \"...\"", open.id),
+        ]
+    } else {
+        vec![format!(
+            "resolve {} --happened | --not-happened | --abandon",
+            open.id
+        )]
+    };
+    for step in steps {
+        session
+            .terminal
+            .progress(&format!("    {}", session.command(&step)));
+    }
+}
+
+/// An approval's id, its run named in full, by a prefix, or as `last`.
+fn approval_id(session: &Session, text: &str) -> Result<(ApprovalId, Vec<Record>)> {
+    let refuse = || runtime::RuntimeError::Approval {
+        id: text.chars().take(80).collect(),
+        reason: "it is no approval: an id is RUN-NUMBER".to_owned(),
+    };
+    let (run, number) = text.rsplit_once('-').ok_or_else(refuse)?;
+    let seq: u64 = number.parse().map_err(|_| refuse())?;
+    let (run, records) = session.run(run)?;
+    Ok((ApprovalId { run, seq }, records))
+}
+
+/// `approve` and `deny`.
+pub(crate) fn answer(
+    session: &Session,
+    id: &str,
+    approve: bool,
+    reason: String,
+    resume: bool,
+) -> Result<u8> {
+    let (id, records) = approval_id(session, id)?;
+    let state = State::of(&records);
+    let asked = state
+        .open_questions()
+        .find(|action| matches!(&action.phase, Phase::Asked(question) if question.seq == id.seq));
+    let call = asked
+        .map(|action| call_of(&state, action.id))
+        .unwrap_or_default();
+    let word = if approve { "approved" } else { "denied" };
+    let said = format!("{word}: {call} ({id})");
+    let keys = keys_of(&records);
+    let request = Request::Answer {
+        id,
+        approve,
+        reason,
+        by: login(),
+        resume,
+        keys,
+    };
+    run::simple(session, &request, &said)
+}
+
+/// `resolve`.
+pub(crate) fn resolve(session: &Session, arguments: &ResolveArguments) -> Result<u8> {
+    let result = arguments
+        .result
+        .as_deref()
+        .map(|text| json_value("--result", text))
+        .transpose()?;
+    let (id, records) = approval_id(session, &arguments.id)?;
+    let (resolution, word) = match (arguments.happened, arguments.not_happened) {
+        (true, _) => (Resolution::Happened, "it happened"),
+        (_, true) => (Resolution::NotHappened, "it did not happen"),
+        _ => (Resolution::Abandoned, "abandoned"),
+    };
+    let said = format!("resolved: {id}: {word}");
+    let request = Request::Resolve {
+        id,
+        resolution,
+        result,
+        by: login(),
+        resume: !arguments.no_resume,
+        keys: keys_of(&records),
+    };
+    run::simple(session, &request, &said)
+}
+
+/// The question as a person reads it in full, for `show`.
+pub(crate) fn shown_in_full(shown: &str) -> String {
+    safe_block(shown)
+}
+
+impl From<types::IdError> for crate::error::Failed {
+    fn from(error: types::IdError) -> Self {
+        CliError::Usage {
+            message: error.to_string(),
+            help: String::new(),
+        }
+        .into()
+    }
+}

@@ -1,0 +1,349 @@
+//! Staying with a run: its records as lines, its questions as prompts, its end as a summary.
+//!
+//! ```text
+//! streaming --at rest--> asked, and a person is here --answered--> streaming
+//!     |                  asked, and nobody is here  --> exit 4
+//!     |                  ended, set aside           --> summary
+//!     +--Ctrl-C--> suspending --Ctrl-C--> cancelling
+//! ```
+
+use crate::error::{Failed, Result, exit};
+use crate::outcome;
+use crate::progress;
+use crate::render;
+use crate::session::{Session, keys_of, login, next_reply};
+use crate::terminal::{Paint, Terminal, safe, safe_block};
+use kernel::{Action, Phase, State, Status};
+use runtime::client::Client;
+use runtime::protocol::{Reply, Request};
+use store::Read;
+use types::{ApprovalId, BRANCH_MAIN, Record, RunId};
+
+/// A run that is followed.
+pub(crate) struct Follower<'a> {
+    session: &'a Session,
+    owner: Client,
+    run: RunId,
+    records: Vec<Record>,
+    state: State,
+    interrupts: u32,
+}
+
+impl<'a> Follower<'a> {
+    /// Follows a run from the records that are there already.
+    pub(crate) fn new(
+        session: &'a Session,
+        owner: Client,
+        run: RunId,
+        records: Vec<Record>,
+    ) -> Self {
+        let state = State::of(&records);
+        Self {
+            session,
+            owner,
+            run,
+            records,
+            state,
+            interrupts: 0,
+        }
+    }
+
+    /// Streams until the run rests, answers questions, reports. Gives the exit status.
+    pub(crate) async fn to_the_end(mut self) -> Result<u8> {
+        loop {
+            self.until_rest().await?;
+            if !self.ask_person().await? {
+                return self.report();
+            }
+        }
+    }
+
+    async fn until_rest(&mut self) -> Result<()> {
+        loop {
+            tokio::select! {
+                reply = next_reply(&mut self.owner) => match reply? {
+                    Reply::Record { record } => self.take(*record)?,
+                    Reply::AtRest => return Ok(()),
+                    _ => {}
+                },
+                _ = tokio::signal::ctrl_c() => self.interrupt().await?,
+            }
+        }
+    }
+
+    fn take(&mut self, record: Record) -> Result<()> {
+        if record.stamp.seq < self.state.next_seq {
+            return Ok(());
+        }
+        if record.stamp.seq > self.state.next_seq {
+            self.catch_up(record.stamp.seq)?;
+        }
+        self.show(record);
+        Ok(())
+    }
+
+    /// Reads what was recorded between our reading the log and the stream's begin.
+    fn catch_up(&mut self, to_seq: u64) -> Result<()> {
+        let missing =
+            self.session
+                .reader()?
+                .records(&self.run, BRANCH_MAIN, self.state.next_seq)?;
+        missing
+            .into_iter()
+            .take_while(|r| r.stamp.seq < to_seq)
+            .for_each(|r| self.show(r));
+        Ok(())
+    }
+
+    fn show(&mut self, record: Record) {
+        if self.session.jsonl {
+            Terminal::answer_json(&serde_json::to_value(&record).unwrap_or_default());
+        }
+        let allow = self.session.command(&format!("policy allow {}", self.run));
+        for line in progress::lines(&self.state, &record, &allow) {
+            let terminal = &self.session.terminal;
+            let text = format!("{} {}", terminal.paint(line.paint, &line.word), line.rest);
+            terminal.progress(text.trim_end());
+        }
+        self.state.fold(&record);
+        self.records.push(record);
+    }
+
+    /// The first Ctrl-C sets the run aside, the second ends it.
+    async fn interrupt(&mut self) -> Result<()> {
+        self.interrupts += 1;
+        let run = self.run.clone();
+        let request = if self.interrupts == 1 {
+            Terminal::say("\nsetting the run aside; Ctrl-C again cancels it");
+            Request::Suspend { run }
+        } else {
+            Terminal::say("\ncancelling the run");
+            Request::Cancel { run, by: login() }
+        };
+        self.session.ask(&request).await.map(|_| ())
+    }
+
+    /// Whether a person answered and the run goes on.
+    async fn ask_person(&mut self) -> Result<bool> {
+        let Some(action) = self.state.current_action() else {
+            return Ok(false);
+        };
+        let Phase::Asked(question) = action.phase.clone() else {
+            return Ok(false);
+        };
+        let rests = self.state.ended.is_some() || self.state.suspended.is_some();
+        if rests || !self.session.terminal.interactive {
+            return Ok(false);
+        }
+        let call = progress::call_of(&self.state, action.id);
+        let Some((approve, reason)) = prompt(&self.session.terminal, &call, &question.shown) else {
+            return Ok(false);
+        };
+        let request = Request::Answer {
+            id: ApprovalId {
+                run: self.run.clone(),
+                seq: question.seq,
+            },
+            approve,
+            reason,
+            by: login(),
+            resume: true,
+            keys: keys_of(&self.records),
+        };
+        self.owner.send(&request).await?;
+        next_reply(&mut self.owner).await?;
+        let watch = Request::Watch {
+            run: self.run.clone(),
+            from: self.state.next_seq,
+        };
+        self.owner.send(&watch).await?;
+        Ok(true)
+    }
+
+    fn report(&self) -> Result<u8> {
+        report(self.session, &self.run, &self.records, &self.state)
+    }
+}
+
+/// y, n or show; `None` at the end of input.
+fn prompt(terminal: &Terminal, call: &str, shown: &str) -> Option<(bool, String)> {
+    loop {
+        let question = format!(
+            "{} {call} [y/n/show]",
+            terminal.paint(Paint::Yellow, "asks")
+        );
+        match Terminal::ask(&question)?.as_str() {
+            "y" | "yes" => return Some((true, String::new())),
+            "n" | "no" => {
+                let reason = Terminal::ask("why not? (the agent is told)").unwrap_or_default();
+                return Some((false, reason));
+            }
+            "s" | "show" => Terminal::say(&safe_block(shown)),
+            _ => Terminal::say("y does it, n refuses it, show prints it in full"),
+        }
+    }
+}
+
+/// What a run came to: JSON, or words and three next commands. Gives the exit status.
+pub(crate) fn report(
+    session: &Session,
+    run: &RunId,
+    records: &[Record],
+    state: &State,
+) -> Result<u8> {
+    let kept = session.home.artifacts(run);
+    let status = state.status(false);
+    let verified = session.reader()?.verify(run)?;
+    if session.json {
+        Terminal::answer_json(&outcome::document(run, state, records, false, &kept));
+    } else {
+        tell(session, run, records, state, verified.is_ok());
+    }
+    match verified.faults.first() {
+        Some(fault) => {
+            let fault = fault.failure.to_string();
+            Err(Failed::from(crate::error::CliError::Evidence {
+                run: run.to_string(),
+                fault,
+            }))
+        }
+        None => Ok(outcome::exit_of(status)),
+    }
+}
+
+fn tell(session: &Session, run: &RunId, records: &[Record], state: &State, chain_ok: bool) {
+    let terminal = &session.terminal;
+    let output = outcome::output_of(state);
+    if state.ended.is_some() && !output.is_empty() && !session.jsonl {
+        Terminal::answer(&safe_block(&output));
+    }
+    let kept = session.home.artifacts(run);
+    for artifact in outcome::artifacts(state, records, &kept) {
+        let file = artifact["file"].as_str().unwrap_or_default();
+        let size = render::bytes(artifact["bytes"].as_u64().unwrap_or(0));
+        terminal.progress(&format!("result {} ({size})", safe(file)));
+    }
+    if let Some(failure) = outcome::error_of(state) {
+        let code = terminal.paint(Paint::Red, &failure.code);
+        Terminal::say(&format!("{code}: {}", safe(&failure.message)));
+        if !failure.next.is_empty() {
+            Terminal::say(&format!("  {}", safe(&failure.next)));
+        }
+    }
+    questions(session, run, state);
+    terminal.progress(&summary(terminal, records, state, chain_ok));
+    let next = next_steps(state, records);
+    for step in next {
+        terminal.progress(&format!(
+            "next: {}",
+            session.command(&step.replace("RUN", run.as_str()))
+        ));
+    }
+}
+
+/// `done: 31 records, chain ok, 1 denied, 1 approved, $0.00, 3.1s`.
+fn summary(terminal: &Terminal, records: &[Record], state: &State, chain_ok: bool) -> String {
+    let status = state.status(false);
+    let paint = match status {
+        Status::Done => Paint::Green,
+        Status::Failed | Status::Cancelled => Paint::Red,
+        _ => Paint::Yellow,
+    };
+    let chain = if chain_ok { "chain ok" } else { "chain BROKEN" };
+    format!(
+        "{}: {}, {chain}, {} denied, {} approved, {}, {}",
+        terminal.paint(paint, outcome::status_word(status)),
+        render::count(records.len() as u64, "record"),
+        state.denials,
+        state.approvals,
+        state.spent.cost,
+        render::took(state.spent.wall_ms),
+    )
+}
+
+/// What waits for a person, and how to answer.
+fn questions(session: &Session, run: &RunId, state: &State) {
+    for action in state.open_questions() {
+        let call = progress::call_of(state, action.id);
+        match &action.phase {
+            Phase::Asked(question) => {
+                let id = ApprovalId {
+                    run: run.clone(),
+                    seq: question.seq,
+                };
+                Terminal::say(&format!("waits for your answer to: {call}"));
+                Terminal::say(&format!("  {}", session.command(&format!("approve {id}"))));
+                let deny = session.command(&format!("deny {id} --reason \"...\""));
+                Terminal::say(&format!("  {deny}"));
+            }
+            Phase::InDoubt { seq } => {
+                let id = ApprovalId {
+                    run: run.clone(),
+                    seq: *seq,
+                };
+                Terminal::say(&format!("nobody knows whether this happened: {call}"));
+                let resolve = format!("resolve {id} --happened | --not-happened | --abandon");
+                Terminal::say(&format!("  {}", session.command(&resolve)));
+            }
+            _ => {}
+        }
+    }
+    if let Some(name) = state
+        .current_action()
+        .and_then(|action| waited_signal(state, action))
+    {
+        let name = crate::session::quoted(&safe(name));
+        Terminal::say(&format!("waits for the signal {name}"));
+        Terminal::say(&format!(
+            "  {}",
+            session.command(&format!("signal {run} {name}"))
+        ));
+    }
+}
+
+fn waited_signal<'a>(state: &'a State, action: &Action) -> Option<&'a str> {
+    if !matches!(action.phase, Phase::Waiting { timer: None }) {
+        return None;
+    }
+    state.arguments(&action.call_id)?.1.get("signal")?.as_str()
+}
+
+/// Three commands that make sense now; `RUN` stands for the run.
+fn next_steps(state: &State, records: &[Record]) -> [&'static str; 3] {
+    let changed = state.base != state.layer;
+    let workspace = records.first().is_some_and(|record| {
+        matches!(
+            &record.body,
+            types::Body::RunStarted {
+                workspace: Some(_),
+                ..
+            }
+        )
+    });
+    match state.status(false) {
+        Status::Done if changed && workspace => ["diff RUN", "apply RUN", "explain RUN"],
+        Status::Done => ["explain RUN", "show RUN", "send RUN \"...\""],
+        Status::Failed => ["explain RUN", "show RUN", "send RUN \"...\""],
+        Status::Cancelled => ["show RUN", "explain RUN", "send RUN \"...\""],
+        Status::Waiting if state.open_questions().next().is_some() => {
+            ["approvals", "show RUN", "cancel RUN"]
+        }
+        Status::Waiting | Status::Suspended | Status::Running => {
+            ["resume RUN", "show RUN", "cancel RUN"]
+        }
+    }
+}
+
+/// A run that goes on without us.
+pub(crate) fn detached(session: &Session, run: &RunId) -> u8 {
+    if session.json {
+        Terminal::answer_json(&serde_json::json!({ "run": run, "status": "running" }));
+    } else {
+        Terminal::answer(run.as_str());
+        session.terminal.progress(&format!(
+            "next: {}",
+            session.command(&format!("watch {run}"))
+        ));
+    }
+    exit::DONE
+}

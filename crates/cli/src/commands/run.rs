@@ -1,0 +1,304 @@
+//! `run`, `resume`, `watch`, `send`: commands that follow a run.
+
+use super::follow::{self, Follower};
+use crate::arguments::{Follow, RunArguments};
+use crate::error::{CliError, Result, exit};
+use crate::model_choice;
+use crate::session::{
+    Session, block_on, existing_dir, keys_for, keys_of, login, next_reply, read_stdin,
+};
+use kernel::State;
+use runtime::client::Client;
+use runtime::config;
+use runtime::protocol::{NewRun, Reply, Request};
+use std::path::{Path, PathBuf};
+use types::manifest::{Manifest, Permissions, Preset};
+use types::{Record, RunId};
+
+/// Largest input from standard input, in bytes: the owner's limit.
+const INPUT_BYTES_MAX: u64 = 1 << 20;
+/// What an agent made on the spot is told.
+const TASK_INSTRUCTIONS: &str = "\
+You do one task for a person, in the directory that is your workspace. Look before you change, make \
+the smallest change that does it, check the result by running it, and leave nothing else behind. \
+What you change here is a copy: the person decides later what of it to keep. When something is \
+denied, say so instead of working around it. End with a few sentences: what you did, how you \
+checked it, and what you could not do.";
+
+/// What `run` was asked to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Target {
+    Directory(PathBuf),
+    Task(String),
+}
+
+/// A directory, or a task. A sentence is a task; a single word or something that looks like a path
+/// and is no directory is a directory that is missing.
+fn target(text: Option<&str>, here: &Path) -> Result<Target> {
+    let Some(text) = text else {
+        return Ok(Target::Directory(here.to_owned()));
+    };
+    let named = Some(text).filter(|text| !text.is_empty());
+    if let Some(dir) = named.and_then(|text| existing_dir(&here.join(text))) {
+        return Ok(Target::Directory(dir));
+    }
+    let sentence = text.split_whitespace().nth(1).is_some();
+    let path = ["/", "./", "../"]
+        .iter()
+        .any(|begin| text.starts_with(begin));
+    if sentence && !path {
+        return Ok(Target::Task(text.to_owned()));
+    }
+    Err(CliError::NoDirectory {
+        target: text.to_owned(),
+    }
+    .into())
+}
+
+/// `run`.
+pub(crate) fn run(session: &Session, arguments: &RunArguments) -> Result<u8> {
+    let here = std::env::current_dir().map_err(|error| CliError::Io {
+        what: "cannot find the current directory".to_owned(),
+        reason: error.to_string(),
+    })?;
+    let new = match target(arguments.target.as_deref(), &here)? {
+        Target::Directory(dir) => of_directory(&dir, &here, arguments)?,
+        Target::Task(task) => of_task(task, &here, arguments, session)?,
+    };
+    let keys = keys_for(&new.manifest);
+    let request = Request::Start {
+        new: Box::new(new),
+        keys,
+        detach: arguments.follow.detach,
+    };
+    block_on(start(session, &request, Vec::new(), arguments.follow))
+}
+
+fn input(arguments: &RunArguments) -> Result<String> {
+    match arguments.input.as_deref() {
+        Some("-") => read_stdin("the input", INPUT_BYTES_MAX),
+        Some(text) => Ok(text.to_owned()),
+        None => Ok(String::new()),
+    }
+}
+
+fn of_directory(dir: &Path, here: &Path, arguments: &RunArguments) -> Result<NewRun> {
+    let project = config::load(dir, arguments.env.as_deref())?;
+    let workspace = config::workspace(&project)?;
+    let mut manifest = project.manifest;
+    if let Some(typed) = &arguments.model {
+        model_choice::override_route(&mut manifest, typed, here)?;
+    }
+    model_choice::check_scripts(&manifest, &project.dir)?;
+    Ok(NewRun {
+        manifest: Box::new(manifest),
+        dir: Some(project.dir.to_string_lossy().into_owned()),
+        workspace: workspace.map(|path| path.to_string_lossy().into_owned()),
+        input: input(arguments)?,
+        by: login(),
+    })
+}
+
+fn of_task(
+    task: String,
+    here: &Path,
+    arguments: &RunArguments,
+    session: &Session,
+) -> Result<NewRun> {
+    let mut manifest = task_manifest();
+    let typed = arguments.model.as_deref();
+    let models = model_choice::for_task(typed, here, session.home.path())?;
+    models.into_manifest(&mut manifest);
+    model_choice::check_scripts(&manifest, here)?;
+    let more = input(arguments)?;
+    let input = if more.is_empty() {
+        task
+    } else {
+        format!("{task}\n\n{more}")
+    };
+    Ok(NewRun {
+        manifest: Box::new(manifest),
+        dir: None,
+        workspace: Some(here.to_string_lossy().into_owned()),
+        input,
+        by: login(),
+    })
+}
+
+/// The agent made on the spot, without its models.
+fn task_manifest() -> Manifest {
+    let mut manifest = model_choice::empty_manifest();
+    manifest.agent.instructions = TASK_INSTRUCTIONS.to_owned();
+    manifest.permissions = Some(Permissions {
+        preset: Some(Preset::Draft),
+        ..Permissions::default()
+    });
+    manifest
+}
+
+/// Sends the request that starts or resumes, and follows what comes.
+async fn start(
+    session: &Session,
+    request: &Request,
+    records: Vec<Record>,
+    follow: Follow,
+) -> Result<u8> {
+    let mut owner = session.owner().await?;
+    owner.send(request).await?;
+    let run = accepted(&mut owner).await?;
+    if follow.detach {
+        return Ok(follow::detached(session, &run));
+    }
+    Follower::new(session, owner, run, records)
+        .to_the_end()
+        .await
+}
+
+async fn accepted(owner: &mut Client) -> Result<RunId> {
+    match next_reply(owner).await? {
+        Reply::Accepted { run: Some(run) } => Ok(run),
+        other => {
+            let reason = format!("it answered out of turn: {other:?}");
+            Err(runtime::RuntimeError::Frame { reason }.into())
+        }
+    }
+}
+
+/// `resume`: goes on, or says how it ended.
+pub(crate) fn resume(session: &Session, run: &str, follow: Follow) -> Result<u8> {
+    let (run, records) = session.run(run)?;
+    let state = State::of(&records);
+    if state.ended.is_some() {
+        return follow::report(session, &run, &records, &state);
+    }
+    let keys = keys_of(&records);
+    let request = Request::Resume {
+        run,
+        keys,
+        detach: follow.detach,
+    };
+    block_on(start(session, &request, records, follow))
+}
+
+/// `watch`.
+pub(crate) fn watch(session: &Session, run: &str) -> Result<u8> {
+    let (run, records) = session.run(run)?;
+    let state = State::of(&records);
+    if !session.live().contains(&run) {
+        return follow::report(session, &run, &records, &state);
+    }
+    let request = Request::Watch {
+        run,
+        from: state.next_seq,
+    };
+    block_on(start(session, &request, records, Follow { detach: false }))
+}
+
+/// `send`.
+pub(crate) fn send(session: &Session, run: &str, text: &str, follow: Follow) -> Result<u8> {
+    let (run, records) = session.run(run)?;
+    let text = if text == "-" {
+        read_stdin("the text", INPUT_BYTES_MAX)?
+    } else {
+        text.to_owned()
+    };
+    if text.trim().is_empty() {
+        let message = "there is nothing to send: the text is empty".to_owned();
+        return Err(CliError::Usage {
+            message,
+            help: "send".to_owned(),
+        }
+        .into());
+    }
+    let keys = keys_of(&records);
+    block_on(async {
+        let mut owner = session.owner().await?;
+        owner
+            .send(&Request::Send {
+                run: run.clone(),
+                text,
+                keys,
+            })
+            .await?;
+        accepted(&mut owner).await?;
+        if follow.detach {
+            return Ok(follow::detached(session, &run));
+        }
+        let from = State::of(&records).next_seq;
+        owner
+            .send(&Request::Watch {
+                run: run.clone(),
+                from,
+            })
+            .await?;
+        accepted(&mut owner).await?;
+        Follower::new(session, owner, run, records)
+            .to_the_end()
+            .await
+    })
+}
+
+/// `suspend`, `cancel`, `signal`, `rm`: one request, one line.
+pub(crate) fn simple(session: &Session, request: &Request, said: &str) -> Result<u8> {
+    block_on(session.ask(request))?;
+    if session.json {
+        crate::terminal::Terminal::answer_json(&serde_json::json!({ "done": said }));
+    } else {
+        session.terminal.progress(said);
+    }
+    Ok(exit::DONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_or_a_task() {
+        let here = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(here.path().join("agent")).expect("made");
+        std::fs::create_dir(here.path().join("my agent")).expect("made");
+        let check = |text: Option<&str>, expected: std::result::Result<&str, &str>| {
+            let got = target(text, here.path())
+                .map_err(|failed| failed.failure.code)
+                .map(|t| match t {
+                    Target::Directory(dir) => {
+                        format!(
+                            "dir:{}",
+                            dir.file_name().unwrap_or_default().to_string_lossy()
+                        )
+                    }
+                    Target::Task(task) => format!("task:{task}"),
+                });
+            assert_eq!(got.as_deref().map_err(String::as_str), expected, "{text:?}");
+        };
+        let own = format!(
+            "dir:{}",
+            here.path().file_name().expect("named").to_string_lossy()
+        );
+        check(None, Ok(&own));
+        check(Some("agent"), Ok("dir:agent"));
+        check(Some("./agent"), Ok("dir:agent"));
+        check(Some("my agent"), Ok("dir:my agent"));
+        check(Some("count the lines"), Ok("task:count the lines"));
+        check(
+            Some("fix and/or rename it"),
+            Ok("task:fix and/or rename it"),
+        );
+        check(Some("missing"), Err("BP-CLI-002"));
+        check(Some("./missing"), Err("BP-CLI-002"));
+        check(Some("a/b"), Err("BP-CLI-002"));
+        check(Some("/no such dir"), Err("BP-CLI-002"));
+        check(Some(""), Err("BP-CLI-002"));
+    }
+
+    #[test]
+    fn a_task_drafts_and_changes_nothing() {
+        let manifest = task_manifest();
+        assert_eq!(manifest.agent.name, "task");
+        assert_eq!(
+            manifest.permissions.expect("set").preset,
+            Some(Preset::Draft)
+        );
+    }
+}

@@ -1,0 +1,306 @@
+//! `sandbox run`: one command in a new sandbox, which is dropped afterwards.
+//!
+//! No owner, no log, nothing in the home: the layers lie in a temporary directory that goes with
+//! the command, and this process holds its own spawner. What always holds: the command's own exit
+//! status is passed on; ours are 2 (a mistake on the command line or in the policy) and 125.
+
+use super::files::part;
+use crate::error::{CliError, Failed, Result, exit};
+use crate::session::{block_on, existing_dir, login};
+use ::sandbox::layers::LayerStore;
+use ::sandbox::{
+    CreateSpec, Ended, ExecSpec, FsRules, SandboxError, SandboxId, Spawner, SpawnerConfig,
+};
+use policy::{DecisionInput, PolicySet, Principal, Sources};
+use runtime::config;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use tokio::signal::unix::{SignalKind, signal};
+use types::manifest::Limits;
+use types::{ActionRequest, LayerId, Verdict};
+
+/// Exit status of a command that was found and could not be executed.
+const NOT_EXECUTABLE: u8 = 126;
+/// Exit status of a command that was not found.
+const NOT_FOUND: u8 = 127;
+/// Added to a signal's number.
+const BY_SIGNAL: i32 = 128;
+
+/// `sandbox run`.
+pub(crate) fn run(
+    workspace: Option<&Path>,
+    policy: Option<&Path>,
+    command: Vec<String>,
+) -> Result<u8> {
+    let workspace = workspace.map(workspace_dir).transpose()?;
+    let rules = policy
+        .map(|file| rules_of(file, &command))
+        .transpose()?
+        .unwrap_or_default();
+    run_in(workspace.as_deref(), rules, command).map_err(|failed| {
+        if failed.exit == exit::FAILED {
+            failed.with_exit(exit::SANDBOX_OWN)
+        } else {
+            failed
+        }
+    })
+}
+
+fn workspace_dir(path: &Path) -> Result<PathBuf> {
+    existing_dir(path).ok_or_else(|| {
+        let reason = match path.metadata() {
+            Ok(_) => "it is not a directory".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        runtime::RuntimeError::Workspace {
+            path: path.to_owned(),
+            reason,
+        }
+        .into()
+    })
+}
+
+/// The path rules of a policy, once it permits the command.
+fn rules_of(file: &Path, command: &[String]) -> Result<FsRules> {
+    let text = config::read_text(file)?;
+    let principal = Principal::user(&login());
+    let name = file.to_string_lossy().into_owned();
+    let sources = Sources {
+        cedar: Some((name, text)),
+        ..Sources::new(principal.clone())
+    };
+    let set = PolicySet::compile(&sources)
+        .map_err(|errors| part(errors.first().expect("a refused policy has an error")))?;
+    permit(&set, principal, command)?;
+    let rules = set.fs_rules().map_err(|error| part(&error))?;
+    Ok(FsRules {
+        read: rules.read,
+        write: rules.write,
+        deny_read: rules.deny_read,
+        deny_write: rules.deny_write,
+        mounts: Vec::new(),
+    })
+}
+
+/// Asks `run_command`, where the policy speaks of it at all.
+fn permit(set: &PolicySet, principal: Principal, command: &[String]) -> Result<()> {
+    let speaks = set
+        .table()
+        .iter()
+        .any(|row| matches!(row.action.as_str(), "run_command" | "any"));
+    if !speaks {
+        return Ok(());
+    }
+    let line: Vec<String> = command
+        .iter()
+        .map(|word| crate::session::quoted(word))
+        .collect();
+    let request = ActionRequest::RunCommand {
+        tool: "shell".to_owned(),
+        command: line.join(" "),
+    };
+    let decision = set.decide(&DecisionInput::new(principal, request));
+    if decision.verdict == Verdict::Permit {
+        return Ok(());
+    }
+    let reason = match decision.verdict {
+        Verdict::Ask => {
+            "the policy wants a person's approval, which `sandbox run` cannot ask".to_owned()
+        }
+        _ => decision.reason,
+    };
+    let next = "Permit run_command in the policy, or leave --policy out.".to_owned();
+    Err(CliError::CannotAllow {
+        reason: format!("the command is denied: {reason}"),
+        next,
+    }
+    .into())
+}
+
+fn run_in(workspace: Option<&Path>, rules: FsRules, command: Vec<String>) -> Result<u8> {
+    let temporary = tempfile::Builder::new().prefix("bedplate-").tempdir();
+    let temporary = temporary.map_err(|error| own(format!("a temporary directory: {error}")))?;
+    let layers = LayerStore::open(temporary.path()).map_err(|error| part(&error))?;
+    let base = base(&layers, workspace)?;
+    let done = block_on(live(&layers, &base, rules, command));
+    // What the command wrote may have odd modes; the layer store knows how to remove it.
+    let _ = layers.remove_unreferenced(&std::collections::BTreeSet::new());
+    done
+}
+
+fn base(layers: &LayerStore, workspace: Option<&Path>) -> Result<LayerId> {
+    let made = match workspace {
+        Some(dir) => layers
+            .import(dir, Limits::default().disk_bytes)
+            .map(|import| import.layer),
+        None => layers.empty(),
+    };
+    made.map_err(|error| part(&error))
+}
+
+fn own(what: String) -> Failed {
+    let what_failed = "the sandbox could not be prepared".to_owned();
+    let failed = Failed::from(CliError::Io {
+        what: what_failed,
+        reason: what,
+    });
+    failed.with_exit(exit::SANDBOX_OWN)
+}
+
+/// The sandbox's whole life.
+async fn live(
+    layers: &LayerStore,
+    base: &LayerId,
+    rules: FsRules,
+    command: Vec<String>,
+) -> Result<u8> {
+    let exe = std::env::current_exe().map_err(|error| own(error.to_string()))?;
+    let spawner = Spawner::start(&exe, SpawnerConfig::default())
+        .await
+        .map_err(|e| part(&e))?;
+    let upper = layers.begin(base).map_err(|error| part(&error))?;
+    let spec = CreateSpec {
+        rules,
+        ..CreateSpec::new(upper.overlay())
+    };
+    let created = spawner.create(spec).await;
+    let status = match created {
+        Ok(sandbox) => exec(&spawner, &sandbox.id, command).await,
+        Err(error) => Err(part(&error)),
+    };
+    spawner.close().await;
+    let _ = layers.discard(upper);
+    status
+}
+
+/// Runs the command on our own streams and waits for it.
+async fn exec(spawner: &Spawner, sandbox: &SandboxId, command: Vec<String>) -> Result<u8> {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let streams = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+    let started = spawner
+        .exec_with(sandbox, ExecSpec::new(command), streams)
+        .await;
+    let mut running = match started {
+        Ok(running) => running,
+        Err(error) => return not_started(&error),
+    };
+    let mut ends = [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ]
+    .map(|kind| (kind.as_raw_value(), signal(kind)));
+    let [(int, interrupt), (term, terminate), (hup, hangup)] = &mut ends;
+    let exited = tokio::select! {
+        exited = running.exit() => exited,
+        () = came(interrupt) => return ended_by(spawner, sandbox, *int).await,
+        () = came(terminate) => return ended_by(spawner, sandbox, *term).await,
+        () = came(hangup) => return ended_by(spawner, sandbox, *hup).await,
+    };
+    match exited {
+        Ok(exit) => Ok(status_of(exit.ended)),
+        Err(error) => not_started(&error),
+    }
+}
+
+async fn came(signal: &mut std::io::Result<tokio::signal::unix::Signal>) {
+    match signal {
+        Ok(signal) => {
+            signal.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+async fn ended_by(spawner: &Spawner, sandbox: &SandboxId, signal: i32) -> Result<u8> {
+    let _ = spawner.kill_all(sandbox).await;
+    Ok(status_of(Ended::Signal(signal)))
+}
+
+/// As a shell counts.
+fn status_of(ended: Ended) -> u8 {
+    let status = match ended {
+        Ended::Code(code) => code,
+        Ended::Signal(number) => BY_SIGNAL + number,
+    };
+    u8::try_from(status & 0xff).unwrap_or(exit::SANDBOX_OWN)
+}
+
+fn not_started(error: &SandboxError) -> Result<u8> {
+    let status = match error {
+        SandboxError::ProgramNotFound { .. } => NOT_FOUND,
+        SandboxError::ProgramNotExecutable { .. } => NOT_EXECUTABLE,
+        _ => exit::SANDBOX_OWN,
+    };
+    Err(part(error).with_exit(status))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_s_end_is_a_shell_s_status() {
+        let check = |ended: Ended, expected: u8| assert_eq!(status_of(ended), expected);
+        check(Ended::Code(0), 0);
+        check(Ended::Code(125), 125);
+        check(Ended::Signal(9), 137);
+        check(Ended::Signal(64), 192);
+    }
+
+    fn policy(text: &str, command: &[&str]) -> std::result::Result<FsRules, (String, u8)> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("p.cedar");
+        std::fs::write(&file, text).expect("written");
+        let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
+        rules_of(&file, &command).map_err(|failed| (failed.failure.code, failed.exit))
+    }
+
+    #[test]
+    fn a_policy_that_speaks_of_commands_decides_them() {
+        let check = |text: &str, expected: std::result::Result<(), (&str, u8)>| {
+            let got = policy(text, &["ls", "-l"]).map(|_| ());
+            let got = got
+                .as_ref()
+                .map(|()| ())
+                .map_err(|(code, exit)| (code.as_str(), *exit));
+            assert_eq!(got, expected, "{text}");
+        };
+        let denied = Err(("BP-CLI-011", 2));
+        check("", Ok(()));
+        check(
+            "forbid(principal, action == Action::\"read_file\", resource == Path::\"/workspace/key\");",
+            Ok(()),
+        );
+        check(
+            "permit(principal, action == Action::\"run_command\", resource);",
+            Ok(()),
+        );
+        check(
+            "permit(principal, action == Action::\"run_command\", resource) when { context.command == \"ls -l\" };",
+            Ok(()),
+        );
+        check(
+            "permit(principal, action == Action::\"run_command\", resource) when { context.command == \"ls\" };",
+            denied,
+        );
+        check(
+            "permit(principal, action == Action::\"run_command\", resource) when { context.approved };",
+            denied,
+        );
+        check(
+            "forbid(principal, action == Action::\"run_command\", resource);",
+            denied,
+        );
+        check("permit(", Err(("BP-POLICY-001", 2)));
+    }
+
+    #[test]
+    fn path_rules_reach_the_sandbox() {
+        let text = "permit(principal, action == Action::\"read_file\", resource in Path::\"/workspace/data\");
+            forbid(principal, action == Action::\"write_file\", resource == Path::\"/workspace/data/x\");";
+        let rules = policy(text, &["true"]).expect("compiles");
+        assert_eq!(rules.read, Some(vec!["/workspace/data/".to_owned()]));
+        assert_eq!(rules.deny_write, vec!["/workspace/data/x".to_owned()]);
+    }
+}

@@ -1,0 +1,371 @@
+//! Records as they come, one line for people each, or none. Pure: from the state before a record
+//! and the record to lines.
+
+use crate::render;
+use crate::terminal::{Paint, safe, short};
+use kernel::State;
+use types::manifest::SCRIPT_PROVIDER;
+use types::{
+    ActionId, ApprovalVerdict, Body, Item, OutcomeStatus, Record, Resolution, ResolvedBy,
+    TimerPurpose, Verdict, WaitReason,
+};
+
+/// Characters of the model's text on one line.
+const TEXT_CHARS_MAX: usize = 160;
+/// Lines of a failed check's output that are shown.
+const CHECK_LINES_MAX: usize = 12;
+
+/// A line: a coloured word, then the rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) paint: Paint,
+    pub(crate) word: String,
+    pub(crate) rest: String,
+}
+
+impl Line {
+    fn new(paint: Paint, word: &str, rest: impl Into<String>) -> Self {
+        Self {
+            paint,
+            word: word.to_owned(),
+            rest: rest.into(),
+        }
+    }
+}
+
+/// The lines of a record. `before` is the state before it; `allow` is the command that would
+/// permit what a run was denied.
+pub(crate) fn lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
+    match &record.body {
+        Body::RunStarted { .. } => started(record),
+        Body::ModelAnswered { items, error, .. } => match error {
+            Some(fault) => vec![Line::new(
+                Paint::Yellow,
+                "model",
+                safe(&fault.failure.to_string()),
+            )],
+            None => items.iter().filter_map(said).collect(),
+        },
+        Body::RouteChanged {
+            from, to, failure, ..
+        } => {
+            let rest = format!(
+                "{} -> {}: {}",
+                safe(from),
+                safe(to),
+                short(&failure.message, 100)
+            );
+            vec![Line::new(Paint::Yellow, "fallback", rest)]
+        }
+        Body::TimerSet { due_ms, purpose } => timer(before, record, *due_ms, purpose),
+        Body::Resumed { .. } => vec![Line::new(Paint::Dim, "resumed", "")],
+        Body::Suspended { reason, failure } => vec![suspended(reason, failure.as_ref())],
+        Body::RolledBack { reason, .. } => {
+            vec![Line::new(Paint::Yellow, "rolled back:", safe(reason))]
+        }
+        Body::SignalReceived { name, by, .. } => {
+            vec![Line::new(
+                Paint::Dim,
+                "signal",
+                format!("{} from {}", safe(name), safe(by)),
+            )]
+        }
+        Body::CheckPassed { name, .. } => {
+            vec![Line::new(
+                Paint::Green,
+                "ok",
+                format!("check {}", safe(name)),
+            )]
+        }
+        Body::CheckFailed { name, exit, output } => check_failed(name, *exit, &output.text),
+        Body::SecretUsed { secret, host, .. } => {
+            vec![Line::new(
+                Paint::Dim,
+                "secret",
+                format!("{} for {}", safe(secret), safe(host)),
+            )]
+        }
+        Body::PolicyChanged { allow, by, .. } => {
+            let entries = safe(&allow.join(", "));
+            vec![Line::new(
+                Paint::Yellow,
+                "policy",
+                format!("changed by {}: {entries}", safe(by)),
+            )]
+        }
+        Body::CancelRequested { by } => {
+            vec![Line::new(
+                Paint::Yellow,
+                "cancelled",
+                format!("by {}", safe(by)),
+            )]
+        }
+        Body::RunEnded { .. } => Vec::new(),
+        _ => action_lines(before, record, allow),
+    }
+}
+
+fn started(record: &Record) -> Vec<Line> {
+    let Body::RunStarted {
+        manifest,
+        workspace,
+        ..
+    } = &record.body
+    else {
+        return Vec::new();
+    };
+    let route = &manifest.agent.model;
+    let entries: Vec<String> = manifest
+        .routes
+        .get(route)
+        .into_iter()
+        .flatten()
+        .map(|entry| format!("{}/{}", entry.provider, entry.model))
+        .collect();
+    let mut rest = format!("{}  agent {}", record.stamp.run, safe(&manifest.agent.name));
+    if let Some(workspace) = workspace {
+        rest.push_str(&format!("  workspace {} (as a layer)", safe(workspace)));
+    }
+    let scripted = entries
+        .first()
+        .is_some_and(|e| e.starts_with(&format!("{SCRIPT_PROVIDER}/")));
+    let model = if scripted {
+        let script = entries[0].trim_start_matches("script/");
+        format!(
+            "scripted: the answers come from {}, and no account is used",
+            safe(script)
+        )
+    } else {
+        safe(&entries.join(", then "))
+    };
+    vec![
+        Line::new(Paint::Bold, "run", rest),
+        Line::new(Paint::Bold, "model", model),
+    ]
+}
+
+fn said(item: &Item) -> Option<Line> {
+    match item {
+        Item::AssistantMessage { text } if !text.trim().is_empty() => {
+            Some(Line::new(Paint::Dim, "says", short(text, TEXT_CHARS_MAX)))
+        }
+        _ => None,
+    }
+}
+
+fn timer(before: &State, record: &Record, due_ms: u64, purpose: &TimerPurpose) -> Vec<Line> {
+    let pause = render::took(due_ms.saturating_sub(record.stamp.time_ms));
+    let again = |what: String| {
+        vec![Line::new(
+            Paint::Yellow,
+            "retry",
+            format!("{what} in {pause}"),
+        )]
+    };
+    match purpose {
+        TimerPurpose::ModelRetry => again("model".to_owned()),
+        TimerPurpose::ActionRetry(id) => again(call_of(before, *id)),
+        TimerPurpose::Wait(id) if due_ms == u64::MAX => {
+            vec![Line::new(Paint::Dim, "waits", call_of(before, *id))]
+        }
+        TimerPurpose::Wait(id) => {
+            vec![Line::new(
+                Paint::Dim,
+                "waits",
+                format!("{} at most {pause}", call_of(before, *id)),
+            )]
+        }
+        TimerPurpose::ApprovalExpiry(_) => Vec::new(),
+    }
+}
+
+fn suspended(reason: &WaitReason, failure: Option<&types::Failure>) -> Line {
+    let why = match reason {
+        WaitReason::Model => "no model of the route answers",
+        WaitReason::Person => "by a person",
+        WaitReason::Host => "this host lacks something",
+    };
+    let detail = failure
+        .map(|f| format!(": {}", safe(&f.to_string())))
+        .unwrap_or_default();
+    Line::new(Paint::Yellow, "set aside", format!("{why}{detail}"))
+}
+
+fn check_failed(name: &str, exit: Option<i32>, output: &str) -> Vec<Line> {
+    let exit = exit
+        .map(|code| format!(" (exit {code})"))
+        .unwrap_or_default();
+    let mut lines = vec![Line::new(
+        Paint::Red,
+        "failed",
+        format!("check {}{exit}", safe(name)),
+    )];
+    let all: Vec<&str> = output.lines().collect();
+    let cut = all.len().saturating_sub(CHECK_LINES_MAX);
+    if cut > 0 {
+        lines.push(Line::new(
+            Paint::Dim,
+            "  |",
+            format!("({cut} lines before)"),
+        ));
+    }
+    let shown = all[cut..]
+        .iter()
+        .map(|line| Line::new(Paint::Dim, "  |", short(line, 200)));
+    lines.extend(shown);
+    lines
+}
+
+/// `shell wc -l *.csv`: an action by the call that asked for it.
+pub(crate) fn call_of(state: &State, id: ActionId) -> String {
+    let Some(action) = state.actions.get(&id) else {
+        return format!("action {id}");
+    };
+    match state.arguments(&action.call_id) {
+        Some((tool, arguments)) => render::call(tool, arguments),
+        None => safe(&action.tool),
+    }
+}
+
+/// What a denial was about: the denied requests, else the call.
+fn denied(state: &State, id: Option<ActionId>) -> String {
+    let Some(id) = id else {
+        return "what comes next".to_owned();
+    };
+    let Some(action) = state.actions.get(&id) else {
+        return format!("action {id}");
+    };
+    let requests: Vec<String> = action.requests.iter().map(render::request).collect();
+    if requests.is_empty() {
+        call_of(state, id)
+    } else {
+        requests.join(" and ")
+    }
+}
+
+fn action_lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
+    match &record.body {
+        Body::ItemAdded {
+            item:
+                Item::ToolResult {
+                    call_id,
+                    output,
+                    is_error: true,
+                    ..
+                },
+        } => {
+            let call = before
+                .arguments(call_id)
+                .map(|(tool, a)| render::call(tool, a));
+            let rest = format!(
+                "{}: {}",
+                call.unwrap_or_default(),
+                short(output, TEXT_CHARS_MAX)
+            );
+            vec![Line::new(Paint::Yellow, "refused", rest)]
+        }
+        Body::DecisionMade {
+            action,
+            verdict: Verdict::Deny,
+            reason,
+            ..
+        } => {
+            let what = denied(before, *action);
+            vec![Line::new(
+                Paint::Red,
+                "denied",
+                format!("{what}: {}: {allow}", safe(reason)),
+            )]
+        }
+        Body::ApprovalAsked { action, .. } => {
+            vec![Line::new(Paint::Yellow, "asks", call_of(before, *action))]
+        }
+        Body::ApprovalGiven {
+            asked,
+            verdict,
+            by,
+            reason,
+        } => {
+            vec![answered(before, *asked, *verdict, by, reason)]
+        }
+        Body::ActionFinished {
+            action,
+            status,
+            exit,
+            took_ms,
+            ..
+        } => {
+            let call = call_of(before, *action);
+            vec![finished(&call, *status, *exit, *took_ms)]
+        }
+        Body::ActionInDoubt { action, reason, .. } => {
+            let rest = format!("{}: {}", call_of(before, *action), safe(reason));
+            vec![Line::new(Paint::Red, "in doubt", rest)]
+        }
+        Body::ActionResolved {
+            action,
+            resolution,
+            by,
+            ..
+        } => {
+            let what = match resolution {
+                Resolution::Happened => "it happened",
+                Resolution::NotHappened => "it did not happen",
+                Resolution::Abandoned => "abandoned",
+            };
+            let by = match by {
+                ResolvedBy::Probe => "its probe".to_owned(),
+                ResolvedBy::Person(name) => safe(name),
+            };
+            let rest = format!("{}: {what}, says {by}", call_of(before, *action));
+            vec![Line::new(Paint::Green, "resolved", rest)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn answered(before: &State, asked: u64, verdict: ApprovalVerdict, by: &str, reason: &str) -> Line {
+    let action = before.actions.values().find(
+        |action| matches!(&action.phase, kernel::Phase::Asked(question) if question.seq == asked),
+    );
+    let call = action.map_or_else(|| format!("record {asked}"), |a| call_of(before, a.id));
+    let reason = if reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", safe(reason))
+    };
+    match verdict {
+        ApprovalVerdict::Approved => {
+            Line::new(Paint::Green, "approved", format!("{call} by {}", safe(by)))
+        }
+        ApprovalVerdict::Denied => Line::new(
+            Paint::Red,
+            "denied",
+            format!("{call} by {}{reason}", safe(by)),
+        ),
+        ApprovalVerdict::Expired => Line::new(
+            Paint::Yellow,
+            "expired",
+            format!("{call}: nobody answered in time"),
+        ),
+    }
+}
+
+fn finished(call: &str, status: OutcomeStatus, exit: Option<i32>, took_ms: u64) -> Line {
+    let (paint, word) = match status {
+        OutcomeStatus::Ok => (Paint::Green, "ok"),
+        OutcomeStatus::Failed => (Paint::Red, "failed"),
+        OutcomeStatus::TimedOut => (Paint::Red, "timed out"),
+        OutcomeStatus::Killed => (Paint::Red, "killed"),
+        OutcomeStatus::NotStarted => (Paint::Red, "not started"),
+    };
+    let exit = match exit {
+        Some(code) if status == OutcomeStatus::Failed => format!(" (exit {code})"),
+        _ => String::new(),
+    };
+    Line::new(
+        paint,
+        word,
+        format!("{call}{exit} ... {}", render::took(took_ms)),
+    )
+}

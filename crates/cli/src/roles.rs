@@ -1,0 +1,48 @@
+//! The roles this binary plays for itself: started by re-exec, recognised before anything else is
+//! looked at, so that they start fast and no flag can reach them.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+
+/// `__owner HOME`: the one process of a home that decides and writes.
+const OWNER: &str = "__owner";
+
+/// Plays the role that the first argument names, and gives its exit status; `None` when this is an
+/// ordinary command.
+pub(crate) fn play(arguments: &[OsString]) -> Option<u8> {
+    let role = arguments.get(1)?.to_str()?;
+    let rest = arguments.get(2);
+    match role {
+        OWNER => Some(owner(rest)),
+        sandbox::SPAWNER_ARG => {
+            let number = rest
+                .and_then(|text| text.to_str())
+                .and_then(|text| text.parse().ok());
+            sandbox::spawner_main(number.unwrap_or(0))
+        }
+        gate::GATE_ARGUMENT => Some(gate_role()),
+        tools::host::TOOLHOST_ARGUMENT => {
+            Some(u8::try_from(tools::host::toolhost_main()).unwrap_or(1))
+        }
+        _ => None,
+    }
+}
+
+fn owner(home: Option<&OsString>) -> u8 {
+    let (Some(home), Ok(exe)) = (home, std::env::current_exe()) else {
+        return 2;
+    };
+    u8::try_from(runtime::owner_main(Path::new(home), exe)).unwrap_or(1)
+}
+
+fn gate_role() -> u8 {
+    match gate::gate_main() {
+        Ok(()) => 0,
+        Err(error) => {
+            // The owner's log: nobody's terminal.
+            let _ = writeln!(std::io::stderr(), "gate: {error}");
+            1
+        }
+    }
+}

@@ -1,0 +1,522 @@
+//! A run's records as a list, and its state at one of them. Pure.
+
+use crate::render;
+use crate::terminal::{Paint, Terminal, safe, short};
+use kernel::{Action, ModelPhase, Phase, State};
+use std::fmt::Write as _;
+use types::{
+    ApprovalVerdict, Body, Cause, Labels, Link, OutcomeStatus, Record, Resolution, ResolvedBy,
+    RunId, TimerPurpose, Verdict,
+};
+
+/// Characters of a record's summary.
+const SUMMARY_CHARS_MAX: usize = 100;
+/// Characters of an item of the conversation.
+const ITEM_CHARS_MAX: usize = 120;
+
+/// One record on one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RecordLine {
+    pub(crate) seq: u64,
+    pub(crate) clock: String,
+    pub(crate) kind: &'static str,
+    pub(crate) summary: String,
+    pub(crate) causes: String,
+}
+
+/// Every record on one line.
+pub(crate) fn records(records: &[Record]) -> Vec<RecordLine> {
+    let mut state = State::new();
+    records
+        .iter()
+        .map(|record| {
+            let line = RecordLine {
+                seq: record.stamp.seq,
+                clock: render::clock(record.stamp.time_ms),
+                kind: record.body.kind(),
+                summary: summary(&state, record),
+                causes: causes(&record.causes),
+            };
+            state.fold(record);
+            line
+        })
+        .collect()
+}
+
+/// A line as it is printed.
+pub(crate) fn painted(terminal: &Terminal, line: &RecordLine) -> String {
+    let RecordLine {
+        seq,
+        clock,
+        kind,
+        summary,
+        causes,
+    } = line;
+    let head = terminal.paint(Paint::Dim, &format!("{seq:>4}  {clock}"));
+    let kind = terminal.paint(Paint::Bold, &format!("{kind:<17}"));
+    let causes = match causes.as_str() {
+        "" => String::new(),
+        causes => format!("  {}", terminal.paint(Paint::Dim, &format!("({causes})"))),
+    };
+    format!("{head}  {kind} {summary}{causes}")
+        .trim_end()
+        .to_owned()
+}
+
+/// `result of 7, decided by 5`.
+pub(crate) fn causes(causes: &[Cause]) -> String {
+    let all: Vec<String> = causes
+        .iter()
+        .map(|cause| format!("{} {}", link(cause.link), cause.seq))
+        .collect();
+    all.join(", ")
+}
+
+pub(crate) const fn link(link: Link) -> &'static str {
+    match link {
+        Link::ResultOf => "result of",
+        Link::DecidedBy => "decided by",
+        Link::ApprovedBy => "approved by",
+        Link::RetryOf => "retry of",
+        Link::ResumedFrom => "resumed from",
+        Link::ForkedFrom => "forked from",
+        Link::Compensates => "compensates",
+        Link::AskedIn => "asked in",
+    }
+}
+
+/// What a record says, safe and on one line. `before` is the state before it.
+pub(crate) fn summary(before: &State, record: &Record) -> String {
+    let text = match &record.body {
+        Body::RunStarted {
+            manifest,
+            started_by,
+            base,
+            ..
+        } => {
+            format!(
+                "agent {} for {started_by}, base layer {base}",
+                manifest.agent.name
+            )
+        }
+        Body::ItemAdded { item } => return render::item(item, SUMMARY_CHARS_MAX),
+        Body::ModelCalled {
+            provider,
+            model,
+            attempt,
+            items,
+            request_bytes,
+            ..
+        } => {
+            let again = if *attempt > 1 {
+                format!(", attempt {attempt}")
+            } else {
+                String::new()
+            };
+            let size = render::bytes(*request_bytes);
+            format!(
+                "{provider}/{model}{again}, {}, {size}",
+                render::count(*items, "item")
+            )
+        }
+        Body::ModelAnswered {
+            items,
+            error,
+            usage,
+            cost,
+            ..
+        } => match error {
+            Some(fault) => format!("no answer: {}", fault.failure),
+            None => {
+                let items: Vec<String> = items.iter().map(|i| render::item(i, 60)).collect();
+                let tokens = usage.input_tokens + usage.output_tokens;
+                return format!("{} ({tokens} tokens, {cost})", items.join("; "));
+            }
+        },
+        Body::LayerSealed {
+            layer,
+            parent,
+            changed,
+        } => {
+            format!(
+                "{layer} over {parent}, {} changed",
+                render::count(*changed, "file")
+            )
+        }
+        Body::RolledBack { to, reason } => format!("to {to}: {reason}"),
+        Body::Suspended { failure, reason } => {
+            let detail = failure
+                .as_ref()
+                .map(|f| format!(": {f}"))
+                .unwrap_or_default();
+            format!("{reason:?}{detail}").to_lowercase()
+        }
+        Body::Resumed { epoch } => format!("epoch {epoch}"),
+        Body::TimerSet { due_ms, purpose } => timer(*due_ms, purpose),
+        Body::TimerFired { timer } => format!("timer {timer}"),
+        Body::SignalReceived { name, payload, by } => format!("{name} from {by}: {payload}"),
+        Body::CheckStarted { name, command } => format!("{name}: {command}"),
+        Body::CheckPassed { name, .. } => name.clone(),
+        Body::CheckFailed { name, exit, output } => {
+            let exit = exit
+                .map(|code| format!(" (exit {code})"))
+                .unwrap_or_default();
+            format!("{name}{exit}: {}", output.text)
+        }
+        Body::ArtifactRecorded {
+            path,
+            sha256,
+            bytes,
+        } => {
+            format!(
+                "{path}, {}, sha256 {}",
+                render::bytes(*bytes),
+                sha256.short()
+            )
+        }
+        Body::ArtifactApplied { changes, by } => {
+            let count = render::count(changes.len() as u64, "change");
+            format!("{count} by {by}: {}", changes.join(", ").replace('\t', " "))
+        }
+        Body::LabelAdded { labels } => words(labels),
+        Body::BudgetReserved { cost, tokens } | Body::BudgetSpent { cost, tokens } => {
+            format!("{cost}, {}", render::count(*tokens, "token"))
+        }
+        Body::SecretUsed {
+            secret,
+            host,
+            under,
+        } => format!("{secret} for {host} under {under}"),
+        Body::RouteChanged {
+            from, to, failure, ..
+        } => format!("{from} -> {to}: {failure}"),
+        Body::PolicyChanged {
+            policy_set,
+            allow,
+            by,
+        } => {
+            format!(
+                "set {} by {by}, allow {}",
+                policy_set.short(),
+                allow.join(", ")
+            )
+        }
+        Body::CancelRequested { by } => format!("by {by}"),
+        Body::RunEnded {
+            status,
+            output,
+            error,
+        } => {
+            let said = error
+                .as_ref()
+                .map_or_else(|| output.clone(), ToString::to_string);
+            format!("{}: {said}", format!("{status:?}").to_lowercase())
+        }
+        _ => action(before, record),
+    };
+    short(&text, SUMMARY_CHARS_MAX)
+}
+
+/// Records about an action.
+fn action(before: &State, record: &Record) -> String {
+    let call = |id: &u64| crate::progress::call_of(before, *id);
+    match &record.body {
+        Body::ActionProposed {
+            call_id,
+            tool,
+            effect,
+            ..
+        } => {
+            let call = before
+                .arguments(call_id)
+                .map(|(tool, a)| render::call(tool, a));
+            format!("{} [{effect}]", call.unwrap_or_else(|| tool.clone()))
+        }
+        Body::DecisionMade {
+            action,
+            verdict,
+            policies,
+            reason,
+            ..
+        } => {
+            let of = action.map(|id| format!(" action {id}")).unwrap_or_default();
+            let by = if policies.is_empty() {
+                reason.clone()
+            } else {
+                policies.join(", ")
+            };
+            format!("{}{of}: {by}", verdict_word(*verdict))
+        }
+        Body::ApprovalAsked {
+            action, expires_ms, ..
+        } => {
+            format!("{}, until {}", call(action), render::moment(*expires_ms))
+        }
+        Body::ApprovalGiven {
+            asked,
+            verdict,
+            by,
+            reason,
+        } => {
+            let word = match verdict {
+                ApprovalVerdict::Approved => "approved",
+                ApprovalVerdict::Denied => "denied",
+                ApprovalVerdict::Expired => return format!("expired: asked in {asked}"),
+            };
+            let why = if reason.is_empty() {
+                String::new()
+            } else {
+                format!(": {reason}")
+            };
+            format!("{word} by {by}{why}")
+        }
+        Body::ActionStarted {
+            action,
+            attempt,
+            key,
+            ..
+        } => {
+            format!("{}, attempt {attempt}, key {:.8}", call(action), key)
+        }
+        Body::ActionFinished {
+            action,
+            status,
+            exit,
+            output,
+            took_ms,
+            ..
+        } => {
+            let exit = exit.map(|code| format!(" exit {code}")).unwrap_or_default();
+            let status = outcome_word(*status);
+            format!(
+                "{} {status}{exit}, {}: {}",
+                call(action),
+                render::took(*took_ms),
+                output.text
+            )
+        }
+        Body::ActionInDoubt { action, reason, .. } => format!("{}: {reason}", call(action)),
+        Body::ActionResolved {
+            action,
+            resolution,
+            by,
+            ..
+        } => {
+            let word = match resolution {
+                Resolution::Happened => "happened",
+                Resolution::NotHappened => "did not happen",
+                Resolution::Abandoned => "abandoned",
+            };
+            let by = match by {
+                ResolvedBy::Probe => "its probe",
+                ResolvedBy::Person(name) => name,
+            };
+            format!("{} {word}, says {by}", call(action))
+        }
+        Body::Delivered { actions } => {
+            let ids: Vec<String> = actions.iter().map(ToString::to_string).collect();
+            format!("actions {}", ids.join(", "))
+        }
+        _ => String::new(),
+    }
+}
+
+pub(crate) const fn verdict_word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Permit => "permit",
+        Verdict::Ask => "ask",
+        Verdict::Deny => "deny",
+    }
+}
+
+pub(crate) const fn outcome_word(status: OutcomeStatus) -> &'static str {
+    match status {
+        OutcomeStatus::Ok => "ok",
+        OutcomeStatus::Failed => "failed",
+        OutcomeStatus::TimedOut => "timed out",
+        OutcomeStatus::Killed => "killed",
+        OutcomeStatus::NotStarted => "not started",
+    }
+}
+
+fn timer(due_ms: u64, purpose: &TimerPurpose) -> String {
+    let what = match purpose {
+        TimerPurpose::ModelRetry => "call the model again".to_owned(),
+        TimerPurpose::ActionRetry(id) => format!("try action {id} again"),
+        TimerPurpose::Wait(id) => format!("action {id} waits"),
+        TimerPurpose::ApprovalExpiry(id) => format!("{id} expires"),
+    };
+    match due_ms {
+        u64::MAX => format!("{what}, without end"),
+        due_ms => format!("{what}, at {}", render::moment(due_ms)),
+    }
+}
+
+fn words(labels: &Labels) -> String {
+    let all: Vec<&str> = labels.iter().collect();
+    if all.is_empty() {
+        "none".to_owned()
+    } else {
+        all.join(", ")
+    }
+}
+
+/// The state that a run carried at the last of these records.
+pub(crate) fn state(run: &RunId, records: &[Record], state: &State) -> String {
+    let mut out = String::new();
+    let Some(last) = records.last() else {
+        return out;
+    };
+    let at = last.stamp.seq;
+    let _ = writeln!(
+        out,
+        "run {run} at record {at}, {} UTC",
+        render::moment(last.stamp.time_ms)
+    );
+    let before = State::of(&records[..records.len() - 1]);
+    let _ = writeln!(out, "{}: {}", last.body.kind(), summary(&before, last));
+    if !last.causes.is_empty() {
+        let _ = writeln!(out, "because: {}", causes(&last.causes));
+    }
+    let _ = writeln!(out, "digest {}", last.digest);
+    let _ = writeln!(
+        out,
+        "\nstatus     {}",
+        crate::outcome::status_word(state.status(false))
+    );
+    let _ = writeln!(out, "epoch      {}", state.epoch);
+    if let (Some(base), Some(layer)) = (&state.base, &state.layer) {
+        let changed = if base == layer {
+            "unchanged"
+        } else {
+            "changed"
+        };
+        let _ = writeln!(
+            out,
+            "workspace  layer {layer}, {changed} since the start ({base})"
+        );
+    }
+    let _ = writeln!(out, "labels     {}", words(&state.labels));
+    spent(&mut out, state);
+    let _ = writeln!(out, "model      {}", model(state));
+    conversation(&mut out, state);
+    actions(&mut out, state);
+    timers(&mut out, state);
+    out
+}
+
+fn spent(out: &mut String, state: &State) {
+    let spent = &state.spent;
+    let _ = writeln!(
+        out,
+        "spent      {}, {}, {}, {} live",
+        spent.cost,
+        render::count(spent.tokens, "token"),
+        render::count(spent.actions, "tool call"),
+        render::took(spent.wall_ms),
+    );
+    if spent.reserved_tokens > 0 {
+        let tokens = render::count(spent.reserved_tokens, "token");
+        let _ = writeln!(out, "reserved   {}, {tokens}", spent.reserved_cost);
+    }
+}
+
+fn model(state: &State) -> String {
+    let what = match &state.model {
+        ModelPhase::Idle => "idle".to_owned(),
+        ModelPhase::InFlight(call) => {
+            format!(
+                "called in record {} with {}",
+                call.seq,
+                render::count(call.items, "item")
+            )
+        }
+        ModelPhase::Failed(fault) => format!("failed: {}", safe(&fault.failure.to_string())),
+        ModelPhase::Backoff { timer } => format!("waits for timer {timer}"),
+    };
+    format!("{what}, entry {} of its route", state.hop + 1)
+}
+
+fn conversation(out: &mut String, state: &State) {
+    let _ = writeln!(
+        out,
+        "\nconversation ({})",
+        render::count(state.items.len() as u64, "item")
+    );
+    for placed in &state.items {
+        let _ = writeln!(
+            out,
+            "{:>4}  {}",
+            placed.seq,
+            render::item(&placed.item, ITEM_CHARS_MAX)
+        );
+    }
+}
+
+fn actions(out: &mut String, state: &State) {
+    let open: Vec<&Action> = state
+        .actions
+        .values()
+        .filter(|a| a.phase != Phase::Settled)
+        .collect();
+    let _ = writeln!(
+        out,
+        "\nopen actions ({} of {})",
+        open.len(),
+        state.actions.len()
+    );
+    for action in open {
+        let call = crate::progress::call_of(state, action.id);
+        let _ = writeln!(out, "{:>4}  {call}: {}", action.id, phase(&action.phase));
+    }
+}
+
+fn phase(phase: &Phase) -> String {
+    match phase {
+        Phase::Proposed => "proposed".to_owned(),
+        Phase::NeedsApproval => "needs approval".to_owned(),
+        Phase::Asked(asked) => {
+            format!(
+                "asked in record {}, until {}",
+                asked.seq,
+                render::moment(asked.expires_ms)
+            )
+        }
+        Phase::Approved { asked } => format!("approved, as asked in record {asked}"),
+        Phase::Permitted => "permitted".to_owned(),
+        Phase::Started => "in flight".to_owned(),
+        Phase::Waiting { timer: Some(timer) } => format!("waits, at most until timer {timer}"),
+        Phase::Waiting { timer: None } => "waits for a signal".to_owned(),
+        Phase::Backoff { timer } => format!("to be tried again after timer {timer}"),
+        Phase::RetryDue => "to be tried again".to_owned(),
+        Phase::Interrupted => "interrupted".to_owned(),
+        Phase::RolledBack => "interrupted, the workspace rolled back".to_owned(),
+        Phase::Ambiguous(_) => "may have happened".to_owned(),
+        Phase::InDoubt { seq } => format!("in doubt since record {seq}"),
+        Phase::Settled => "settled".to_owned(),
+    }
+}
+
+fn timers(out: &mut String, state: &State) {
+    if state.timers.is_empty() && state.signals.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\ntimers and signals");
+    for timer in state.timers.values() {
+        let _ = writeln!(
+            out,
+            "{:>4}  {}",
+            timer.seq,
+            self::timer(timer.due_ms, &timer.purpose)
+        );
+    }
+    for signal in &state.signals {
+        let _ = writeln!(
+            out,
+            "{:>4}  signal {}: {}",
+            signal.seq,
+            safe(&signal.name),
+            short(&signal.payload.to_string(), ITEM_CHARS_MAX)
+        );
+    }
+}
