@@ -44,22 +44,36 @@ pub(super) fn entries(dir: &Path) -> Result<Vec<Entry>, SandboxError> {
     Ok(list)
 }
 
-/// Does something with a file or directory of ours even if its mode shuts us out.
+/// Does something with a file or directory of ours even if its mode, or that of a directory above
+/// it, shuts us out: they are opened for the moment.
 pub(super) fn opened<T>(path: &Path, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
     match act() {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let meta = fs::symlink_metadata(path)?;
-            if meta.is_symlink() {
-                return Err(error);
+            let mut shut = Vec::new();
+            let result = open_above(path, &mut shut).and_then(|()| act());
+            for (path, mode) in shut.into_iter().rev() {
+                fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
             }
-            let mode = meta.permissions().mode();
-            fs::set_permissions(path, fs::Permissions::from_mode(mode | 0o700))?;
-            let result = act();
-            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
             result
         }
         other => other,
     }
+}
+
+/// Opens what is ours and shut, from the top down, and notes how it was.
+fn open_above(path: &Path, shut: &mut Vec<(PathBuf, u32)>) -> io::Result<()> {
+    let us = rustix::process::geteuid().as_raw();
+    let mut above: Vec<&Path> = path.ancestors().collect();
+    above.reverse();
+    for path in above {
+        let meta = fs::symlink_metadata(path)?;
+        let mode = meta.permissions().mode() & 0o7777;
+        if meta.uid() == us && !meta.is_symlink() && mode & 0o700 != 0o700 {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode | 0o700))?;
+            shut.push((path.to_owned(), mode));
+        }
+    }
+    Ok(())
 }
 
 /// Visits everything below `dir`, parents before children, and whole directories after them too.
