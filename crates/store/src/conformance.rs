@@ -10,7 +10,7 @@
 
 use crate::{
     Append, Content, Created, Durability, NewRecord, Reply, RunRow, Store, StoreError,
-    prepare::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX},
+    prepare::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, FORK_DEPTH_MAX},
 };
 use ledger::Head;
 use std::sync::Arc;
@@ -30,6 +30,7 @@ pub const CASES: &[Case] = &[
     ("attachments of every size come back", attachments),
     ("a fork shares, and diverges", forks),
     ("a fork of nothing is refused", bad_forks),
+    ("forks of forks have a limit", deep_forks),
     ("erased content is gone and the chain holds", erased),
     ("a removed run is gone and others stay", removed),
     ("a run is found by prefix and by last", found),
@@ -373,6 +374,19 @@ fn bad_forks(store: &dyn Store) {
         assert_eq!(code(refused), "BP-STORE-016");
     }
     assert_eq!(store.branches(&run_id(1)).map(|all| all.len()), Ok(1));
+}
+
+fn deep_forks(store: &dyn Store) {
+    create(store, 1, &["a"]);
+    let mut parent = BRANCH_MAIN;
+    for _ in 0..FORK_DEPTH_MAX {
+        parent = wait(store.fork_branch(&run_id(1), parent, 0)).expect("a fork");
+    }
+    let refused = wait(store.fork_branch(&run_id(1), parent, 0));
+    assert_eq!(code(refused), "BP-STORE-014");
+    add(store, 1, parent, &["b"]);
+    assert_eq!(seen(store, 1, parent), ["a", "b"]);
+    assert!(wait(store.fork_branch(&run_id(1), BRANCH_MAIN, 0)).is_ok());
 }
 
 fn erased(store: &dyn Store) {

@@ -25,7 +25,9 @@ mod home;
 mod memory;
 mod model;
 mod prepare;
+mod queue;
 mod read;
+mod rows;
 mod seal;
 mod sql;
 mod sqlite;
@@ -43,7 +45,7 @@ pub use model::{
     Append, Branch, Content, Created, Durability, Evidence, Fault, GcReport, NewRecord, RunRow,
     RunSummary, VerifyReport,
 };
-pub use prepare::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, SEQ_MAX};
+pub use prepare::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, FORK_DEPTH_MAX, SEQ_MAX};
 pub use read::Reader;
 pub use sqlite::{Limits, SqliteStore};
 pub use verify::FAULTS_MAX;

@@ -4,7 +4,7 @@
 //! bytes.
 
 use crate::error::CANDIDATES_MAX;
-use crate::prepare::{self, ACTOR, BODY, Draft, Piece};
+use crate::prepare::{self, ACTOR, BODY, Draft, FORK_DEPTH_MAX, Piece};
 use crate::{
     Append, Branch, Content, Created, Evidence, GcReport, NewRecord, Read, Reply, RunRow,
     RunSummary, Store, StoreError,
@@ -186,10 +186,10 @@ impl Run {
     fn append(&mut self, append: Append) -> Result<Vec<Record>, StoreError> {
         let run = append.run;
         let drafts = prepare::drafts(&run, append.branch, append.next_seq, append.records)?;
-        let next_seq = self.line(append.branch)?.head.next_seq;
         if self.erased {
             return Err(StoreError::Erased { run });
         }
+        let next_seq = self.line(append.branch)?.head.next_seq;
         if (append.epoch, append.next_seq) != (self.epoch, next_seq) {
             return Err(StoreError::Fenced {
                 run,
@@ -205,6 +205,13 @@ impl Run {
     }
 
     fn fork(&mut self, parent: BranchId, at_seq: u64) -> Result<BranchId, StoreError> {
+        let mut depth = 1;
+        let mut line = self.line(parent)?;
+        while let Some((above, _)) = line.forked {
+            depth += 1;
+            line = self.line(above)?;
+        }
+        prepare::limit("the depth of forks", depth, FORK_DEPTH_MAX as u64)?;
         let Some(entry) = self.entry(parent, at_seq)? else {
             return Err(self.no_such(format!("record {at_seq} on branch {parent}")));
         };

@@ -12,6 +12,9 @@ pub const BATCH_BYTES_MAX: u64 = 64 << 20;
 /// Highest number of a record.
 pub const SEQ_MAX: u64 = u32::MAX as u64;
 
+/// Most branches between a branch and the run's first.
+pub const FORK_DEPTH_MAX: usize = 256;
+
 /// Name of the actor's JSON among a record's contents.
 pub(crate) const ACTOR: &str = "actor";
 /// Name of the body's JSON among a record's contents.
@@ -60,7 +63,11 @@ pub(crate) fn drafts(
     Ok(drafts)
 }
 
-fn limit(what: &'static str, given: impl TryInto<u64>, max: u64) -> Result<(), StoreError> {
+pub(crate) fn limit(
+    what: &'static str,
+    given: impl TryInto<u64>,
+    max: u64,
+) -> Result<(), StoreError> {
     let given = given.try_into().unwrap_or(u64::MAX);
     if given <= max {
         Ok(())

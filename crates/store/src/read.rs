@@ -6,6 +6,7 @@
 use crate::error::CANDIDATES_MAX;
 use crate::home::Home;
 use crate::prepare::{self, ACTOR, BODY};
+use crate::rows::{Cells, attachments_of, cells, cells_at, read_failed};
 use crate::seal::{self, Key, Place};
 use crate::sql::{self, BranchState, RunState, no_such_branch, no_such_run, unsigned};
 use crate::{Branch, Content, Evidence, Read, RunSummary, StoreError};
@@ -17,9 +18,6 @@ use types::{BRANCH_MAIN, BranchId, Record, RunId};
 
 /// Idle connections kept for the next reads.
 const IDLE_CONNECTIONS_MAX: usize = 4;
-/// Most branches between a branch and the run's first.
-pub(crate) const FORK_DEPTH_MAX: usize = 1024;
-
 /// Reads a home, whether or not a process writes it, and whether or not there is anything in it.
 #[derive(Debug)]
 pub struct Reader {
@@ -196,146 +194,6 @@ struct SummaryRow {
     cells: Option<(Vec<u8>, Vec<u8>, Vec<u8>)>,
 }
 
-pub(crate) fn read_failed(error: rusqlite::Error) -> StoreError {
-    sql::failed("read the log", &error)
-}
-
-/// A row of `records`, and where it stands.
-struct Cells {
-    branch: BranchId,
-    seq: u64,
-    header: Vec<u8>,
-    actor: Vec<u8>,
-    body: Vec<u8>,
-}
-
-/// A stretch of records that lie on one branch's own row.
-#[derive(Debug)]
-struct Stretch {
-    branch: BranchState,
-    from: u64,
-    /// Not included.
-    to: u64,
-}
-
-/// Where a branch's records lie, in ascending order of number.
-fn stretches(
-    conn: &Connection,
-    run: &RunId,
-    state: &RunState,
-    branch: BranchId,
-) -> Result<Vec<Stretch>, StoreError> {
-    let row = |branch| {
-        sql::branch_state(conn, state.id, branch)
-            .map_err(read_failed)?
-            .ok_or_else(|| no_such_branch(run, branch))
-    };
-    let mut found = Vec::new();
-    let mut branch = row(branch)?;
-    let mut to = u64::MAX;
-    while let Some((parent, at)) = branch.forked {
-        if found.len() >= FORK_DEPTH_MAX {
-            return Err(StoreError::TooLarge {
-                what: "the number of forks of forks",
-                given: found.len() as u64 + 1,
-                max: FORK_DEPTH_MAX as u64,
-            });
-        }
-        let from = at + 1;
-        found.push(Stretch { branch, from, to });
-        to = to.min(from);
-        branch = row(parent)?;
-    }
-    let from = 0;
-    found.push(Stretch { branch, from, to });
-    found.reverse();
-    Ok(found)
-}
-
-/// Up to `limit` records of a branch from number `from_seq` on, as they lie there.
-fn cells(
-    conn: &Connection,
-    run: &RunId,
-    state: &RunState,
-    branch: BranchId,
-    from_seq: u64,
-    limit: usize,
-) -> Result<Vec<Cells>, StoreError> {
-    let mut found = Vec::new();
-    for stretch in stretches(conn, run, state, branch)? {
-        let from = stretch.from.max(from_seq);
-        let to = stretch.to.min(prepare::SEQ_MAX + 1);
-        if from < to && found.len() < limit {
-            let left = limit - found.len();
-            read_stretch(conn, &stretch.branch, from..to, left, &mut found).map_err(read_failed)?;
-        }
-    }
-    Ok(found)
-}
-
-fn read_stretch(
-    conn: &Connection,
-    branch: &BranchState,
-    range: std::ops::Range<u64>,
-    limit: usize,
-    found: &mut Vec<Cells>,
-) -> rusqlite::Result<()> {
-    let first = sql::record_key(branch.id, range.start);
-    let last = sql::record_key(branch.id, range.end - 1);
-    let mut select = conn.prepare_cached(
-        "SELECT key, header, actor, body FROM records
-         WHERE key BETWEEN ?1 AND ?2 ORDER BY key LIMIT ?3",
-    )?;
-    let rows = select.query_map(params![first, last, sql::signed(limit as u64)], |row| {
-        Ok(Cells {
-            branch: branch.branch,
-            seq: sql::seq_of(row.get(0)?),
-            header: row.get(1)?,
-            actor: row.get(2)?,
-            body: row.get(3)?,
-        })
-    })?;
-    for row in rows {
-        found.push(row?);
-    }
-    Ok(())
-}
-
-/// One record of a branch, if there is one of that number.
-fn cells_at(
-    conn: &Connection,
-    run: &RunId,
-    state: &RunState,
-    branch: BranchId,
-    seq: u64,
-) -> Result<Option<(i64, Cells)>, StoreError> {
-    let mut stretches = stretches(conn, run, state, branch)?;
-    stretches.retain(|stretch| (stretch.from..stretch.to).contains(&seq));
-    let (Some(stretch), true) = (stretches.first(), seq <= prepare::SEQ_MAX) else {
-        return Ok(None);
-    };
-    let mut found = Vec::new();
-    read_stretch(conn, &stretch.branch, seq..seq + 1, 1, &mut found).map_err(read_failed)?;
-    Ok(found.pop().map(|cells| (stretch.branch.id, cells)))
-}
-
-/// The encoded header of one record.
-pub(crate) fn header_at(
-    conn: &Connection,
-    run: &RunId,
-    state: &RunState,
-    branch: BranchId,
-    seq: u64,
-) -> Result<Vec<u8>, StoreError> {
-    let found = cells_at(conn, run, state, branch, seq)?;
-    found
-        .map(|(_, cells)| cells.header)
-        .ok_or_else(|| StoreError::NoSuchPlace {
-            run: run.clone(),
-            what: format!("record {seq} on branch {branch}"),
-        })
-}
-
 /// Opens cells with a run's key.
 struct Opener<'a> {
     home: &'a Home,
@@ -381,12 +239,6 @@ impl Opener<'_> {
         let body = content(BODY, &cells.body)?;
         prepare::assemble(self.run, cells.seq, &cells.header, &actor, &body)
     }
-}
-
-fn attachments_of(conn: &Connection, record: i64) -> rusqlite::Result<Vec<(String, Vec<u8>)>> {
-    conn.prepare_cached("SELECT name, cell FROM attachments WHERE record = ?1 ORDER BY name")?
-        .query_map([record], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect()
 }
 
 impl Read for Reader {

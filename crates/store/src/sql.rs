@@ -376,7 +376,7 @@ pub(crate) fn fork(
     let state = run_state(conn, run)
         .map_err(write_failed)?
         .ok_or_else(|| no_such_run(run))?;
-    let header = crate::read::header_at(conn, run, &state, parent, at_seq)?;
+    let header = crate::rows::fork_point(conn, run, &state, parent, at_seq)?;
     let head = Head {
         next_seq: at_seq + 1,
         digest: ledger::digest_encoded(&header),

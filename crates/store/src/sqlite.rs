@@ -4,10 +4,11 @@ use crate::files::{FileId, Staged};
 use crate::home::Home;
 use crate::model::Durability;
 use crate::prepare::{self, ACTOR, BODY, Draft};
+use crate::queue::Queue;
 use crate::read::Reader;
 use crate::seal::{self, Key, Place};
 use crate::sql::{self, Expect, Leftovers, Linked, Row};
-use crate::writer::{self, Job, Sync, WalFile, Writer};
+use crate::writer::{Checkpointer, Sync, WalFile, Writer};
 use crate::{
     Append, Branch, Created, Evidence, GcReport, NewRecord, Read, Reply, RunRow, RunSummary, Store,
     StoreError, cell,
@@ -18,16 +19,10 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::future::Future;
 use std::path::Path;
-use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use types::{BRANCH_MAIN, BranchId, Record, RunId};
 
-/// Content that may wait for the writer: 64 MiB, counted in KiB.
-const QUEUE_KIB_MAX: u32 = 64 << 10;
-/// What a request counts at least, so that no more than 4096 wait.
-const REQUEST_KIB_MIN: u32 = 16;
 /// Content sealed on the caller's thread; more of it goes to a thread of ours.
 const SEAL_HERE_BYTES_MAX: usize = 64 << 10;
 /// Keys kept in memory. Beyond that they are read again.
@@ -59,16 +54,7 @@ pub struct Limits {
 struct Inner {
     reader: Reader,
     keys: Mutex<HashMap<RunId, Arc<Key>>>,
-    room: Arc<Semaphore>,
-    /// `None` once the store is closed.
-    queues: Mutex<Option<Queues>>,
-}
-
-#[derive(Clone)]
-struct Queues {
-    writer: Sender<Box<dyn Job>>,
-    /// What takes long and is not the writer's: sealing large content, files.
-    hand: Sender<Box<dyn FnOnce() + Send>>,
+    queue: Queue,
 }
 
 impl SqliteStore {
@@ -99,29 +85,24 @@ impl SqliteStore {
         let lock = home.own()?;
         let failed = |error: rusqlite::Error| sql::failed("open the log", &error);
         let conn = connect(&home, limits).map_err(failed)?;
+        finish_erasures(&home, &conn)?;
         let checkpointer = connect(&home, limits).map_err(failed)?;
         let wal = File::options()
             .write(true)
             .open(home.wal())
             .map_err(|error| crate::files::io_error("open the write-ahead log", &error))?;
-        let (poke, poked) = mpsc::sync_channel(1);
-        let writer = Writer::new(conn, sync(wal), poke, lock).map_err(failed)?;
-        finish_erasures(&home, &writer.conn)?;
-        let (jobs, queue) = mpsc::channel();
-        let (hand, tasks) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        let checkpointer = Checkpointer::start(checkpointer)
+            .map_err(|error| crate::files::io_error("start a thread", &error))?;
+        let writer = Writer::new(conn, sync(wal), checkpointer, lock).map_err(failed)?;
+        let (queue, jobs, tasks) = Queue::open();
         let threads = vec![
             spawn("store-hand", move || tasks.iter().for_each(|task| task()))?,
-            spawn("store-checkpoint", move || {
-                serve_checkpoints(&checkpointer, &poked);
-            })?,
-            spawn("store-writer", move || writer.run(&queue))?,
+            spawn("store-writer", move || writer.run(&jobs))?,
         ];
-        let queues = Queues { writer: jobs, hand };
         let inner = Inner {
             reader: Reader::of(home),
             keys: Mutex::default(),
-            room: Arc::new(Semaphore::new(QUEUE_KIB_MAX as usize)),
-            queues: Mutex::new(Some(queues)),
+            queue,
         };
         let inner = Arc::new(inner);
         Ok(Self { inner, threads })
@@ -130,8 +111,7 @@ impl SqliteStore {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        self.inner.room.close();
-        drop(self.inner.lock_queues().take());
+        self.inner.queue.close();
         // The writer's connection is the last to close, so that it leaves no write-ahead log.
         self.inner.reader.close_idle();
         for thread in self.threads.drain(..) {
@@ -163,12 +143,6 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         .map_err(|error| crate::files::io_error("start a thread", &error))
 }
 
-fn serve_checkpoints(conn: &Connection, asked: &Receiver<()>) {
-    while asked.recv().is_ok() {
-        writer::checkpoint(conn);
-    }
-}
-
 /// An erasure that a crash cut off after its commit is finished before anything else.
 fn finish_erasures(home: &Home, conn: &Connection) -> Result<(), StoreError> {
     let keys = || {
@@ -183,97 +157,9 @@ fn finish_erasures(home: &Home, conn: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A request and where its answer goes.
-struct Request<T, F> {
-    durability: Durability,
-    act: F,
-    value: Option<T>,
-    reply: oneshot::Sender<Result<T, StoreError>>,
-    _room: OwnedSemaphorePermit,
-}
-
-impl<T, F> Job for Request<T, F>
-where
-    T: Send,
-    F: FnMut(&Connection) -> Result<T, StoreError> + Send,
-{
-    fn durability(&self) -> Durability {
-        self.durability
-    }
-
-    fn apply(&mut self, conn: &Connection) -> Result<(), StoreError> {
-        self.value = Some((self.act)(conn)?);
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>, result: Result<(), StoreError>) {
-        let value = self.value;
-        let answer = result.map(|()| value.expect("a request that succeeded has its value"));
-        // Nobody may be waiting any more.
-        let _ = self.reply.send(answer);
-    }
-}
-
-fn closed() -> StoreError {
-    StoreError::Stopped {
-        why: "the store was closed".to_owned(),
-    }
-}
-
 impl Inner {
-    fn lock_queues(&self) -> std::sync::MutexGuard<'_, Option<Queues>> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn lock_keys(&self) -> std::sync::MutexGuard<'_, HashMap<RunId, Arc<Key>>> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn queues(&self) -> Result<Queues, StoreError> {
-        self.lock_queues().clone().ok_or_else(closed)
-    }
-
-    /// Waits until there is room in the queue.
-    async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, StoreError> {
-        let kib = u32::try_from(bytes >> 10).unwrap_or(QUEUE_KIB_MAX);
-        let kib = kib.clamp(REQUEST_KIB_MIN, QUEUE_KIB_MAX);
-        let room = Arc::clone(&self.room);
-        room.acquire_many_owned(kib).await.map_err(|_| closed())
-    }
-
-    /// Hands `act` to the writer.
-    async fn write<T: Send + 'static>(
-        &self,
-        room: OwnedSemaphorePermit,
-        durability: Durability,
-        act: impl FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        let request = Request {
-            durability,
-            act,
-            value: None,
-            reply,
-            _room: room,
-        };
-        self.queues()?
-            .writer
-            .send(Box::new(request))
-            .map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
-    }
-
-    /// Runs `task` on the hand's thread.
-    async fn by_hand<T: Send + 'static>(
-        &self,
-        task: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        let task = Box::new(move || {
-            let _ = reply.send(task());
-        });
-        self.queues()?.hand.send(task).map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
     }
 
     /// The run's key, from memory or its file.
@@ -305,7 +191,9 @@ impl Inner {
         if content_bytes(&drafts) <= SEAL_HERE_BYTES_MAX {
             seal_all(&blobs, &key, drafts)
         } else {
-            self.by_hand(move || seal_all(&blobs, &key, drafts)).await
+            self.queue
+                .by_hand(move || seal_all(&blobs, &key, drafts))
+                .await
         }
     }
 
@@ -315,17 +203,17 @@ impl Inner {
         first: Vec<NewRecord>,
     ) -> Result<Created, StoreError> {
         let drafts = prepare::drafts(&row.run, BRANCH_MAIN, 0, first)?;
-        let room = self.room(content_bytes(&drafts)).await?;
+        let room = self.queue.room(content_bytes(&drafts)).await?;
         let key = Arc::new(Key::generate()?);
         let keys = self.reader.home.keys.clone();
         let file = {
             let key = Arc::clone(&key);
-            self.by_hand(move || keys.write(key.bytes())).await?
+            self.queue.by_hand(move || keys.write(key.bytes())).await?
         };
         let (mut rows, records) = self.seal(Arc::clone(&key), drafts).await?;
         let run = row.run.clone();
         let create = move |conn: &Connection| sql::create_run(conn, &row, &file.id, &mut rows);
-        let linked = self.write(room, Durability::Synced, create).await?;
+        let linked = self.queue.write(room, Durability::Synced, create).await?;
         self.remember(&run, &key);
         Ok(Created {
             epoch: 1,
@@ -336,11 +224,11 @@ impl Inner {
     async fn append(self: Arc<Self>, append: Append) -> Result<Vec<Record>, StoreError> {
         let (expect, durability) = (Expect::from(&append), append.durability);
         let drafts = prepare::drafts(&append.run, append.branch, append.next_seq, append.records)?;
-        let room = self.room(content_bytes(&drafts)).await?;
+        let room = self.queue.room(content_bytes(&drafts)).await?;
         let key = self.key(&expect.run)?;
         let (mut rows, records) = self.seal(key, drafts).await?;
         let append = move |conn: &Connection| sql::append(conn, &expect, &mut rows);
-        let linked = self.write(room, durability, append).await?;
+        let linked = self.queue.write(room, durability, append).await?;
         Ok(link_records(records, &linked))
     }
 
@@ -350,8 +238,8 @@ impl Inner {
         durability: Durability,
         act: impl FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let room = self.room(0).await?;
-        self.write(room, durability, act).await
+        let room = self.queue.room(0).await?;
+        self.queue.write(room, durability, act).await
     }
 
     async fn erase(self: Arc<Self>, run: RunId) -> Result<(), StoreError> {
@@ -375,7 +263,7 @@ impl Inner {
                 .iter()
                 .try_for_each(|blob| home.blobs.remove(blob))
         };
-        self.by_hand(destroy).await?;
+        self.queue.by_hand(destroy).await?;
         match key {
             None => Ok(()),
             Some(key) => {
@@ -409,7 +297,7 @@ impl Inner {
             Arc::clone(&self).purge(run_row).await?;
         }
         let inner = Arc::clone(&self);
-        self.by_hand(move || inner.sweep()).await
+        self.queue.by_hand(move || inner.sweep()).await
     }
 
     /// Lists files first and reads which are named after: see [`crate::files`].
@@ -441,7 +329,7 @@ fn column<T: rusqlite::types::FromSql, C: FromIterator<T>>(
             .query_map([], |row| row.get(0))?
             .collect::<rusqlite::Result<C>>()
     };
-    read().map_err(crate::read::read_failed)
+    read().map_err(crate::rows::read_failed)
 }
 
 fn content_bytes(drafts: &[Draft]) -> usize {
@@ -618,181 +506,5 @@ impl Read for SqliteStore {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::conformance::{run_id, sample, wait};
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use types::Coded as _;
-
-    /// Stands in for `fdatasync`: notes what was committed when it began, or fails.
-    struct Probe {
-        reader: Reader,
-        /// For each sync, the records that were in the log when it began.
-        begun: Arc<Mutex<Vec<u64>>>,
-        broken: Arc<AtomicBool>,
-    }
-
-    impl Sync for Probe {
-        fn sync(&mut self) -> std::io::Result<()> {
-            if self.broken.load(Ordering::Relaxed) {
-                return Err(std::io::Error::other("the device is gone"));
-            }
-            let runs = self.reader.runs().unwrap();
-            let records = runs
-                .iter()
-                .filter_map(|run| run.head_seq)
-                .map(|seq| seq + 1);
-            self.begun.lock().unwrap().push(records.sum());
-            Ok(())
-        }
-    }
-
-    struct Probed {
-        store: SqliteStore,
-        begun: Arc<Mutex<Vec<u64>>>,
-        broken: Arc<AtomicBool>,
-        dir: tempfile::TempDir,
-    }
-
-    impl Probed {
-        fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let (begun, broken) = (Arc::default(), Arc::default());
-            let probe = Probe {
-                reader: Reader::of(Home::at(dir.path())),
-                begun: Arc::clone(&begun),
-                broken: Arc::clone(&broken),
-            };
-            let sync = |_| Box::new(probe) as Box<dyn Sync>;
-            let store = SqliteStore::start(dir.path(), Limits::default(), sync).unwrap();
-            Self {
-                store,
-                begun,
-                broken,
-                dir,
-            }
-        }
-
-        fn create(&self, number: u8) {
-            let (run, started_ms) = (run_id(number), 1);
-            wait(self.store.create_run(RunRow { run, started_ms }, vec![])).unwrap();
-        }
-
-        fn append(&self, number: u8, durability: Durability) -> Reply<Vec<Record>> {
-            let next_seq = self
-                .store
-                .head(&run_id(number), BRANCH_MAIN)
-                .unwrap()
-                .next_seq;
-            self.store.append(Append {
-                run: run_id(number),
-                branch: BRANCH_MAIN,
-                next_seq,
-                epoch: 1,
-                records: vec![sample("x")],
-                durability,
-            })
-        }
-
-        /// Syncs so far, and how many records the last one covered.
-        fn syncs(&self) -> (usize, u64) {
-            let begun = self.begun.lock().unwrap();
-            (begun.len(), begun.last().copied().unwrap_or(0))
-        }
-    }
-
-    #[test]
-    fn every_synced_answer_follows_a_sync_that_began_after_its_commit() {
-        let probed = Probed::new();
-        probed.create(1);
-        let (before, _) = probed.syncs();
-        for written in 1..=20 {
-            wait(probed.append(1, Durability::Synced)).unwrap();
-            assert_eq!(probed.syncs(), (before + written, written as u64));
-        }
-        for _ in 0..20 {
-            wait(probed.append(1, Durability::Written)).unwrap();
-        }
-        assert_eq!(
-            probed.syncs(),
-            (before + 20, 20),
-            "written ones wait for no sync"
-        );
-        wait(probed.append(1, Durability::Synced)).unwrap();
-        assert_eq!(
-            probed.syncs(),
-            (before + 21, 41),
-            "one sync covers all before it"
-        );
-    }
-
-    #[test]
-    fn one_sync_serves_all_that_wait() {
-        let probed = Probed::new();
-        for number in 1..=40 {
-            probed.create(number);
-        }
-        let (before, _) = probed.syncs();
-        let replies: Vec<_> = (1..=40)
-            .map(|n| probed.append(n, Durability::Synced))
-            .collect();
-        let begun = Arc::clone(&probed.begun);
-        wait(Box::pin(async move {
-            let tasks: Vec<_> = replies.into_iter().map(tokio::spawn).collect();
-            for task in tasks {
-                task.await.unwrap()?;
-                assert!(!begun.lock().unwrap().is_empty());
-            }
-            Ok(())
-        }))
-        .unwrap();
-        let (after, covered) = probed.syncs();
-        assert_eq!(covered, 40);
-        assert!(
-            after - before < 40,
-            "{} syncs for 40 appends",
-            after - before
-        );
-    }
-
-    #[test]
-    fn a_refused_request_needs_no_sync() {
-        let probed = Probed::new();
-        probed.create(1);
-        let before = probed.syncs();
-        let stale = probed.append(1, Durability::Synced);
-        wait(probed.store.claim(&run_id(1))).unwrap();
-        assert_eq!(wait(stale).unwrap_err().code(), "BP-STORE-009");
-        assert_eq!(probed.syncs(), before);
-    }
-
-    #[test]
-    fn after_a_failed_sync_nothing_is_acknowledged() {
-        let probed = Probed::new();
-        probed.create(1);
-        wait(probed.append(1, Durability::Synced)).unwrap();
-        probed.broken.store(true, Ordering::Relaxed);
-        for durability in [Durability::Synced, Durability::Synced, Durability::Written] {
-            let error = wait(probed.append(1, durability)).unwrap_err();
-            assert_eq!(error.code(), "BP-STORE-012", "{error}");
-        }
-        probed.broken.store(false, Ordering::Relaxed);
-        let error = wait(probed.append(1, Durability::Synced)).unwrap_err();
-        assert_eq!(error.code(), "BP-STORE-012", "it does not heal by itself");
-        let Probed { store, dir, .. } = probed;
-        drop(store);
-        let store = SqliteStore::open(dir.path()).unwrap();
-        assert!(store.verify(&run_id(1)).unwrap().is_ok());
-        assert!(store.head(&run_id(1), BRANCH_MAIN).unwrap().next_seq >= 1);
-    }
-
-    #[test]
-    fn a_closed_store_answers_that_it_is_closed() {
-        let probed = Probed::new();
-        probed.create(1);
-        let reply = probed.append(1, Durability::Synced);
-        let Probed { store, .. } = probed;
-        drop(store);
-        assert_eq!(wait(reply).unwrap_err().code(), "BP-STORE-012");
-    }
-}
+#[path = "sqlite_tests.rs"]
+mod tests;

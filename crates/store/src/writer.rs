@@ -26,7 +26,8 @@ use std::fs::File;
 use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread::JoinHandle;
 
 /// Most requests in one commit.
 const GROUP_MAX: usize = 256;
@@ -82,20 +83,20 @@ impl Sync for WalFile {
     }
 }
 
+/// Fields are dropped in this order: the last connection to close tidies up, and needs to be alone.
 pub(crate) struct Writer {
-    pub(crate) conn: Connection,
-    pub(crate) wal: Box<dyn Sync>,
+    checkpointer: Checkpointer,
+    conn: Connection,
+    wal: Box<dyn Sync>,
     /// Frames in the write-ahead log after the last commit.
-    pub(crate) frames: Arc<AtomicU32>,
-    /// Asks for a checkpoint in the background; one request waits at most.
-    pub(crate) checkpoint: SyncSender<()>,
+    frames: Arc<AtomicU32>,
     /// Frames at which the writer next finishes a checkpoint itself.
-    pub(crate) catch_up_at: u32,
+    catch_up_at: u32,
     /// Why nothing is acknowledged any more.
-    pub(crate) stopped: Option<StoreError>,
+    stopped: Option<StoreError>,
     /// Dropped last: then another process may write.
     #[expect(dead_code, reason = "held, not read")]
-    pub(crate) lock: OwnerLock,
+    lock: OwnerLock,
 }
 
 type Jobs = Vec<Box<dyn Job>>;
@@ -105,7 +106,7 @@ impl Writer {
     pub(crate) fn new(
         mut conn: Connection,
         wal: Box<dyn Sync>,
-        checkpoint: SyncSender<()>,
+        checkpointer: Checkpointer,
         lock: OwnerLock,
     ) -> rusqlite::Result<Self> {
         let frames = Arc::new(AtomicU32::new(0));
@@ -115,10 +116,10 @@ impl Writer {
             Ok(())
         }))?;
         Ok(Self {
+            checkpointer,
             conn,
             wal,
             frames,
-            checkpoint,
             catch_up_at: CATCH_UP_FRAMES,
             stopped: None,
             lock,
@@ -245,8 +246,7 @@ impl Writer {
             self.catch_up_at = CATCH_UP_FRAMES;
             return;
         }
-        // Full means that one is waiting already.
-        let _ = self.checkpoint.try_send(());
+        self.checkpointer.ask();
         if frames >= self.catch_up_at {
             checkpoint(&self.conn);
             self.catch_up_at = frames + CHECKPOINT_FRAMES;
@@ -254,9 +254,49 @@ impl Writer {
     }
 }
 
+/// A thread that makes checkpoints when asked; joined when dropped.
+pub(crate) struct Checkpointer {
+    asked: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Checkpointer {
+    pub(crate) fn start(conn: Connection) -> io::Result<Self> {
+        let (asked, queue) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name("store-checkpoint".to_owned())
+            .spawn(move || {
+                while queue.recv().is_ok() {
+                    checkpoint(&conn);
+                }
+            })?;
+        Ok(Self {
+            asked: Some(asked),
+            thread: Some(thread),
+        })
+    }
+
+    fn ask(&self) {
+        if let Some(asked) = &self.asked {
+            // Full means that one is waiting already.
+            let _ = asked.try_send(());
+        }
+    }
+}
+
+impl Drop for Checkpointer {
+    fn drop(&mut self) {
+        drop(self.asked.take());
+        if let Some(thread) = self.thread.take() {
+            // One that panicked has made no checkpoint; the next opening will.
+            let _ = thread.join();
+        }
+    }
+}
+
 /// Copies what no reader needs any more from the write-ahead log to the database, after syncing the
 /// one and before the other is reused. Never waits for readers or the writer.
-pub(crate) fn checkpoint(conn: &Connection) {
+fn checkpoint(conn: &Connection) {
     // Busy: another checkpoint is at it. Any other error will meet the next append as well.
     let _ = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
 }

@@ -221,3 +221,16 @@ fn one_damaged_run_does_not_hide_the_others() {
     let error = store.records(&run_id(1), BRANCH_MAIN, 0).unwrap_err();
     assert_eq!(error.code(), "BP-STORE-017");
 }
+
+#[test]
+fn branches_in_a_circle_are_an_error_not_a_loop() {
+    let dir = tempfile::tempdir().unwrap();
+    make(dir.path());
+    let conn = Connection::open(dir.path().join("log/log.db")).unwrap();
+    conn.execute_batch("UPDATE branches SET parent = 0, at = 1")
+        .unwrap();
+    conn.close().unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let error = store.records(&run_id(1), BRANCH_MAIN, 0).unwrap_err();
+    assert_eq!(error.code(), "BP-STORE-014");
+}

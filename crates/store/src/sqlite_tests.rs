@@ -1,0 +1,178 @@
+//! What the store answers when, seen from beside its `fdatasync`.
+
+use super::*;
+use crate::conformance::{run_id, sample, wait};
+use std::sync::atomic::{AtomicBool, Ordering};
+use types::Coded as _;
+
+/// Stands in for `fdatasync`: notes what was committed when it began, or fails.
+struct Probe {
+    reader: Reader,
+    /// For each sync, the records that were in the log when it began.
+    begun: Arc<Mutex<Vec<u64>>>,
+    broken: Arc<AtomicBool>,
+}
+
+impl Sync for Probe {
+    fn sync(&mut self) -> std::io::Result<()> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(std::io::Error::other("the device is gone"));
+        }
+        let runs = self.reader.runs().unwrap();
+        let records = runs
+            .iter()
+            .filter_map(|run| run.head_seq)
+            .map(|seq| seq + 1);
+        self.begun.lock().unwrap().push(records.sum());
+        Ok(())
+    }
+}
+
+struct Probed {
+    store: SqliteStore,
+    begun: Arc<Mutex<Vec<u64>>>,
+    broken: Arc<AtomicBool>,
+    dir: tempfile::TempDir,
+}
+
+impl Probed {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (begun, broken) = (Arc::default(), Arc::default());
+        let probe = Probe {
+            reader: Reader::of(Home::at(dir.path())),
+            begun: Arc::clone(&begun),
+            broken: Arc::clone(&broken),
+        };
+        let sync = |_| Box::new(probe) as Box<dyn Sync>;
+        let store = SqliteStore::start(dir.path(), Limits::default(), sync).unwrap();
+        Self {
+            store,
+            begun,
+            broken,
+            dir,
+        }
+    }
+
+    fn create(&self, number: u8) {
+        let (run, started_ms) = (run_id(number), 1);
+        wait(self.store.create_run(RunRow { run, started_ms }, vec![])).unwrap();
+    }
+
+    fn append(&self, number: u8, durability: Durability) -> Reply<Vec<Record>> {
+        let next_seq = self
+            .store
+            .head(&run_id(number), BRANCH_MAIN)
+            .unwrap()
+            .next_seq;
+        self.store.append(Append {
+            run: run_id(number),
+            branch: BRANCH_MAIN,
+            next_seq,
+            epoch: 1,
+            records: vec![sample("x")],
+            durability,
+        })
+    }
+
+    /// Syncs so far, and how many records the last one covered.
+    fn syncs(&self) -> (usize, u64) {
+        let begun = self.begun.lock().unwrap();
+        (begun.len(), begun.last().copied().unwrap_or(0))
+    }
+}
+
+#[test]
+fn every_synced_answer_follows_a_sync_that_began_after_its_commit() {
+    let probed = Probed::new();
+    probed.create(1);
+    let (before, _) = probed.syncs();
+    for written in 1..=20 {
+        wait(probed.append(1, Durability::Synced)).unwrap();
+        assert_eq!(probed.syncs(), (before + written, written as u64));
+    }
+    for _ in 0..20 {
+        wait(probed.append(1, Durability::Written)).unwrap();
+    }
+    assert_eq!(
+        probed.syncs(),
+        (before + 20, 20),
+        "written ones wait for no sync"
+    );
+    wait(probed.append(1, Durability::Synced)).unwrap();
+    assert_eq!(
+        probed.syncs(),
+        (before + 21, 41),
+        "one sync covers all before it"
+    );
+}
+
+#[test]
+fn one_sync_serves_all_that_wait() {
+    let probed = Probed::new();
+    for number in 1..=40 {
+        probed.create(number);
+    }
+    let (before, _) = probed.syncs();
+    let replies: Vec<_> = (1..=40)
+        .map(|n| probed.append(n, Durability::Synced))
+        .collect();
+    let begun = Arc::clone(&probed.begun);
+    wait(Box::pin(async move {
+        let tasks: Vec<_> = replies.into_iter().map(tokio::spawn).collect();
+        for task in tasks {
+            task.await.unwrap()?;
+            assert!(!begun.lock().unwrap().is_empty());
+        }
+        Ok(())
+    }))
+    .unwrap();
+    let (after, covered) = probed.syncs();
+    assert_eq!(covered, 40);
+    assert!(
+        after - before < 40,
+        "{} syncs for 40 appends",
+        after - before
+    );
+}
+
+#[test]
+fn a_refused_request_needs_no_sync() {
+    let probed = Probed::new();
+    probed.create(1);
+    let before = probed.syncs();
+    let stale = probed.append(1, Durability::Synced);
+    wait(probed.store.claim(&run_id(1))).unwrap();
+    assert_eq!(wait(stale).unwrap_err().code(), "BP-STORE-009");
+    assert_eq!(probed.syncs(), before);
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_acknowledged() {
+    let probed = Probed::new();
+    probed.create(1);
+    wait(probed.append(1, Durability::Synced)).unwrap();
+    probed.broken.store(true, Ordering::Relaxed);
+    for durability in [Durability::Synced, Durability::Synced, Durability::Written] {
+        let error = wait(probed.append(1, durability)).unwrap_err();
+        assert_eq!(error.code(), "BP-STORE-012", "{error}");
+    }
+    probed.broken.store(false, Ordering::Relaxed);
+    let error = wait(probed.append(1, Durability::Synced)).unwrap_err();
+    assert_eq!(error.code(), "BP-STORE-012", "it does not heal by itself");
+    let Probed { store, dir, .. } = probed;
+    drop(store);
+    let store = SqliteStore::open(dir.path()).unwrap();
+    assert!(store.verify(&run_id(1)).unwrap().is_ok());
+    assert!(store.head(&run_id(1), BRANCH_MAIN).unwrap().next_seq >= 1);
+}
+
+#[test]
+fn a_closed_store_answers_that_it_is_closed() {
+    let probed = Probed::new();
+    probed.create(1);
+    let reply = probed.append(1, Durability::Synced);
+    let Probed { store, .. } = probed;
+    drop(store);
+    assert_eq!(wait(reply).unwrap_err().code(), "BP-STORE-012");
+}
