@@ -152,3 +152,26 @@ impl GateError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_say_whether_another_attempt_helps() {
+        let check = |error: GateError, code: &str, class: FaultClass| {
+            let fault = error.fault();
+            assert_eq!((fault.failure.code.as_str(), fault.class), (code, class));
+            assert!(!fault.failure.next.is_empty());
+        };
+        let why = String::new;
+        check(
+            GateError::ScriptNotServed { why: why() },
+            "BP-GATE-010",
+            FaultClass::Transient,
+        );
+        check(GateError::Died, "BP-GATE-001", FaultClass::Transient);
+        let too_large = GateError::FrameTooLarge { bytes: 2, limit: 1 };
+        check(too_large, "BP-GATE-004", FaultClass::Rejected);
+    }
+}

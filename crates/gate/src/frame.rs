@@ -168,3 +168,105 @@ fn protocol(why: &str) -> GateError {
         why: why.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+    use types::Coded as _;
+
+    fn plain(bytes: usize) -> Attachment {
+        Attachment::Plain(vec![b'x'; bytes].into())
+    }
+
+    async fn written(frame: &Frame) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        frame
+            .write(&mut bytes)
+            .await
+            .expect("memory takes everything");
+        bytes
+    }
+
+    async fn code(mut bytes: &[u8]) -> Option<&'static str> {
+        read::<Value>(&mut bytes)
+            .await
+            .err()
+            .map(|error| error.code())
+    }
+
+    #[tokio::test]
+    async fn what_is_written_is_read() {
+        let key = Attachment::Secret(models::Secret::new(b"key".to_vec()));
+        let frame = Frame::new(&json!({"a": 1}), vec![plain(3), key, plain(0)]).expect("fits");
+        let bytes = [written(&frame).await, written(&frame).await].concat();
+        let mut rest = bytes.as_slice();
+        for _ in 0..2 {
+            let received = read::<Value>(&mut rest)
+                .await
+                .expect("good")
+                .expect("one more");
+            assert_eq!(received.header, json!({"a": 1}));
+            let parts: Vec<&[u8]> = received
+                .attachments
+                .iter()
+                .map(|part| part.as_slice())
+                .collect();
+            assert_eq!(parts, [b"xxx".as_slice(), b"key", b""]);
+        }
+        assert!(read::<Value>(&mut rest).await.expect("good").is_none());
+        assert!(!format!("{frame:?}").contains("key"), "a key is not shown");
+    }
+
+    #[tokio::test]
+    async fn a_frame_may_have_exactly_its_limit() {
+        let room = FRAME_BYTES_MAX - LENGTH_BYTES - "{}".len() - LENGTH_BYTES;
+        let frame = Frame::new(&json!({}), vec![plain(room)]).expect("fits");
+        let bytes = written(&frame).await;
+        assert_eq!(code(&bytes).await, None);
+        let error = Frame::new(&json!({}), vec![plain(room + 1)]).expect_err("does not fit");
+        assert_eq!(error.code(), "BP-GATE-004");
+        let length = u32::try_from(FRAME_BYTES_MAX + 1)
+            .expect("small")
+            .to_be_bytes();
+        assert_eq!(code(&length).await, Some("BP-GATE-003"));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_frame_is_refused_and_what_ends_early_is_a_death() {
+        let frame = Frame::new(&json!({"a": 1}), vec![plain(3)]).expect("fits");
+        let bytes = written(&frame).await;
+        for at in 1..bytes.len() {
+            assert_eq!(code(&bytes[..at]).await, Some("BP-GATE-001"), "cut at {at}");
+        }
+        assert_eq!(code(b"GET / HTTP/1.1\r\n\r\n").await, Some("BP-GATE-003"));
+        assert_eq!(
+            code(&[0, 0, 0, 6, 0, 0, 0, 3, b'{', b'}']).await,
+            Some("BP-GATE-003")
+        );
+        assert_eq!(
+            code(&[0, 0, 0, 6, 0, 0, 0, 2, b'{', b'{']).await,
+            Some("BP-GATE-003")
+        );
+        let attached = Frame::new(&json!({}), vec![]).expect("fits");
+        let mut many = written(&attached).await;
+        many.extend_from_slice(&[0; LENGTH_BYTES * (ATTACHMENTS_MAX + 1)]);
+        many[3] += u8::try_from(LENGTH_BYTES * (ATTACHMENTS_MAX + 1)).expect("small");
+        assert_eq!(code(&many).await, Some("BP-GATE-003"));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("builds");
+            // The first length is made small, so that the rest is looked at.
+            let mut small = bytes.clone();
+            small.iter_mut().take(3).for_each(|byte| *byte = 0);
+            runtime.block_on(async {
+                let _ = read::<Value>(&mut bytes.as_slice()).await;
+                let _ = read::<Value>(&mut small.as_slice()).await;
+            });
+        }
+    }
+}

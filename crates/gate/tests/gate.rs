@@ -462,7 +462,17 @@ async fn what_is_no_gate_is_not_used() {
     };
     check(Path::new("/bin/true")).await;
     check(Path::new("/no/such/program")).await;
-    check(Path::new("/usr/bin/yes")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_that_says_nothing_is_given_up() {
+    use types::Coded as _;
+    let error = Gate::start("/usr/bin/yes").await.expect_err("it is silent");
+    assert_eq!(error.code(), "BP-GATE-002");
+    assert!(
+        error.to_string().contains("not ready within 10000 ms"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -492,4 +502,56 @@ async fn many_ask_at_once() {
     for (number, asked) in asks.collect::<Vec<_>>().into_iter().enumerate() {
         assert_eq!(asked.await.expect("no panic"), Ok(json!({"n": number})));
     }
+}
+
+/// A program that says these words on its socket and then reads until the end.
+fn fake_gate(header: &str, then: &str) -> tempfile::TempPath {
+    use std::io::Write as _;
+    use std::os::unix::fs::PermissionsExt as _;
+    let total = u32::try_from(header.len() + 4)
+        .expect("short")
+        .to_be_bytes();
+    let length = u32::try_from(header.len()).expect("short").to_be_bytes();
+    let octal = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .map(|byte| format!("\\{byte:03o}"))
+            .collect::<String>()
+    };
+    let words = octal(&[&total, &length, header.as_bytes(), then.as_bytes()].concat());
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    write!(file, "#!/bin/sh\nprintf '{words}' >&0\ncat >/dev/null\n").expect("writes");
+    file.flush().expect("writes");
+    std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o700)).expect("is ours");
+    // What this process has open for writing, none of its threads could execute: another process
+    // makes the copy.
+    let copy = file.path().with_extension("copy");
+    let copied = std::process::Command::new("cp")
+        .arg("-p")
+        .args([file.path(), &copy])
+        .status();
+    assert!(copied.expect("there is cp").success());
+    tempfile::TempPath::from_path(copy)
+}
+
+#[tokio::test]
+async fn a_gate_that_is_not_confined_is_not_used() {
+    use types::Coded as _;
+    let fake = fake_gate(
+        r#"{"id":0,"event":{"event":"ready","failure":{"code":"BP-GATE-011","message":"no Landlock here"}}}"#,
+        "",
+    );
+    let error = Gate::start(fake.to_path_buf()).await.expect_err("refused");
+    assert_eq!(error.code(), "BP-GATE-011");
+    assert!(error.to_string().contains("no Landlock here"), "{error}");
+}
+
+#[tokio::test]
+async fn a_gate_that_talks_nonsense_is_dropped() {
+    let fake = fake_gate(r#"{"id":0,"event":{"event":"ready"}}"#, "nonsense");
+    let gate = Gate::start(fake.to_path_buf())
+        .await
+        .expect("it said it was ready");
+    let failure = gate.compile_schema(json!({})).await.expect_err("no answer");
+    assert_eq!(failure.code, "BP-GATE-001");
 }

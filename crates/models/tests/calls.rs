@@ -495,3 +495,65 @@ async fn other_clients_are_served_too() {
     let unknown = ask("GET /", "").await;
     assert!(unknown.starts_with("HTTP/1.1 404"), "{unknown}");
 }
+
+/// Serves one reply over TLS and gives the base address and the authority's certificate.
+async fn tls_server(reply: Vec<u8>) -> (String, String) {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio_rustls::rustls;
+    let name = vec!["localhost".to_owned()];
+    let made = rcgen::generate_simple_self_signed(name).expect("a certificate");
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .expect("a key that fits");
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("loopback");
+    let port = listener.local_addr().expect("bound").port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue;
+            };
+            support::read_request(&mut stream).await;
+            let _ = stream.write_all(&reply).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    (format!("https://localhost:{port}/v1"), made.cert.pem())
+}
+
+#[tokio::test]
+async fn tls_trusts_the_host_and_what_the_operator_names() {
+    let said = r#"{"choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}]}"#;
+    let (base_url, certificate) = tls_server(http("200 OK", "", said)).await;
+    let mut endpoint = endpoint(&base_url, Dialect::Chat);
+    let stranger = call(&endpoint, None, &[user("go")])
+        .await
+        .expect_err("not trusted")
+        .fault;
+    assert_eq!(
+        (stranger.class, stranger.failure.code.as_str()),
+        (FaultClass::Transient, "BP-MODEL-009")
+    );
+    assert!(
+        stranger.failure.message.contains("certificate"),
+        "{}",
+        stranger.failure
+    );
+    endpoint.trust = vec![certificate];
+    call(&endpoint, None, &[user("go")])
+        .await
+        .expect("trusted now");
+    endpoint.trust = vec!["no certificate".into()];
+    let unusable = call(&endpoint, None, &[user("go")])
+        .await
+        .expect_err("no PEM")
+        .fault;
+    assert_eq!(unusable.failure.code, "BP-MODEL-016");
+}

@@ -5,8 +5,8 @@
 use bytes::Bytes;
 use models::{CallFault, Client, Dialect, Endpoint, ModelRequest, Reply, Secret, script};
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use types::{Item, ToolSpec};
 
@@ -38,7 +38,7 @@ pub(crate) async fn raw_server(reply: Vec<u8>) -> (String, JoinHandle<()>) {
 }
 
 /// Reads one request: header and as many bytes as it says.
-pub(crate) async fn read_request(stream: &mut TcpStream) -> Vec<u8> {
+pub(crate) async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut seen = Vec::new();
     let mut buffer = [0u8; 4096];
     loop {
