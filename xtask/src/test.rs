@@ -22,7 +22,13 @@ use std::{env, fs};
 use tally::Tally;
 
 /// The crates that behave differently for root and for an ordinary user.
-const MEET_THE_KERNEL: [&str; 2] = ["bedplate-sandbox", "bedplate"];
+const MEET_THE_KERNEL: [&str; 5] = [
+    "bedplate",
+    "bedplate-gate",
+    "bedplate-sandbox",
+    "bedplate-store",
+    "bedplate-tools",
+];
 
 /// A cargo command: compiling everything on two cores, and some more.
 const CARGO_LIMIT: Duration = Duration::from_secs(25 * 60);
@@ -176,14 +182,17 @@ impl Session {
             Some(world) => world.command(binary, &variables),
             None => binary.command(&self.temporary, &variables),
         };
-        report(
-            &binary.target,
-            Job {
-                command,
-                log: Some(log),
-                limit: BINARY_LIMIT,
-            },
-        )
+        let count = if binary.program.is_some() {
+            tally::of_script
+        } else {
+            tally::of_output
+        };
+        let job = Job {
+            command,
+            log: Some(log),
+            limit: BINARY_LIMIT,
+        };
+        report(&binary.target, job, count)
     }
 
     fn doc_tests(&mut self) {
@@ -191,14 +200,12 @@ impl Session {
         let mut command = crate::cargo(&self.root);
         command.args(["test", "--workspace", "--doc"]);
         let log = Some(self.log("doc"));
-        let tally = report(
-            "doc",
-            Job {
-                command,
-                log,
-                limit: CARGO_LIMIT,
-            },
-        );
+        let job = Job {
+            command,
+            log,
+            limit: CARGO_LIMIT,
+        };
+        let tally = report("doc", job, tally::of_output);
         if tally != Tally::default() {
             self.stages.push(Stage {
                 name: "doc tests".to_owned(),
@@ -258,10 +265,10 @@ impl Session {
 }
 
 /// Runs one test executable (or `cargo test`), prints its line, and all it said if it failed.
-fn report(name: &str, job: Job) -> Tally {
+fn report(name: &str, job: Job, count: fn(&str, bool) -> Tally) -> Tally {
     let started = Instant::now();
     let outcome = process::run(job).unwrap_or_else(Outcome::not_started);
-    let tally = tally::of_output(&outcome.output, outcome.status_ok());
+    let tally = count(&outcome.output, outcome.status_ok());
     if tally.failed > 0 {
         println!("{}", outcome.output);
     }

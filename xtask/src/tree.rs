@@ -88,9 +88,11 @@ fn module_base(path: &str, name: &str) -> String {
     }
 }
 
-/// Whether a whole file is compiled for tests only.
+/// Whether a whole file is never part of what is shipped: tests, examples, benchmarks.
 fn in_tests(path: &str, declared: &BTreeSet<String>) -> bool {
     is_test_path(path)
+        || path.contains("/examples/")
+        || path.contains("/benches/")
         || declared.iter().any(|base| {
             let rest = path.strip_prefix(base.as_str());
             rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
@@ -124,13 +126,14 @@ mod tests {
             ("crates/a/src/real.rs", "#[cfg(test)] mod tests; fn x() {}"),
             ("crates/a/src/real/tests.rs", "fn x() {}"),
             ("crates/a/tests/b.rs", "fn x() {}"),
+            ("crates/a/examples/c.rs", "fn x() {}"),
         ]);
         let found: Vec<_> = tree
             .sources()
             .iter()
             .map(|s| s.is_test(s.functions.first().map_or(0, |f| f.span.start)))
             .collect();
-        // lib.rs starts with the attribute itself; then probe, real, real/tests, tests/b.
-        assert_eq!(found, [true, true, false, true, true]);
+        // The example; lib.rs, which starts with the attribute; probe, real, real/tests, tests/b.
+        assert_eq!(found, [true, true, true, false, true, true]);
     }
 }

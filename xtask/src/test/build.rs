@@ -11,6 +11,10 @@ use std::process::{Command, Stdio};
 const COMMAND_PACKAGE: &str = "bedplate";
 const COMMAND_FEATURE: &str = "bedplate/failpoints";
 
+/// Tests that look at a program of ours from outside: package, script beside its tests, program.
+/// The script gets the program's path, and its exit status is the result.
+const SCRIPTS: [(&str, &str, &str); 1] = [("bedplate-store", "fdatasync.sh", "append_bench")];
+
 /// Where cargo puts what it builds.
 ///
 /// # Errors
@@ -39,6 +43,8 @@ pub(super) struct Binary {
     pub(super) path: PathBuf,
     /// The folder of its crate, where tests run.
     pub(super) folder: PathBuf,
+    /// For a script, the program it looks at. A script counts as one test.
+    pub(super) program: Option<PathBuf>,
 }
 
 impl Binary {
@@ -50,6 +56,7 @@ impl Binary {
     /// Runs it as this user, with a home and a temporary folder of its own.
     pub(super) fn command(&self, temporary: &Path, variables: &[(OsString, OsString)]) -> Command {
         let mut command = Command::new(&self.path);
+        command.args(&self.program);
         command
             .current_dir(&self.folder)
             .env_remove("BEDPLATE_HOME");
@@ -99,16 +106,35 @@ impl Build {
     /// Reads cargo's messages, one JSON object a line.
     fn read(messages: &str) -> Self {
         let mut build = Self::default();
-        let lines = messages
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        for message in lines.filter(|m| m["reason"] == "compiler-artifact") {
+        let lines = messages.lines();
+        let parsed = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        for message in parsed.filter(|m| m["reason"] == "compiler-artifact") {
             build.add(&message);
         }
+        build.add_scripts();
         build
             .tests
             .sort_by(|a, b| (&a.package, &a.target).cmp(&(&b.package, &b.target)));
         build
+    }
+
+    /// A script is a test of its package, if that was built. Without its program it still runs,
+    /// and fails.
+    fn add_scripts(&mut self) {
+        for (package, script, program) in SCRIPTS {
+            let sibling = self.tests.iter().find(|b| b.package == package);
+            let Some(folder) = sibling.map(|b| b.folder.clone()) else {
+                continue;
+            };
+            let program = self.programs.get(program).cloned().unwrap_or_default();
+            self.tests.push(Binary {
+                package: package.to_owned(),
+                target: format!("tests/{script}"),
+                path: folder.join("tests").join(script),
+                folder,
+                program: Some(program),
+            });
+        }
     }
 
     fn add(&mut self, message: &Value) -> Option<()> {
@@ -131,6 +157,7 @@ impl Build {
             target,
             path,
             folder: manifest.parent()?.to_owned(),
+            program: None,
         });
         Some(())
     }
@@ -162,7 +189,8 @@ impl Build {
 
     /// Every file that somebody else must be able to execute.
     pub(super) fn executables(&self) -> impl Iterator<Item = &Path> {
-        let tests = self.tests.iter().map(|b| b.path.as_path());
+        let compiled = self.tests.iter().filter(|b| b.program.is_none());
+        let tests = compiled.map(|b| b.path.as_path());
         tests.chain(self.programs.values().map(PathBuf::as_path))
     }
 }
@@ -180,6 +208,20 @@ fn package_name(id: &str) -> &str {
 mod tests {
     use super::*;
 
+    /// Cargo's message about one executable; `place` is `FOLDER#PACKAGE`.
+    fn artifact(place: &str, kind: &str, name: &str, test: bool) -> String {
+        let (folder, _) = place.split_once('#').unwrap();
+        let message = serde_json::json!({
+            "reason": "compiler-artifact",
+            "package_id": format!("path+file:///r/crates/{place}@0.1.0"),
+            "manifest_path": format!("/r/crates/{folder}/Cargo.toml"),
+            "target": {"kind": [kind], "name": name},
+            "profile": {"test": test},
+            "executable": format!("/t/{name}"),
+        });
+        message.to_string()
+    }
+
     #[test]
     fn package_ids_have_two_shapes() {
         assert_eq!(
@@ -190,15 +232,32 @@ mod tests {
     }
 
     #[test]
+    fn a_script_is_a_test_of_its_package() {
+        let message = |kind, name, test| artifact("store#bedplate-store", kind, name, test);
+        let said = [
+            message("lib", "store", true),
+            message("example", "append_bench", false),
+        ];
+        let build = Build::read(&said.join("\n"));
+        let scripts: Vec<_> = build
+            .of("bedplate-store")
+            .filter(|b| b.program.is_some())
+            .collect();
+        assert_eq!(scripts.len(), 1);
+        assert_eq!(
+            scripts[0].path,
+            Path::new("/r/crates/store/tests/fdatasync.sh")
+        );
+        assert_eq!(
+            scripts[0].program.as_deref(),
+            Some(Path::new("/t/append_bench"))
+        );
+        assert_eq!(build.executables().count(), 2);
+    }
+
+    #[test]
     fn messages_become_tests_and_programs() {
-        let artifact = |kind: &str, name: &str, test: bool| {
-            format!(
-                r#"{{"reason":"compiler-artifact","package_id":"path+file:///r/crates/cli#bedplate@0.1.0",
-                "manifest_path":"/r/crates/cli/Cargo.toml","target":{{"kind":["{kind}"],"name":"{name}"}},
-                "profile":{{"test":{test}}},"executable":"/t/{name}"}}"#
-            )
-            .replace('\n', "")
-        };
+        let artifact = |kind, name, test| artifact("cli#bedplate", kind, name, test);
         let library = r#"{"reason":"compiler-artifact","executable":null}"#;
         let said = [
             artifact("test", "run", true),

@@ -159,7 +159,7 @@ impl World {
             pair.push(value);
             command.arg(pair);
         }
-        command.arg(&binary.path);
+        command.arg(&binary.path).args(&binary.program);
         command
     }
 

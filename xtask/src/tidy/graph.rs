@@ -57,6 +57,7 @@ const CRATES: [Row; 11] = [
             "miette",
             "serde",
             "serde_json",
+            "stacker",
             "strsim",
             "thiserror",
             "toml",
