@@ -69,14 +69,29 @@ impl<'a> Source<'a> {
         all.filter(|(_, t)| t.kind != Kind::Comment).collect()
     }
 
-    /// The names of modules that this file declares in other files for tests only.
+    /// The modules that this file declares in other files for tests only: the name, or the file
+    /// that a `#[path = "..."]` gives.
     pub(crate) fn test_modules(&self) -> Vec<&'a str> {
         let code = self.code();
-        let declared = code.windows(3).filter(|w| {
-            w[0].1.is("mod") && w[1].1.kind == Kind::Word && w[2].1.is(";") && self.is_test(w[0].0)
-        });
-        declared.map(|w| w[1].1.text).collect()
+        let mut found = Vec::new();
+        for (at, w) in code.windows(3).enumerate() {
+            let declares = w[0].1.is("mod") && w[1].1.kind == Kind::Word && w[2].1.is(";");
+            if declares && self.is_test(w[0].0) {
+                found.push(path_attribute(&code[..at]).unwrap_or(w[1].1.text));
+            }
+        }
+        found
     }
+}
+
+/// The file named by a `#[path = "..."]` among the attributes at the end of `before`.
+fn path_attribute<'a>(before: &[(usize, Token<'a>)]) -> Option<&'a str> {
+    let start = before
+        .iter()
+        .rposition(|(_, t)| t.is(";") || t.is("{") || t.is("}"));
+    let attributes = &before[start.map_or(0, |s| s + 1)..];
+    let named = |w: &&[(usize, Token<'a>)]| w[0].1.is("path") && w[2].1.kind == Kind::Text;
+    attributes.windows(3).find(named).map(|w| w[2].1.text)
 }
 
 /// Every function that has a body, nested ones too.
@@ -290,5 +305,8 @@ mod tests {
     fn test_modules_in_other_files_are_named() {
         let source = Source::new("a.rs", "mod a; #[cfg(test)] mod tests; mod b {}", false);
         assert_eq!(source.test_modules(), ["tests"]);
+        let text = "#[cfg(test)] #[path = \"a_tests.rs\"] mod tests; #[cfg(test)] mod b;";
+        let source = Source::new("a.rs", text, false);
+        assert_eq!(source.test_modules(), ["a_tests.rs", "b"]);
     }
 }

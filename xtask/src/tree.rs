@@ -79,9 +79,13 @@ pub(crate) fn is_skipped(name: &str) -> bool {
     SKIPPED.contains(&name)
 }
 
-/// Where a module declared in the file at `path` lives, without `.rs` or `/mod.rs`.
+/// Where a module declared in the file at `path` lives, without `.rs` or `/mod.rs`. A name that is
+/// a file counts from the folder of the one that declares it.
 fn module_base(path: &str, name: &str) -> String {
     let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
+    if let Some(name) = name.strip_suffix(".rs") {
+        return format!("{folder}/{name}");
+    }
     match file {
         "lib.rs" | "main.rs" | "mod.rs" => format!("{folder}/{name}"),
         _ => format!("{}/{name}", path.trim_end_matches(".rs")),
