@@ -120,7 +120,7 @@ async fn base_layer(parts: &Arc<Parts>, new: &NewRun) -> Result<LayerId, Runtime
     let workspace = new.workspace.clone().map(PathBuf::from);
     let disk_limit = new.manifest.sandbox.limits.disk_bytes;
     let imported = tokio::task::spawn_blocking(move || match workspace {
-        Some(dir) => layers.import(&dir, disk_limit),
+        Some(dir) => layers.import(&dir, disk_limit).map(|imported| imported.layer),
         None => layers.empty(),
     });
     imported
