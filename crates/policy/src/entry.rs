@@ -324,27 +324,29 @@ mod tests {
                     PathRule::Any,
                 ),
             ),
-            (
-                "CONNECT a.test:22",
-                Ok(Entry::Connect {
-                    hosts: one("a.test"),
-                    port: Some(22),
-                }),
-            ),
-            (
-                "secret:api@a.test",
-                Ok(Entry::Secret {
-                    name: "api".into(),
-                    host: Some("a.test".into()),
-                }),
-            ),
         ] {
             assert_eq!(entry(text), expected, "{text}");
         }
-        assert!(matches!(
-            entry("shell"),
-            Ok(Entry::Tool(_, ToolKind::Shell, _))
-        ));
+    }
+
+    #[test]
+    fn tools_connections_and_secrets_are_read() {
+        let connect = Entry::Connect {
+            hosts: Hosts::One("a.test".into()),
+            port: Some(22),
+        };
+        let secret = Entry::Secret {
+            name: "api".into(),
+            host: Some("a.test".into()),
+        };
+        let shell = Entry::Tool(
+            "shell".into(),
+            ToolKind::Shell,
+            types::EffectClass::Workspace,
+        );
+        assert_eq!(entry("CONNECT a.test:22"), Ok(connect));
+        assert_eq!(entry("secret:api@a.test"), Ok(secret));
+        assert_eq!(entry("shell"), Ok(shell));
     }
 
     #[test]
