@@ -3,6 +3,7 @@
 use super::*;
 use crate::conformance::{run_id, sample, wait};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
 use types::Coded as _;
 
 /// Stands in for `fdatasync`: notes what was committed when it began, or fails.
@@ -110,30 +111,10 @@ fn every_synced_answer_follows_a_sync_that_began_after_its_commit() {
 #[test]
 fn one_sync_serves_all_that_wait() {
     let probed = Probed::new();
-    for number in 1..=40 {
-        probed.create(number);
-    }
     let (before, _) = probed.syncs();
-    let replies: Vec<_> = (1..=40)
-        .map(|n| probed.append(n, Durability::Synced))
-        .collect();
-    let begun = Arc::clone(&probed.begun);
-    wait(Box::pin(async move {
-        let tasks: Vec<_> = replies.into_iter().map(tokio::spawn).collect();
-        for task in tasks {
-            task.await.unwrap()?;
-            assert!(!begun.lock().unwrap().is_empty());
-        }
-        Ok(())
-    }))
-    .unwrap();
-    let (after, covered) = probed.syncs();
-    assert_eq!(covered, 40);
-    assert!(
-        after - before < 40,
-        "{} syncs for 40 appends",
-        after - before
-    );
+    let outcomes = together(&probed.store, (0..100).map(|_| set("a", false)).collect());
+    assert_eq!(outcomes, vec![Ok(()); 100]);
+    assert_eq!(probed.syncs().0, before + 1);
 }
 
 #[test]
@@ -175,4 +156,69 @@ fn a_closed_store_answers_that_it_is_closed() {
     let Probed { store, .. } = probed;
     drop(store);
     assert_eq!(wait(reply).unwrap_err().code(), "BP-STORE-012");
+}
+
+type Act = Box<dyn FnMut(&Connection) -> Result<(), StoreError> + Send>;
+
+/// Sets a setting, then fails if asked to.
+fn set(name: &'static str, fails: bool) -> Act {
+    Box::new(move |conn| {
+        sql::set_setting(conn, name, b"set")?;
+        if fails { Err(full()) } else { Ok(()) }
+    })
+}
+
+/// Holds the writer until every request is queued, so that they meet in one commit.
+fn together(store: &SqliteStore, acts: Vec<Act>) -> Vec<Result<(), StoreError>> {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (entered, writer_is_held) = tokio::sync::oneshot::channel();
+    let mut gate = Some((held, entered));
+    let hold = Arc::clone(&store.inner).act(Durability::Written, move |_| {
+        if let Some((held, entered)) = gate.take() {
+            let _ = entered.send(());
+            let _ = held.recv();
+        }
+        Ok(())
+    });
+    let begin = |act| Box::pin(Arc::clone(&store.inner).act(Durability::Synced, act));
+    let mut requests: Vec<_> = acts.into_iter().map(begin).collect();
+    wait(Box::pin(async move {
+        let hold = tokio::spawn(hold);
+        writer_is_held.await.unwrap();
+        for request in &mut requests {
+            // The first poll queues it.
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(request.as_mut().poll(&mut context).is_pending());
+        }
+        drop(release);
+        hold.await.unwrap()?;
+        let mut outcomes = Vec::new();
+        for request in requests {
+            outcomes.push(request.await);
+        }
+        Ok(outcomes)
+    }))
+    .unwrap()
+}
+
+#[test]
+fn what_a_failed_request_changed_is_undone_among_its_neighbours() {
+    let probed = Probed::new();
+    let before = probed.syncs().0;
+    let outcomes = together(
+        &probed.store,
+        vec![set("a", false), set("b", true), set("c", false)],
+    );
+    assert_eq!(outcomes, [Ok(()), Err(full()), Ok(())]);
+    assert_eq!(probed.syncs().0, before + 1, "they were one commit");
+    let value = |name| probed.store.setting(name).unwrap();
+    assert_eq!(value("a"), Some(b"set".to_vec()));
+    assert_eq!(value("b"), None, "nothing of the failed one is there");
+    assert_eq!(value("c"), Some(b"set".to_vec()));
+}
+
+fn full() -> StoreError {
+    StoreError::Full {
+        why: "for the test".to_owned(),
+    }
 }

@@ -28,6 +28,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::JoinHandle;
+use thread_priority::{
+    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
 
 /// Most requests in one commit.
 const GROUP_MAX: usize = 256;
@@ -41,7 +45,7 @@ const CATCH_UP_FRAMES: u32 = 1536;
 const PREALLOCATED_BYTES: u64 = 8 << 20;
 /// Bytes of zeros written at once.
 const ZEROS_BYTES: usize = 256 << 10;
-/// The writer's niceness, where that is allowed: it must not wait behind the workload for a core.
+/// The writer's niceness where real-time priority is not allowed.
 const NICENESS: i32 = -20;
 
 /// A request on its way through the writer.
@@ -128,8 +132,7 @@ impl Writer {
 
     /// Serves the queue until every sender is gone and it is empty.
     pub(crate) fn run(mut self, queue: &Receiver<Box<dyn Job>>) {
-        // Denied to ordinary users on most systems; the log is correct without it.
-        let _ = rustix::process::setpriority_process(None, NICENESS);
+        raise_priority();
         // A device too full for this is soon met by an append, which says so.
         let _ = self.wal.preallocate();
         while let Ok(first) = queue.recv() {
@@ -251,6 +254,20 @@ impl Writer {
             checkpoint(&self.conn);
             self.catch_up_at = frames + CHECKPOINT_FRAMES;
         }
+    }
+}
+
+/// The writer must not wait behind the workload for a core: after each sync it would wait for the
+/// end of another's time slice, which takes longer than the sync. Denied to ordinary users on most
+/// systems; the log is correct without it.
+fn raise_priority() {
+    let realtime = set_thread_priority_and_policy(
+        thread_native_id(),
+        ThreadPriority::Min,
+        ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo),
+    );
+    if realtime.is_err() {
+        let _ = rustix::process::setpriority_process(None, NICENESS);
     }
 }
 
