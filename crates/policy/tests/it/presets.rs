@@ -69,6 +69,7 @@ fn entries_open_ask_and_close() {
             "POST build:8080/jobs",
             "open_ticket",
             "CONNECT git.example.test:22",
+            "CONNECT api.example.test:443",
             "put_page",
             "secret:api@api.example.test",
         ]),
