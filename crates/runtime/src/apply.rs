@@ -111,7 +111,10 @@ pub(crate) async fn apply(
 /// One change as people read it: a letter, a tab, the path.
 #[must_use]
 pub fn line(change: &Change) -> String {
-    format!("{}\t{}", change.kind.letter(), change.path)
+    match &change.kind {
+        ChangeKind::Renamed { from } => format!("R\t{from} -> {}", change.path),
+        kind => format!("{}\t{}", kind.letter(), change.path),
+    }
 }
 
 /// A path of a change on the host: never outside the target, whatever a layer says.
@@ -149,6 +152,12 @@ fn conflicts(layers: &LayerStore, pending: &Pending) -> Result<(), RuntimeError>
         if !same_as_base(layers, &pending.base, &change.path, &host)? {
             changed.push(change.path.clone());
         }
+        if let ChangeKind::Renamed { from } = &change.kind {
+            let host = host_path(&pending.target, from)?;
+            if !same_as_base(layers, &pending.base, from, &host)? {
+                changed.push(from.clone());
+            }
+        }
     }
     if changed.is_empty() {
         Ok(())
@@ -169,7 +178,7 @@ fn same_as_base(
     let Ok(now) = host.symlink_metadata() else {
         return Ok(before.is_none());
     };
-    let Some(before) = before else {
+    let Some((before, link)) = before else {
         return Ok(false);
     };
     let kind = match before.kind {
@@ -196,8 +205,7 @@ fn same_as_base(
             same_bytes(old, std::fs::File::open(host).map_err(fail)?).map_err(fail)
         }
         FileKind::Symlink => {
-            let target = std::fs::read_link(host).ok();
-            Ok(target.as_deref().and_then(Path::to_str) == before.link.as_deref())
+            Ok(std::fs::read_link(host).ok() == link)
         }
         _ => Ok(true),
     }
@@ -220,8 +228,11 @@ fn write_all(layers: &LayerStore, pending: &Pending) -> Result<(), RuntimeError>
     let mut removed: Vec<&str> = pending
         .changes
         .iter()
-        .filter(|change| change.kind == ChangeKind::Deleted)
-        .map(|change| change.path.as_str())
+        .filter_map(|change| match &change.kind {
+            ChangeKind::Deleted => Some(change.path.as_str()),
+            ChangeKind::Renamed { from } => Some(from.as_str()),
+            _ => None,
+        })
         .collect();
     removed.sort_unstable_by(|a, b| b.cmp(a));
     for path in removed {
@@ -253,7 +264,7 @@ fn write_one(layers: &LayerStore, pending: &Pending, change: &Change) -> Result<
     let entry = layers
         .entry(&pending.top, &change.path)
         .map_err(|error| RuntimeError::part(&error))?;
-    let Some(entry) = entry else { return Ok(()) };
+    let Some((entry, link)) = entry else { return Ok(()) };
     let mode = std::fs::Permissions::from_mode(entry.mode & 0o777);
     match entry.kind {
         FileKind::Dir => {
@@ -264,7 +275,7 @@ fn write_one(layers: &LayerStore, pending: &Pending, change: &Change) -> Result<
         }
         FileKind::Symlink => {
             let _ = std::fs::remove_file(&host);
-            symlink(entry.link.unwrap_or_default(), &host).map_err(fail)
+            symlink(link.unwrap_or_default(), &host).map_err(fail)
         }
         FileKind::File => {
             let source = layers.open_file(&pending.top, &change.path);

@@ -2,6 +2,7 @@
 
 use crate::error::RuntimeError;
 use globset::{GlobBuilder, GlobSetBuilder};
+use sandbox::FileKind;
 use sandbox::layers::LayerStore;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -44,7 +45,8 @@ pub(crate) fn keep(
         .list_files(layer)
         .map_err(|error| RuntimeError::part(&error))?;
     let mut kept = Vec::new();
-    for path in files.into_iter().filter(|path| wanted.is_match(path)) {
+    let files = files.into_iter().filter(|file| file.kind == FileKind::File);
+    for path in files.map(|file| file.path).filter(|path| wanted.is_match(path)) {
         if kept.len() == ARTIFACT_FILES_MAX {
             let what = "the list of results, in files,".to_owned();
             let bytes = kept.len() as u64 + 1;

@@ -5,7 +5,7 @@
 
 use crate::error::RuntimeError;
 use crate::parts::Parts;
-use sandbox::layers::Upper;
+use sandbox::layers::{self, Upper};
 use sandbox::{CreateSpec, FsRules, Overlay, SandboxError, SandboxId};
 use std::path::{Path, PathBuf};
 use types::LayerId;
@@ -108,11 +108,13 @@ impl World {
                 .map_err(|error| RuntimeError::part(&error))?;
             return Ok(None);
         }
-        let sealed = parts
-            .layers
-            .seal(upper)
-            .map_err(|error| RuntimeError::part(&error))?;
-        Ok(sealed.map(|(layer, changed)| Sealed { layer, changed }))
+        match parts.layers.seal(upper).map_err(|error| RuntimeError::part(&error))? {
+            layers::Sealed::Layer { layer, changed } => Ok(Some(Sealed { layer, changed })),
+            layers::Sealed::Unchanged(upper) => {
+                parts.layers.discard(upper).map_err(|error| RuntimeError::part(&error))?;
+                Ok(None)
+            }
+        }
     }
 
     fn discard(&mut self, parts: &Parts) {
