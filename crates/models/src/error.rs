@@ -100,7 +100,10 @@ pub enum ModelError {
         detail: String,
     },
     /// The model does not exist there, or no longer.
-    #[error("{provider} has no model of that name (HTTP {status}){}", said(detail))]
+    #[error(
+        "{provider} has no such model or address (HTTP {status}){}",
+        said(detail)
+    )]
     Gone {
         /// The provider's name.
         provider: String,
@@ -241,7 +244,7 @@ impl Coded for ModelError {
             Self::Rejected { .. } => {
                 "Read what the provider says: the model may lack tools or the window may be too small."
             }
-            Self::Gone { .. } => "Name a model the provider has in [routes], or add another entry.",
+            Self::Gone { .. } => "Name a model the provider has in [routes], and see that base_url is complete (most end in /v1).",
             Self::ScriptExhausted { .. } => {
                 "Add a [[turn]] to the script, or a last turn with text so that the run can end."
             }

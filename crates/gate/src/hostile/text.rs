@@ -180,6 +180,7 @@ fn is_invisible(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use types::Coded as _;
 
     #[test]
@@ -240,5 +241,18 @@ mod tests {
         assert!(read_output(&vec![b'x'; OUTPUT_BYTES_MAX], 1000).is_ok());
         let error = read_output(&vec![b'x'; OUTPUT_BYTES_MAX + 1], 1000).expect_err("refused");
         assert_eq!(error.code(), "BP-GATE-013");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_readable_and_within_the_cap(
+            bytes in proptest::collection::vec(any::<u8>(), 0..2000),
+            cap in 0usize..1500,
+        ) {
+            let read = read_output(&bytes, cap).expect("below the limit");
+            prop_assert!(read.text.len() <= cap.max(CAP_BYTES_MIN));
+            let unreadable = |c: char| (c.is_control() && !matches!(c, '\n' | '\t')) || is_invisible(c);
+            prop_assert!(!read.text.contains(unreadable), "{:?}", read.text);
+        }
     }
 }
