@@ -9,6 +9,8 @@ mod arguments;
 mod commands;
 mod error;
 mod explain;
+#[cfg(test)]
+mod fixture;
 mod model_choice;
 mod outcome;
 mod pages;

@@ -9,7 +9,8 @@ use crate::terminal::{Paint, Terminal, safe, safe_block};
 use kernel::State;
 use runtime::apply::{Pending, line, pending};
 use runtime::protocol::{Reply, Request};
-use sandbox::layers::{Change, ChangeKind, FileKind, LayerStore};
+use sandbox::FileKind;
+use sandbox::layers::{Change, ChangeKind, LayerStore};
 use serde_json::json;
 use similar::TextDiff;
 use std::io::Read as _;
@@ -183,14 +184,17 @@ fn unified(before: &str, after: &str) -> String {
 
 fn side(layers: &LayerStore, layer: &LayerId, path: &str) -> Result<Side> {
     let part = |error: sandbox::SandboxError| runtime::RuntimeError::part(&error);
-    let Some(entry) = layers.entry(layer, path).map_err(part)? else {
+    let Some((entry, link)) = layers.entry(layer, path).map_err(part)? else {
         return Ok(Side::Absent);
     };
     match entry.kind {
         FileKind::Dir => return Ok(Side::Other("directory".to_owned())),
         FileKind::Symlink => {
-            let target = entry.link.unwrap_or_default();
-            return Ok(Side::Other(format!("link to {}", safe(&target))));
+            let target = link.unwrap_or_default();
+            return Ok(Side::Other(format!(
+                "link to {}",
+                safe(&target.to_string_lossy())
+            )));
         }
         FileKind::Other => return Ok(Side::Other("special file".to_owned())),
         FileKind::File => {}

@@ -148,18 +148,18 @@ fn with_entries(text: &str, list: List, entries: &[&str]) -> Result<String> {
 }
 
 fn with_policies(text: &str, policies: &[&str]) -> String {
-    let mut text = text.to_owned();
-    for policy in policies
-        .iter()
-        .filter(|policy| !text.clone().contains(**policy))
-    {
-        if !text.is_empty() && !text.ends_with('\n') {
-            text.push('\n');
+    let mut all = text.to_owned();
+    for policy in policies {
+        if all.contains(policy) {
+            continue;
         }
-        text.push_str(policy);
-        text.push('\n');
+        if !all.is_empty() && !all.ends_with('\n') {
+            all.push('\n');
+        }
+        all.push_str(policy);
+        all.push('\n');
     }
-    text
+    all
 }
 
 /// Whether what would be written loads and compiles.

@@ -1,0 +1,137 @@
+//! An explanation as people read it: the finding first, then what led there.
+
+use super::{Explanation, Finding, Step};
+use crate::render;
+use crate::terminal::{safe, short};
+use kernel::State;
+use std::fmt::Write as _;
+use types::{Record, RunId};
+
+/// Characters of what people said and of the agent's last words.
+const SAID_CHARS_MAX: usize = 200;
+/// Workspace steps and carried lines that are shown; the rest is counted.
+const LINES_MAX: usize = 40;
+
+/// The whole text.
+pub(crate) fn text(run: &RunId, records: &[Record], explanation: &Explanation) -> String {
+    let mut out = String::new();
+    let agent = records
+        .first()
+        .map_or("", |record| record.actor.agent.as_str());
+    let _ = writeln!(
+        out,
+        "run {run}, agent {}: {}",
+        safe(agent),
+        explanation.status
+    );
+    for said in &explanation.asked {
+        let _ = writeln!(
+            out,
+            "asked in {}: {}",
+            said.seq,
+            short(&said.text, SAID_CHARS_MAX)
+        );
+    }
+    if !explanation.output.is_empty() {
+        let _ = writeln!(
+            out,
+            "it said: {}",
+            short(&explanation.output, SAID_CHARS_MAX)
+        );
+    }
+    if let Some(finding) = &explanation.finding {
+        of_finding(&mut out, records, finding);
+    }
+    let (outward, inside): (Vec<&Step>, Vec<&Step>) =
+        explanation.steps.iter().partition(|step| step.outward);
+    section(&mut out, "beyond the sandbox", &outward);
+    section(&mut out, "in the sandbox", &inside);
+    let _ = writeln!(out, "\ncarried from step to step");
+    for line in explanation.carried.iter().take(LINES_MAX) {
+        let _ = writeln!(out, "  {}", safe(line));
+    }
+    more(&mut out, explanation.carried.len());
+    let _ = writeln!(out, "\n{}", explanation.resume.replace("RUN", run.as_str()));
+    out
+}
+
+fn more(out: &mut String, count: usize) {
+    if count > LINES_MAX {
+        let _ = writeln!(
+            out,
+            "  ... and {} more: bedplate show RUN lists every record",
+            count - LINES_MAX
+        );
+    }
+}
+
+fn of_finding(out: &mut String, records: &[Record], finding: &Finding) {
+    let _ = writeln!(out, "\nrecord {}: {}", finding.of, safe(&finding.what));
+    let _ = writeln!(
+        out,
+        "goes back to record {}: {}",
+        finding.root,
+        summary(records, finding.root)
+    );
+    let _ = writeln!(out, "  because {}", safe(&finding.because));
+    if !finding.chain.is_empty() {
+        let _ = writeln!(out, "the way back from {}:", finding.of);
+        for hop in &finding.chain {
+            let _ = writeln!(out, "  {:>4}  {}", hop.seq, summary(records, hop.seq));
+            let _ = writeln!(out, "        {}", safe(&hop.why));
+        }
+    }
+    if !finding.context.is_empty() {
+        let seqs: Vec<String> = finding.context.iter().map(ToString::to_string).collect();
+        let _ = writeln!(
+            out,
+            "the model had these results before it then: {}",
+            seqs.join(", ")
+        );
+    }
+    for other in &finding.others {
+        let _ = writeln!(
+            out,
+            "less likely {}: {}",
+            other.seq,
+            summary(records, other.seq)
+        );
+        let _ = writeln!(out, "  because {}", safe(&other.why));
+    }
+}
+
+/// A record in a line.
+fn summary(records: &[Record], seq: u64) -> String {
+    let Some(record) = records.iter().find(|record| record.stamp.seq == seq) else {
+        return String::new();
+    };
+    let count = usize::try_from(seq).unwrap_or(usize::MAX);
+    let before = State::of(records.iter().take(count));
+    format!(
+        "{} {}",
+        record.body.kind(),
+        crate::show::summary(&before, record)
+    )
+}
+
+fn section(out: &mut String, title: &str, steps: &[&Step]) {
+    let _ = writeln!(
+        out,
+        "\n{title}: {}",
+        render::count(steps.len() as u64, "step")
+    );
+    for step in steps.iter().take(LINES_MAX) {
+        let _ = writeln!(
+            out,
+            "{:>4}  {} [{}]: {}",
+            step.seq,
+            safe(&step.what),
+            step.effect,
+            safe(&step.outcome)
+        );
+        for line in &step.because {
+            let _ = writeln!(out, "        {}", safe(line));
+        }
+    }
+    more(out, steps.len());
+}
