@@ -8,6 +8,7 @@
 use crate::SandboxError;
 use crate::mounts::{self, DEVICE, READ_ONLY};
 use crate::sys;
+use crate::weaken::{Weaken, Weakened};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 use std::fs;
 use std::io;
@@ -84,7 +85,7 @@ const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files
 const RESOLV: &str = "nameserver 127.0.0.1\noptions timeout:5 attempts:1\n";
 
 /// Makes this mount namespace private and builds the base in it, at [`BASE_AT`].
-pub(crate) fn build() -> Result<(), SandboxError> {
+pub(crate) fn build(weakened: &Weakened) -> Result<(), SandboxError> {
     rustix::mount::mount_change(
         "/",
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
@@ -94,7 +95,7 @@ pub(crate) fn build() -> Result<(), SandboxError> {
     mounts::attach(&tmpfs, mounts::here(), BASE_AT)?;
     let base = Path::new(BASE_AT);
     populate(base).map_err(|error| SandboxError::setup("filling the root", error))?;
-    bind_system(base)?;
+    bind_system(base, weakened)?;
     for device in DEVICES {
         let tree = mounts::clone_tree(mounts::here(), &format!("/dev/{device}"), DEVICE, false)?;
         mounts::attach(&tree, mounts::here(), &format!("{BASE_AT}/dev/{device}"))?;
@@ -218,9 +219,14 @@ impl Public for fs::Metadata {
     }
 }
 
-fn bind_system(base: &Path) -> Result<(), SandboxError> {
+fn bind_system(base: &Path, weakened: &Weakened) -> Result<(), SandboxError> {
+    let attributes = if weakened.lacks(Weaken::ReadOnly) {
+        0
+    } else {
+        READ_ONLY
+    };
     let bind = |name: &str| {
-        let tree = mounts::clone_tree(mounts::here(), &format!("/{name}"), READ_ONLY, true)?;
+        let tree = mounts::clone_tree(mounts::here(), &format!("/{name}"), attributes, true)?;
         mounts::attach(&tree, mounts::here(), &format!("{BASE_AT}/{name}"))
     };
     bind("usr")?;

@@ -135,7 +135,11 @@ impl Spawner {
         tokio::spawn(read_answers(Arc::clone(&link), child, told));
         let spawner = Self(Arc::new(Handle { link, gone, pid }));
         let hello = wire::encode(&hello(config))?;
-        spawner.0.link.send(&hello, &[]).await?;
+        // One that ended already is seen below.
+        match spawner.0.link.send(&hello, &[]).await {
+            Ok(()) | Err(SandboxError::SpawnerGone) => {}
+            Err(error) => return Err(error),
+        }
         let limit = Duration::from_millis(START_MS_MAX);
         match tokio::time::timeout(limit, readied).await {
             Ok(Ok(Ok(Answer::Ready { .. }))) => Ok(spawner),

@@ -16,7 +16,7 @@ use crate::spec::{
     AGENT_ID, FileOp, FsRules, HOME_INSIDE, Overlay, PATH_INSIDE, Strength, WORKSPACE,
 };
 use crate::sys;
-use crate::weaken::Weakened;
+use crate::weaken::{Weaken, Weakened};
 use rustix::fs::{CWD, OFlags};
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -90,12 +90,17 @@ impl Entry<'_> {
 
     fn enter(&self, job: Job) -> Result<(), SandboxError> {
         sys::reset_signals();
-        for tasks in self.tasks {
+        for tasks in self
+            .tasks
+            .iter()
+            .filter(|_| !self.weakened.lacks(Weaken::Limits))
+        {
             rustix::io::write(tasks, b"0")
                 .map_err(|error| SandboxError::setup("joining the cgroup", error))?;
         }
         let overlay = self.mount_overlay()?;
         let binds = self.workspace_binds()?;
+        self.leak()?;
         self.join(overlay)?;
         for (path, tree) in binds {
             self.place(path, &tree)?;
@@ -159,6 +164,11 @@ impl Entry<'_> {
 
     fn join(&self, overlay: OwnedFd) -> Result<(), SandboxError> {
         for (fd, (name, flag)) in self.namespaces.iter().zip(NAMESPACES).skip(MOUNT_NAMESPACE) {
+            let shared = (name == "net" && self.weakened.lacks(Weaken::Network))
+                || (name == "ipc" && self.weakened.lacks(Weaken::Ipc));
+            if shared {
+                continue;
+            }
             sys::setns(fd.as_fd(), flag).map_err(|error| {
                 SandboxError::setup(&format!("entering the {name} namespace"), error)
             })?;
@@ -205,6 +215,9 @@ impl Entry<'_> {
     /// Hides what may not be read and locks what may not be written. A denied path that does not
     /// exist needs no mask: whatever appears there later is the agent's own.
     fn mask(&self) -> Result<(), SandboxError> {
+        if self.weakened.lacks(Weaken::Masks) {
+            return Ok(());
+        }
         let denied = self.rules.deny_read.iter().map(|path| (path, true));
         let locked = self.rules.deny_write.iter().map(|path| (path, false));
         let mut all: Vec<(&String, bool)> = denied.chain(locked).collect();
@@ -235,16 +248,38 @@ impl Entry<'_> {
         }
         sys::setns(self.namespaces[USER_NAMESPACE].as_fd(), libc::CLONE_NEWUSER)
             .map_err(|error| SandboxError::setup("entering the user namespace", error))?;
-        confine::become_id(AGENT_ID)?;
         rustix::process::setsid().map_err(|error| SandboxError::setup("a session", error))?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-        confine::set_rlimits(self.limits, self.strength == Strength::Watched)?;
-        sys::drop_capabilities().map_err(|error| SandboxError::setup("capabilities", error))?;
+        if !self.weakened.lacks(Weaken::Limits) {
+            confine::set_rlimits(self.limits, self.strength == Strength::Watched)?;
+        }
+        if !self.weakened.lacks(Weaken::Privileges) {
+            confine::become_id(AGENT_ID)?;
+            sys::drop_capabilities().map_err(|error| SandboxError::setup("capabilities", error))?;
+        }
         rustix::thread::set_no_new_privs(true)
             .map_err(|error| SandboxError::setup("no new privileges", error))?;
-        self.fence()?;
+        if !self.weakened.lacks(Weaken::Landlock) {
+            self.fence()?;
+        }
         self.descriptors()?;
-        confine::install_filter()
+        if !self.weakened.lacks(Weaken::Seccomp) {
+            confine::install_filter()?;
+        }
+        Ok(())
+    }
+
+    /// With descriptors left open on purpose: the host's root directory, across exec.
+    fn leak(&self) -> Result<(), SandboxError> {
+        if self.weakened.lacks(Weaken::Descriptors) {
+            let root = rustix::fs::open("/", OFlags::RDONLY, rustix::fs::Mode::empty());
+            let leaked = root.and_then(|root| rustix::io::fcntl_dupfd_cloexec(&root, 100));
+            let leaked = leaked.map_err(|error| SandboxError::setup("leaking", error))?;
+            rustix::io::fcntl_setfd(&leaked, rustix::io::FdFlags::empty())
+                .map_err(|error| SandboxError::setup("leaking", error))?;
+            std::mem::forget(leaked);
+        }
+        Ok(())
     }
 
     /// At creation, an allowed prefix must exist: nothing can be granted on what is not there.
@@ -302,6 +337,9 @@ impl Entry<'_> {
         // before it is copied.
         for (number, fd) in self.stdio.iter().enumerate() {
             sys::dup_onto(*fd, number as i32).map_err(wrap)?;
+        }
+        if self.weakened.lacks(Weaken::Descriptors) {
+            return Ok(());
         }
         sys::close_all_but(self.report).map_err(wrap)
     }

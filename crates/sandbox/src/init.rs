@@ -12,7 +12,7 @@ use crate::mode::Mode;
 use crate::mounts::{self, PLAIN, READ_ONLY};
 use crate::spec::{AGENT_ID, CreateSpec, Mount};
 use crate::sys;
-use crate::weaken::Weakened;
+use crate::weaken::{Weaken, Weakened};
 use rustix::fs::{CWD, OFlags};
 use rustix::mount::MountAttrFlags;
 use rustix::process::{DumpableBehavior, Signal};
@@ -90,14 +90,19 @@ fn serve(control: &OwnedFd) -> ! {
 }
 
 fn build(plan: &InitPlan<'_>) -> Result<(), SandboxError> {
-    for tasks in plan.tasks {
+    for tasks in plan
+        .tasks
+        .iter()
+        .filter(|_| !plan.weakened.lacks(Weaken::Limits))
+    {
         rustix::io::write(tasks, b"0")
             .map_err(|error| SandboxError::setup("joining the cgroup", error))?;
     }
     sys::unshare(libc::CLONE_NEWCGROUP)
         .map_err(|error| SandboxError::setup("a cgroup namespace", error))?;
-    let wrap = |error| SandboxError::setup("the loopback interface", error);
-    sys::loopback_up().map_err(wrap)?;
+    if !plan.weakened.lacks(Weaken::Network) {
+        sys::loopback_up().map_err(|error| SandboxError::setup("the loopback interface", error))?;
+    }
     sys::set_hostname(&plan.spec.name)
         .map_err(|error| SandboxError::setup("the host name", error))?;
     // By path: a descriptor would lead to the spawner's mounts instead of our copy of them.
@@ -105,7 +110,7 @@ fn build(plan: &InitPlan<'_>) -> Result<(), SandboxError> {
         .map_err(|error| SandboxError::setup("entering the root", error))?;
     let binds = host_binds(&plan.spec.rules.mounts)?;
     scratch(plan)?;
-    proc_and_pts()?;
+    proc_and_pts(plan.weakened)?;
     for (mount, tree) in binds {
         place_bind(mount, &tree)?;
     }
@@ -210,6 +215,9 @@ fn scratch(plan: &InitPlan<'_>) -> Result<(), SandboxError> {
         let tree = mounts::clone_tree(CWD, &format!("run/{from}"), 0, false)?;
         mounts::attach(&tree, CWD, to)?;
     }
+    if plan.weakened.lacks(Weaken::Root) {
+        mounts::attach(&mounts::clone_tree(CWD, "/tmp", 0, true)?, CWD, "tmp")?;
+    }
     let run = mounts::clone_tree(CWD, "run/run", READ_ONLY, false)?;
     rustix::mount::unmount("run", rustix::mount::UnmountFlags::DETACH)
         .map_err(|error| SandboxError::setup("hiding the scratch space's root", error))?;
@@ -217,15 +225,16 @@ fn scratch(plan: &InitPlan<'_>) -> Result<(), SandboxError> {
 }
 
 /// This pid namespace's own /proc, read-only, and a private set of terminals.
-fn proc_and_pts() -> Result<(), SandboxError> {
-    let proc = mounts::new_fs(
-        "proc",
-        &[],
-        MountAttrFlags::MOUNT_ATTR_RDONLY
-            | MountAttrFlags::MOUNT_ATTR_NOSUID
-            | MountAttrFlags::MOUNT_ATTR_NODEV
-            | MountAttrFlags::MOUNT_ATTR_NOEXEC,
-    )?;
+fn proc_and_pts(weakened: &Weakened) -> Result<(), SandboxError> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC
+        | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    let proc = if weakened.lacks(Weaken::Processes) {
+        mounts::clone_tree(CWD, "/proc", 0, true)?
+    } else {
+        mounts::new_fs("proc", &[], attributes)?
+    };
     mounts::attach(&proc, CWD, "proc")?;
     for name in PROC_MASKED {
         let path = format!("proc/{name}");

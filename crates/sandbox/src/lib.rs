@@ -22,6 +22,7 @@ mod confine;
 mod enter;
 mod error;
 mod fileops;
+mod gate;
 mod init;
 pub mod layers;
 mod mode;
@@ -37,8 +38,8 @@ mod wire;
 pub use client::{SPAWNER_ARG, Spawner, SpawnerConfig};
 pub use error::SandboxError;
 pub use fileops::{EDIT_BYTES_MAX, ENTRIES_MAX, READ_BYTES_MAX, WRITE_BYTES_MAX};
+pub use gate::{GATE_ID_AS_ROOT, confine_gate};
 pub use running::{Chunk, Finished, Running, Stream};
 pub use spawner::{SANDBOXES_MAX, spawner_main};
 pub use spec::*;
-#[cfg(feature = "weakened")]
 pub use weaken::Weaken;

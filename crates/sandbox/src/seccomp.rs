@@ -188,7 +188,7 @@ pub(crate) fn filter(profile: Profile) -> Vec<sock_filter> {
     }
     namespaces(&mut p);
     terminals_and_personality(&mut p);
-    p.on_call(libc::SYS_socket, sockets);
+    p.on_call(libc::SYS_socket, |p| sockets(p, profile));
     p.push(RETURN, ALLOW, 0, 0);
     p.0
 }
@@ -225,11 +225,13 @@ fn terminals_and_personality(p: &mut Program) {
     });
 }
 
-/// Unix sockets; TCP and UDP; of netlink only the route family, which `getifaddrs` needs and in
+/// Unix sockets (not for the gate, which has the ones it needs); TCP and UDP; of netlink only the route family, which `getifaddrs` needs and in
 /// which nothing can be changed without a capability.
-fn sockets(p: &mut Program) {
+fn sockets(p: &mut Program, profile: Profile) {
     p.push(LOAD, argument(0), 0, 0);
-    p.when_equal(libc::AF_UNIX as u32, ALLOW);
+    if profile == Profile::Sandbox {
+        p.when_equal(libc::AF_UNIX as u32, ALLOW);
+    }
     p.on_call(libc::AF_NETLINK.into(), |p| {
         p.push(LOAD, argument(2), 0, 0);
         p.when_equal(libc::NETLINK_ROUTE as u32, ALLOW);

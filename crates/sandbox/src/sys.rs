@@ -150,8 +150,8 @@ pub(crate) fn dup_onto(source: BorrowedFd<'_>, target: RawFd) -> io::Result<()> 
 /// The highest capability number tried; the kernel says where the list really ends.
 const CAPABILITIES_MAX: libc::c_ulong = 63;
 
-/// Empties the bounding, ambient, inheritable, permitted and effective capability sets.
-pub(crate) fn drop_capabilities() -> io::Result<()> {
+/// Empties the bounding set, so that no program can bring a capability back.
+pub(crate) fn drop_bounding_set() -> io::Result<()> {
     for capability in 0..=CAPABILITIES_MAX {
         // SAFETY: prctl with integers only.
         if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } < 0 {
@@ -162,6 +162,11 @@ pub(crate) fn drop_capabilities() -> io::Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// Empties the ambient, inheritable, permitted and effective capability sets.
+pub(crate) fn drop_held_capabilities() -> io::Result<()> {
     // SAFETY: prctl with integers only.
     check(
         unsafe {
@@ -179,6 +184,12 @@ pub(crate) fn drop_capabilities() -> io::Result<()> {
     let empty = [0u32; 6];
     // SAFETY: both arrays have the layout of version 3 of capset and live across the call.
     check(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), empty.as_ptr()) }).map(drop)
+}
+
+/// Empties every capability set.
+pub(crate) fn drop_capabilities() -> io::Result<()> {
+    drop_bounding_set()?;
+    drop_held_capabilities()
 }
 
 /// The effective capabilities of this process as bits.
@@ -326,4 +337,27 @@ pub(crate) fn watch_async(socket: OwnedFd) -> io::Result<tokio::io::unix::AsyncF
     // SAFETY: the value is owned and always gives the same descriptor until it is dropped.
     let watched = unsafe { tokio::io::unix::AsyncFd::register(socket) };
     watched.map_err(Into::into)
+}
+
+/// Waits for a child and exits as it did; holds no descriptor meanwhile.
+pub(crate) fn stand_in_for(child: i32) -> ! {
+    ignore_terminal_signals();
+    if let Ok(null) = std::fs::File::open("/dev/null") {
+        for number in 0..3 {
+            let _ = dup_onto(std::os::fd::AsFd::as_fd(&null), number);
+        }
+        std::mem::forget(null);
+    }
+    let _ = close_all_above_2();
+    let child = rustix::process::Pid::from_raw(child);
+    loop {
+        match rustix::process::waitpid(child, rustix::process::WaitOptions::empty()) {
+            Ok(Some((_, status))) => {
+                let killed = status.terminating_signal().map(|signal| 128 + signal);
+                exit_now(status.exit_status().or(killed).unwrap_or(1))
+            }
+            Err(rustix::io::Errno::INTR) | Ok(None) => {}
+            Err(_) => exit_now(1),
+        }
+    }
 }

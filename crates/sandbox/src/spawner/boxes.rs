@@ -57,10 +57,12 @@ pub(super) struct Running {
     ended: Option<Ended>,
     timed_out: bool,
     pub(super) limit: Option<LimitHit>,
-    hits: Hits,
+    pub(super) hits: Hits,
     /// When to look at memory and disk next.
     pub(super) sample_at: Instant,
     pub(super) sampler: Option<Sampler>,
+    /// Who asked for its end and waits for it.
+    killers: Vec<u64>,
 }
 
 /// One sandbox.
@@ -337,6 +339,7 @@ impl Spawner {
             hits,
             sample_at: started + sample::EVERY,
             sampler: None,
+            killers: Vec::new(),
         };
         let found = self.boxes.get_mut(&id).expect("it was found above");
         found.job = Some(running);
@@ -393,6 +396,12 @@ impl Spawner {
 
     fn kill_all(&mut self, seq: u64, id: u64) -> Result<(), SandboxError> {
         let found = self.find(id)?;
+        // A program that is still on its way in may not be init's to kill yet; it is ours.
+        if let Some(job) = found.job.as_mut() {
+            job.kill();
+            job.killers.push(seq);
+            return Ok(());
+        }
         found.killing.push_back(Killing::Asked(seq));
         rustix::io::write(&found.control, &[init::KILL])
             .map(drop)
@@ -522,11 +531,15 @@ impl Spawner {
                 took_ms: job.started.elapsed().as_millis() as u64,
             })
         };
+        for seq in std::mem::take(&mut job.killers) {
+            self.answer(seq, Ok(Answer::Done));
+        }
         match (job.purpose, result) {
             (Purpose::Asked, result) => self.answer(job.seq, result.map(Answer::Exited)),
             (Purpose::Proof, Ok(exit)) if exit.ended == Ended::Code(0) => self.announce(id),
             (Purpose::Proof, result) => {
                 let ended = result.err();
+                let found = self.boxes.get_mut(&id).expect("callers have found it");
                 found.failed = Some(ended.unwrap_or_else(|| {
                     SandboxError::setup("proving the path rules", "the proof did not finish")
                 }));

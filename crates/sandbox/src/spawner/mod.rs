@@ -178,7 +178,7 @@ fn prepare(hello: Hello) -> Result<Prepared, SandboxError> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|error| SandboxError::setup("dumpability", error))?;
     become_first()?;
-    base::build()?;
+    base::build(&hello.weakened)?;
     Ok(Prepared {
         mode,
         uid,

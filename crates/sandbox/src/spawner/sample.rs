@@ -6,6 +6,7 @@
 //! overrun; that is what `watched` means.
 
 use super::{Source, Spawner};
+use crate::cgroup::Cgroup;
 use crate::spec::{LimitHit, Strength};
 use crate::sys::{self, Forked};
 use rustix::process::{Pid, Signal, WaitOptions};
@@ -44,6 +45,19 @@ impl Sampler {
 
 impl Spawner {
     pub(super) fn start_sample(&mut self, id: u64) {
+        let Some(found) = self.boxes.get(&id) else {
+            return;
+        };
+        // The kernel ends one process that wants too much; we end them all, as elsewhere.
+        let hits = found.cgroup.as_ref().map(Cgroup::hits);
+        if let Some(job) = self.boxes.get_mut(&id).and_then(|found| found.job.as_mut())
+            && hits.is_some_and(|hits| hits.since(job.hits) == Some(LimitHit::Memory))
+        {
+            job.limit = Some(LimitHit::Memory);
+            job.sample_at = Instant::now() + EVERY;
+            job.kill();
+            return;
+        }
         let Some(found) = self.boxes.get(&id) else {
             return;
         };
