@@ -317,3 +317,55 @@ fn checkpoint(conn: &Connection) {
     // Busy: another checkpoint is at it. Any other error will meet the next append as well.
     let _ = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::home::Home;
+
+    /// Writes 100 KB of a byte: pages that do not change are not written.
+    struct Large(u8);
+
+    impl Job for Large {
+        fn durability(&self) -> Durability {
+            Durability::Written
+        }
+
+        fn apply(&mut self, conn: &Connection) -> Result<(), StoreError> {
+            sql::set_setting(conn, "large", &[self.0; 100_000])
+        }
+
+        fn finish(self: Box<Self>, result: Result<(), StoreError>) {
+            assert_eq!(result, Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_writer_whose_checkpoints_lag_finishes_them_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path());
+        let lock = home.own().unwrap();
+        let conn = Connection::open(home.db()).unwrap();
+        conn.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
+        conn.pragma_update(None, "synchronous", "NORMAL").unwrap();
+        conn.query_row("SELECT count(*) FROM runs", [], |_| Ok(()))
+            .unwrap();
+        let wal = Box::new(WalFile(File::open(home.wal()).unwrap()));
+        let nobody = Checkpointer {
+            asked: None,
+            thread: None,
+        };
+        let mut writer = Writer::new(conn, wal, nobody, lock).unwrap();
+        let mut most = 0;
+        for byte in (0..=255).chain(0..=143) {
+            writer.serve(vec![Box::new(Large(byte))]);
+            writer.keep_wal_short();
+            most = most.max(writer.frames.load(Ordering::Relaxed));
+        }
+        let bound = CATCH_UP_FRAMES..CATCH_UP_FRAMES + 100;
+        assert!(
+            bound.contains(&most),
+            "{most} frames, of ten thousand written"
+        );
+    }
+}
