@@ -3,14 +3,12 @@
 
 use crate::error::GateError;
 
-/// Confines this process.
+/// Confines this process, which goes on as a child of itself; the parent only waits for it.
 ///
 /// # Errors
 /// [`GateError::NotConfined`]: the process must end.
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "the sandbox's confinement can fail"
-)]
 pub(crate) fn confine() -> Result<(), GateError> {
-    Ok(())
+    sandbox::confine_gate().map_err(|error| GateError::NotConfined {
+        why: error.to_string(),
+    })
 }

@@ -555,3 +555,81 @@ async fn a_gate_that_talks_nonsense_is_dropped() {
     let failure = gate.compile_schema(json!({})).await.expect_err("no answer");
     assert_eq!(failure.code, "BP-GATE-001");
 }
+
+/// The process that works: the gate goes on as a child of the one that was started.
+async fn working_pid(gate: &Gate) -> String {
+    let pid = gate.pid().await.expect("lives");
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.expect("the process is there");
+    children
+        .split_whitespace()
+        .next()
+        .expect("it has a child")
+        .to_owned()
+}
+
+#[tokio::test]
+async fn the_gate_that_works_is_confined() {
+    let gate = start().await;
+    let pid = working_pid(&gate).await;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("lives");
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.expect("is there").trim().to_owned()
+    };
+    assert_eq!(field("Seccomp:"), "2", "a filter of system calls");
+    assert_eq!(field("NoNewPrivs:"), "1");
+    for set in ["CapEff:", "CapPrm:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(field(set), "0000000000000000", "{set}");
+    }
+}
+
+#[tokio::test]
+async fn confined_it_can_still_resolve_and_speak_tls() {
+    let gate = start().await;
+    let base_url = raw_server(b"this is no TLS".to_vec()).await;
+    let port = base_url
+        .trim_end_matches("/v1")
+        .rsplit(':')
+        .next()
+        .expect("a port")
+        .to_owned();
+    let tls = model_call(
+        &format!("https://localhost:{port}/v1"),
+        Dialect::Chat,
+        &[user("go")],
+    );
+    let fault = ask(&gate, tls, None).await.0.result.expect_err("no TLS");
+    assert_eq!(fault.failure.code, "BP-MODEL-009");
+    let mut unknown = model_call(
+        "http://no-such-host.invalid/v1",
+        Dialect::Chat,
+        &[user("go")],
+    );
+    unknown.endpoint.timeouts.connect_ms = 1000;
+    unknown.endpoint.timeouts.header_ms = 1000;
+    let fault = ask(&gate, unknown, None)
+        .await
+        .0
+        .result
+        .expect_err("no such host");
+    assert!(
+        ["BP-MODEL-007", "BP-MODEL-009"].contains(&fault.failure.code.as_str()),
+        "{fault:?}"
+    );
+    gate.compile_schema(json!({})).await.expect("it lives");
+}
+
+#[tokio::test]
+async fn when_only_the_working_child_dies_the_next_use_works_too() {
+    let gate = start().await;
+    let pid = working_pid(&gate).await;
+    kill(pid.parse().expect("a number"));
+    let first = gate.compile_schema(json!({})).await;
+    if let Err(failure) = first {
+        assert_eq!(failure.code, "BP-GATE-001");
+        gate.compile_schema(json!({}))
+            .await
+            .expect("another gate works");
+    }
+}

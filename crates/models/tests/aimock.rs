@@ -79,15 +79,16 @@ fn endpoint(server: &Server, dialect: Dialect) -> Endpoint {
 }
 
 fn calls(items: &[Item]) -> Vec<(&str, String)> {
-    let call = |item| match item {
-        &Item::ToolCall {
-            ref name,
-            ref arguments,
-            ..
-        } => Some((name.as_str(), arguments.to_string())),
-        _ => None,
-    };
-    items.iter().filter_map(call).collect()
+    let mut calls = Vec::new();
+    for item in items {
+        if let Item::ToolCall {
+            name, arguments, ..
+        } = item
+        {
+            calls.push((name.as_str(), arguments.to_string()));
+        }
+    }
+    calls
 }
 
 #[tokio::test]

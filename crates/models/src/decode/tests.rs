@@ -215,7 +215,7 @@ fn chat_calls_in_the_ways_servers_write_them() {
     let deep = format!("{{\"x\":{}{}}}", "[".repeat(64), "]".repeat(64));
     check(
         json!([call(json!(0), "1", json!(deep))]),
-        &format!("call:a({})", Value::from(deep.clone())),
+        &format!("call:a({})", Value::from(deep)),
     );
 }
 
