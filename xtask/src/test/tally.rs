@@ -46,7 +46,7 @@ impl fmt::Display for Tally {
 }
 
 /// Sums the `test result:` lines. An ignored test counts as failed; so does a bad exit that no
-/// result explains (a crash, a limit).
+/// result explains (a crash, a limit), beside the tests that had ended by then.
 pub(super) fn of_output(output: &str, ended_well: bool) -> Tally {
     let mut sum = Tally::default();
     for line in output.lines().filter(|l| l.starts_with("test result: ")) {
@@ -57,10 +57,27 @@ pub(super) fn of_output(output: &str, ended_well: bool) -> Tally {
             failed,
         });
     }
-    if !ended_well && sum.failed == 0 {
-        sum.failed = 1;
+    if ended_well || sum.failed > 0 {
+        return sum;
     }
-    sum
+    let ended = if sum == Tally::default() {
+        of_cut_output(output)
+    } else {
+        sum
+    };
+    ended.plus(Tally::of_stage(false))
+}
+
+/// What had ended when a test executable died: `test NAME ... ok`.
+fn of_cut_output(output: &str) -> Tally {
+    let ended = |how| {
+        let lines = output.lines().filter(|line| line.starts_with("test "));
+        u64::try_from(lines.filter(|line| line.ends_with(how)).count()).unwrap_or(u64::MAX)
+    };
+    Tally {
+        passed: ended(" ... ok"),
+        failed: ended(" ... FAILED"),
+    }
 }
 
 /// A script is one test; what it says is for people.
@@ -126,6 +143,12 @@ mod tests {
     fn a_crash_without_a_result_fails() {
         check("running 5 tests\n", false, 0, 1);
         check(OK, false, 5, 1);
+        check(
+            "test a ... ok\ntest b ... FAILED\ntest c has been running",
+            false,
+            1,
+            2,
+        );
     }
 
     #[test]
