@@ -1,5 +1,7 @@
 //! Whatever is done to a log, verification finds it and names it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use ledger::{
     CAUSES_MAX, COMMITMENTS_MAX, ChainFault, Commitment, Head, Header, HeaderFault, NAME_BYTES_MAX,
     Salt, Standing, verify_chain, verify_content,
@@ -167,11 +169,11 @@ fn another_schema_run_or_branch_is_named() {
     });
     assert_eq!(fault(&headers, head), ("BP-LEDGER-007", 2));
     let (headers, head) = chain_with(4, |header| {
-        header.branch = [0, 2, 2, 5][header.seq as usize]
+        header.branch = [0, 2, 2, 5][header.seq as usize];
     });
     assert_eq!(verify_chain(&headers, head), Ok(head));
     let (headers, head) = chain_with(4, |header| {
-        header.branch = [0, 2, 1, 5][header.seq as usize]
+        header.branch = [0, 2, 1, 5][header.seq as usize];
     });
     assert_eq!(fault(&headers, head), ("BP-LEDGER-008", 2));
 }

@@ -1,5 +1,7 @@
 //! The vectors of `docs/log-format.md`, which were computed by another program.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use ledger::{Commitment, Header, Salt};
 use types::{BRANCH_MAIN, Cause, Digest, Link, RunId};
 
