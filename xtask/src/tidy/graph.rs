@@ -130,20 +130,44 @@ pub(super) fn rewritten(page: &str) -> Option<String> {
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     let mut found = check_page(tree);
     let root = tree.text(ROOT_MANIFEST).unwrap_or_default();
-    let shared = match root.parse::<Table>() {
-        Ok(table) => Shared::of(&table),
+    let root = match root.parse::<Table>() {
+        Ok(table) => table,
         Err(error) => return vec![Finding::new("graph", ROOT_MANIFEST, 0, error.to_string())],
     };
-    for (path, text) in tree.files() {
-        let manifest = path.strip_suffix("/Cargo.toml");
-        if let Some(name) = manifest
-            .and_then(crate_of)
-            .filter(|_| path.matches('/').count() == 2)
-        {
+    let shared = Shared::of(&root);
+    for (path, text) in manifests(tree) {
+        if let Some(name) = crate_of(path) {
             found.extend(check_manifest(path, name, text, &shared));
         }
     }
+    found.extend(unused(tree, &root));
     found
+}
+
+/// The manifests of the workspace's members.
+fn manifests(tree: &Tree) -> impl Iterator<Item = (&str, &str)> {
+    tree.files().filter(|(path, _)| {
+        let member = path.strip_suffix("/Cargo.toml");
+        member.is_some_and(|m| m.matches('/').count() <= 1)
+    })
+}
+
+/// What the workspace declares and no member takes.
+fn unused(tree: &Tree, root: &Table) -> Vec<Finding> {
+    let members: Vec<Table> = manifests(tree)
+        .filter_map(|(_, text)| text.parse().ok())
+        .collect();
+    let used: BTreeSet<_> = members
+        .iter()
+        .flat_map(dependencies)
+        .map(|used| used.name)
+        .collect();
+    let others = workspace_dependencies(root).filter(|(_, ours)| !ours);
+    let unused = others.filter(|(name, _)| !used.contains(name));
+    let of = |name| format!("`{name}` is declared, and nothing uses it");
+    unused
+        .map(|(name, _)| Finding::new("graph", ROOT_MANIFEST, 0, of(name)))
+        .collect()
 }
 
 fn check_page(tree: &Tree) -> Vec<Finding> {
@@ -276,6 +300,10 @@ mod tests {
         let tree = Tree::from([
             ("Cargo.toml", ROOT),
             (path.as_str(), manifest),
+            (
+                "xtask/Cargo.toml",
+                "[dependencies]\nserde.workspace = true\ntokio.workspace = true",
+            ),
             (ARCHITECTURE, &page),
         ]);
         let found: Vec<_> = check(&tree).into_iter().map(|f| f.message).collect();
@@ -330,8 +358,16 @@ mod tests {
         check_manifest_of("kernel", "[dependencies]\nserde = \"1\"", &[private]);
     }
 
+    #[test]
+    fn a_dependency_that_nothing_uses_is_refused() {
+        let tree = Tree::from([("Cargo.toml", ROOT), (ARCHITECTURE, &block())]);
+        let found: Vec<_> = check(&tree).into_iter().map(|f| f.message).collect();
+        let of = |name| format!("`{name}` is declared, and nothing uses it");
+        assert_eq!(found, [of("serde"), of("tokio")]);
+    }
+
     fn check_page_of(page: &str, expected: usize) {
-        let tree = Tree::from([("Cargo.toml", ROOT), (ARCHITECTURE, page)]);
+        let tree = Tree::from([(ARCHITECTURE, page)]);
         assert_eq!(check(&tree).len(), expected, "{page}");
     }
 
@@ -340,7 +376,7 @@ mod tests {
         check_page_of(&block(), 0);
         check_page_of(&block().replace("kernel", "kernal"), 1);
         check_page_of("no markers", 1);
-        assert_eq!(check(&Tree::from([("Cargo.toml", ROOT)])).len(), 1);
+        assert_eq!(check(&Tree::default()).len(), 1);
         let stale = format!("a\n{BEGIN}\nold\n{END}\nb");
         let fresh = rewritten(&stale).unwrap();
         assert_eq!(fresh, format!("a\n{}\nb", block()));
