@@ -294,7 +294,7 @@ pub(crate) struct ResolveArguments {
     #[arg(long)]
     pub(crate) happened: bool,
     /// What it gave, as JSON
-    #[arg(long, value_name = "JSON", requires = "happened")]
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["not_happened", "abandon"])]
     pub(crate) result: Option<String>,
     /// It did not happen; it may be done again
     #[arg(long)]

@@ -123,6 +123,8 @@ impl Coded for CliError {
 pub(crate) struct Failed {
     pub(crate) failure: Failure,
     pub(crate) exit: u8,
+    /// The JSON document on standard output has it already.
+    pub(crate) told: bool,
 }
 
 /// What a command gives: its exit status, or why it failed.
@@ -132,12 +134,21 @@ impl Failed {
     /// The failure, with the exit status that its code stands for.
     pub(crate) fn of(failure: Failure) -> Self {
         let exit = exit_of(&failure.code);
-        Self { failure, exit }
+        Self {
+            failure,
+            exit,
+            told: false,
+        }
     }
 
     /// The same with another exit status.
     pub(crate) fn with_exit(self, exit: u8) -> Self {
         Self { exit, ..self }
+    }
+
+    /// The same, when its JSON is out already: standard output gets one document.
+    pub(crate) fn told(self, told: bool) -> Self {
+        Self { told, ..self }
     }
 }
 
@@ -153,6 +164,7 @@ impl From<CliError> for Failed {
         Self {
             failure: error.failure(),
             exit,
+            told: false,
         }
     }
 }

@@ -66,17 +66,12 @@ pub(crate) fn override_route(manifest: &mut Manifest, typed: &str, here: &Path) 
         manifest.agent.model = typed.to_owned();
         return Ok(());
     }
-    let known: Vec<&str> = manifest.routes.keys().map(String::as_str).collect();
-    let hint = match known.as_slice() {
-        [] => ", and it is not PROVIDER/MODEL".to_owned(),
-        known => format!(
-            ", and it is not PROVIDER/MODEL; known routes: {}",
-            known.join(", ")
-        ),
-    };
-    let no_route = || RuntimeError::NoRoute {
-        route: typed.to_owned(),
-        hint,
+    let no_route = || {
+        let hint = format!(", and it is not PROVIDER/MODEL{}", known_routes(manifest));
+        RuntimeError::NoRoute {
+            route: typed.to_owned(),
+            hint,
+        }
     };
     let mut entry = RouteEntry::try_from(typed.to_owned()).map_err(|_| no_route())?;
     if entry.provider == SCRIPT_PROVIDER {
@@ -87,6 +82,39 @@ pub(crate) fn override_route(manifest: &mut Manifest, typed: &str, here: &Path) 
     }
     manifest.routes.insert(ROUTE_TYPED.to_owned(), vec![entry]);
     manifest.agent.model = ROUTE_TYPED.to_owned();
+    Ok(())
+}
+
+/// `; known routes: a, b`.
+fn known_routes(manifest: &Manifest) -> String {
+    let known: Vec<&str> = manifest.routes.keys().map(String::as_str).collect();
+    match known.as_slice() {
+        [] => "; the manifest has no [routes]".to_owned(),
+        known => format!("; known routes: {}", known.join(", ")),
+    }
+}
+
+/// Refuses an agent whose route is not there, or leads to a provider that is not.
+///
+/// # Errors
+/// When the agent's route is not in the manifest, or names an unknown provider.
+pub(crate) fn check_route(manifest: &Manifest) -> Result<()> {
+    let name = &manifest.agent.model;
+    let Some(route) = manifest.routes.get(name) else {
+        let hint = known_routes(manifest);
+        return Err(RuntimeError::NoRoute {
+            route: name.clone(),
+            hint,
+        }
+        .into());
+    };
+    for entry in route
+        .iter()
+        .filter(|entry| entry.provider != SCRIPT_PROVIDER)
+    {
+        models::resolve(&entry.provider, &manifest.providers)
+            .map_err(|error| RuntimeError::part(&error))?;
+    }
     Ok(())
 }
 

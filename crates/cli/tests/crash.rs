@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Home, copy_tree, example, json, leftovers};
+use common::{Home, Said, copy_tree, example, json, leftovers};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ fn run_once(scenario: &Scenario, crash: Option<&str>, death: Death) -> (Outcome,
         None => home.bedplate(&["run", text(&project), "--json"]).run(),
         Some(point) => {
             let died = home.bedplate(&["run", text(&project), "--json"]).env("BEDPLATE_CRASH", point).run();
-            crashed = died.stderr.contains("BP-OWNER-003") || died.stderr.contains("BP-OWNER-002");
+            crashed = owner_died(&died);
             if crashed && death == Death::Tree {
                 home.kill_everything();
             }
@@ -65,14 +65,20 @@ fn run_once(scenario: &Scenario, crash: Option<&str>, death: Death) -> (Outcome,
         if ended(&home) {
             break;
         }
-        answer_questions(&home, scenario, &project);
+        // The owner that is to die may live on while the run waits, and die of the answer.
+        crashed |= answer_questions(&home, scenario, &project);
         last = home.bedplate(&["resume", "last", "--json"]).run();
+        crashed |= owner_died(&last);
     }
     let outcome = judge(&home, scenario, &project, &last.stderr);
     home.wait_for_owner_to_leave();
     let left = leftovers(home.path());
     assert!(left.is_empty(), "{}: {crash:?} left {left:?}", scenario.name);
     (outcome, crashed)
+}
+
+fn owner_died(said: &Said) -> bool {
+    ["BP-OWNER-002", "BP-OWNER-003"].iter().any(|code| said.stderr.contains(code))
 }
 
 fn text(path: &Path) -> &str {
@@ -84,20 +90,23 @@ fn ended(home: &Home) -> bool {
     matches!(ps["runs"][0]["status"].as_str(), Some("done" | "failed" | "cancelled"))
 }
 
-/// Approves what is asked; resolves what is in doubt by what the tool itself counted.
-fn answer_questions(home: &Home, scenario: &Scenario, project: &Path) {
+/// Approves what is asked; resolves what is in doubt by what the tool itself counted. Says whether
+/// the owner died of it.
+fn answer_questions(home: &Home, scenario: &Scenario, project: &Path) -> bool {
+    let mut died = false;
     let open = json(&home.bedplate(&["approvals", "--json"]).run().stdout);
     for question in open["approvals"].as_array().expect("a list") {
         let id = question["id"].as_str().expect("an id");
         if question["kind"] == "ask" {
-            home.bedplate(&["approve", id, "--no-resume"]).succeed();
+            died |= owner_died(&home.bedplate(&["approve", id, "--no-resume"]).run());
             continue;
         }
         let key = question["resource"].as_str().unwrap_or_default().to_owned();
         let happened = (scenario.effects)(project).contains_key(&key);
         let how = if happened { "--happened" } else { "--not-happened" };
-        home.bedplate(&["resolve", id, how, "--no-resume"]).succeed();
+        died |= owner_died(&home.bedplate(&["resolve", id, how, "--no-resume"]).run());
     }
+    died
 }
 
 fn judge(home: &Home, scenario: &Scenario, project: &Path, stderr: &str) -> Outcome {

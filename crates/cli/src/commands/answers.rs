@@ -2,15 +2,15 @@
 
 use super::{json_value, run};
 use crate::arguments::ResolveArguments;
-use crate::error::{CliError, Result, exit};
+use crate::error::{Result, exit};
 use crate::progress::call_of;
 use crate::render;
 use crate::session::{Session, keys_of, login};
-use crate::terminal::{Paint, Terminal, safe, safe_block};
+use crate::terminal::{Paint, Terminal, safe};
 use kernel::{Action, Phase, State};
 use runtime::protocol::Request;
 use serde_json::{Value, json};
-use store::{Read, RunSummary};
+use store::Read;
 use types::{ApprovalId, BRANCH_MAIN, Body, Record, Resolution, RunId};
 
 /// Something that waits for a person.
@@ -108,17 +108,11 @@ fn in_doubt_shown(state: &State, records: &[Record], action: &Action, seq: u64) 
     format!("{call}\n{}", why.unwrap_or_default())
 }
 
-/// Whether the run can have open questions: all but ended ones whose last word is not the end of
-/// something in doubt are read.
-fn may_wait(summary: &RunSummary) -> bool {
-    !summary.erased
-}
-
 /// `approvals`.
 pub(crate) fn approvals(session: &Session) -> Result<u8> {
     let reader = session.reader()?;
     let mut all = Vec::new();
-    for summary in reader.runs()?.iter().filter(|summary| may_wait(summary)) {
+    for summary in reader.runs()?.iter().filter(|summary| !summary.erased) {
         let records = reader.records(&summary.run, BRANCH_MAIN, 0)?;
         all.extend(open(&summary.run, &State::of(&records), &records));
     }
@@ -233,19 +227,4 @@ pub(crate) fn resolve(session: &Session, arguments: &ResolveArguments) -> Result
         keys: keys_of(&records),
     };
     run::simple(session, &request, &said)
-}
-
-/// The question as a person reads it in full, for `show`.
-pub(crate) fn shown_in_full(shown: &str) -> String {
-    safe_block(shown)
-}
-
-impl From<types::IdError> for crate::error::Failed {
-    fn from(error: types::IdError) -> Self {
-        CliError::Usage {
-            message: error.to_string(),
-            help: String::new(),
-        }
-        .into()
-    }
 }

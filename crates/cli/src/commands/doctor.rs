@@ -78,8 +78,7 @@ pub(crate) fn doctor(session: &Session) -> Result<u8> {
     }
     match missing.is_empty() {
         true => Ok(exit::DONE),
-        false if session.json => Ok(exit::FAILED),
-        false => Err(CliError::Host { missing }.into()),
+        false => Err(Failed::from(CliError::Host { missing }).told(session.json)),
     }
 }
 

@@ -7,7 +7,7 @@
 //!     +--Ctrl-C--> suspending --Ctrl-C--> cancelling
 //! ```
 
-use crate::error::{Failed, Result, exit};
+use crate::error::{CliError, Failed, Result, exit};
 use crate::outcome;
 use crate::progress;
 use crate::render;
@@ -194,21 +194,24 @@ pub(crate) fn report(
     let kept = session.home.artifacts(run);
     let status = state.status(false);
     let verified = session.reader()?.verify(run)?;
+    let broken = verified.faults.first().map(|fault| {
+        let fault = fault.failure.to_string();
+        let evidence = CliError::Evidence {
+            run: run.to_string(),
+            fault,
+        };
+        Failed::from(evidence).told(session.json)
+    });
     if session.json {
-        Terminal::answer_json(&outcome::document(run, state, records, false, &kept));
-    } else {
-        tell(session, run, records, state, verified.is_ok());
-    }
-    match verified.faults.first() {
-        Some(fault) => {
-            let fault = fault.failure.to_string();
-            Err(Failed::from(crate::error::CliError::Evidence {
-                run: run.to_string(),
-                fault,
-            }))
+        let mut document = outcome::document(run, state, records, false, &kept);
+        if let Some(failed) = &broken {
+            document["error"] = serde_json::json!(failed.failure);
         }
-        None => Ok(outcome::exit_of(status)),
+        Terminal::answer_json(&document);
+    } else {
+        tell(session, run, records, state, broken.is_none());
     }
+    broken.map_or(Ok(outcome::exit_of(status)), Err)
 }
 
 fn tell(session: &Session, run: &RunId, records: &[Record], state: &State, chain_ok: bool) {

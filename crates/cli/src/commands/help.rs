@@ -201,7 +201,7 @@ mod tests {
                 failed.failure.message
             );
         };
-        check("rnu", "did you mean 'run'");
+        check("resum", "did you mean 'resume'");
         check("script-server", "script-server");
         check("BP-CLI-999", "BP-CLI-999");
     }

@@ -99,17 +99,22 @@ fn wants_json(arguments: &[OsString]) -> bool {
 
 /// Prints a failure: text for people, and JSON where JSON was asked for. Gives the exit status.
 fn complain(failed: &Failed, json: bool) -> u8 {
-    let Failed { failure, exit } = failed;
+    tell(failed);
+    if json && !failed.told {
+        Terminal::answer_json(&serde_json::json!({ "error": failed.failure }));
+    }
+    failed.exit
+}
+
+/// Prints a failure for people.
+fn tell(failed: &Failed) {
+    let failure = &failed.failure;
     let terminal = Terminal::new(false);
     let head = terminal.paint(Paint::Red, &format!("error {}:", failure.code));
     Terminal::say(&format!("{head} {}", safe_block(&failure.message)));
     if !failure.next.is_empty() {
         Terminal::say(&format!("  next: {}", safe_block(&failure.next)));
     }
-    if json {
-        Terminal::answer_json(&serde_json::json!({ "error": failure }));
-    }
-    *exit
 }
 
 fn perform(session: &Session, command: Command) -> Result<u8> {
@@ -236,10 +241,10 @@ mod tests {
         );
         check(
             "resolve x --abandon --result 1",
-            "--happened",
+            "--abandon",
             "bedplate help resolve",
         );
-        check("sandbox run", "COMMAND", "bedplate help run");
+        check("sandbox run", "COMMAND", "bedplate help sandbox");
         check("bench sandbox --count 0", "0", "bedplate help bench");
         check(
             "ps --json --jsonl",

@@ -4,7 +4,7 @@ mod edit;
 
 use super::files::{agreed, part};
 use crate::arguments::PolicyCommand;
-use crate::error::{CliError, Result, exit};
+use crate::error::{CliError, Failed, Result, exit};
 use crate::render;
 use crate::session::{Session, block_on, existing_dir, login, quoted};
 use crate::show::verdict_word;
@@ -391,12 +391,6 @@ fn test(session: &Session, file: &Path, dir: &Path) -> Result<u8> {
     if failed == 0 {
         return Ok(exit::DONE);
     }
-    if session.json {
-        return Ok(exit::FAILED);
-    }
-    Err(CliError::PolicyCases {
-        failed,
-        total: results.len(),
-    }
-    .into())
+    let total = results.len();
+    Err(Failed::from(CliError::PolicyCases { failed, total }).told(session.json))
 }

@@ -89,7 +89,7 @@ fn of_directory(dir: &Path, here: &Path, arguments: &RunArguments) -> Result<New
     if let Some(typed) = &arguments.model {
         model_choice::override_route(&mut manifest, typed, here)?;
     }
-    model_choice::check_scripts(&manifest, &project.dir)?;
+    check(&manifest, &project.dir, project.cedar.as_deref())?;
     Ok(NewRun {
         manifest: Box::new(manifest),
         dir: Some(project.dir.to_string_lossy().into_owned()),
@@ -97,6 +97,14 @@ fn of_directory(dir: &Path, here: &Path, arguments: &RunArguments) -> Result<New
         input: input(arguments)?,
         by: login(),
     })
+}
+
+/// What can be refused before a home is made or an owner started.
+fn check(manifest: &Manifest, dir: &Path, cedar: Option<&str>) -> Result<()> {
+    model_choice::check_route(manifest)?;
+    model_choice::check_scripts(manifest, dir)?;
+    runtime::policy_sources::compile(manifest, cedar, &[])?;
+    Ok(())
 }
 
 fn of_task(
@@ -109,7 +117,7 @@ fn of_task(
     let typed = arguments.model.as_deref();
     let models = model_choice::for_task(typed, here, session.home.path())?;
     models.into_manifest(&mut manifest);
-    model_choice::check_scripts(&manifest, here)?;
+    check(&manifest, here, None)?;
     let more = input(arguments)?;
     let input = if more.is_empty() {
         task

@@ -127,11 +127,9 @@ pub(crate) fn verify(session: &Session, run: &str) -> Result<u8> {
         return Ok(exit::DONE);
     };
     let fault = fault.to_string();
-    if session.json {
-        return Ok(exit::EVIDENCE);
-    }
-    Err(Failed::from(CliError::Evidence {
+    let evidence = CliError::Evidence {
         run: run.to_string(),
         fault,
-    }))
+    };
+    Err(Failed::from(evidence).told(session.json))
 }

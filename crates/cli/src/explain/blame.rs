@@ -1,39 +1,32 @@
 //! Where a failure goes back to.
 //!
 //! ```text
-//! the failing text --informative tokens--> the text they were first in
-//!     an outcome of the world        -> found
-//!     an outcome of the sandbox      -> the files its command used -> who wrote them
-//!     an answer of the model         -> the outcome it converted, or the failure before it,
-//!                                       else the model said it first
-//! no informative token: the files the check reads, and the answer that wrote them
+//! the failing text --informative tokens--> the record they were first in
+//!     an outcome of the world     -> found
+//!     an outcome of the sandbox   -> the file of the agent's that its command used, if any
+//!     an answer of the model      -> the outcome it converted, or the failure it passed over,
+//!                                    else the model said it first: found
+//! no informative token: the file the check reads, the answer that wrote it, and what that holds
 //! ```
 //!
-//! Candidates are scored by what they share with the failing text; units that do not fit what was
-//! asked, and a result unlike its siblings, count too. The best is the root, the next are named.
+//! The best suspect is followed back; the next best are named.
 
 use super::evidence::{Evidence, Kind, Node, plain};
+use super::suspects::{self, Question, SCORE_MIN, Suspect};
 use super::tokens::{self, Token};
 use kernel::State;
 use serde::Serialize;
-use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use types::{Body, EndStatus, Item, Link, Record};
 
 /// Longest way back, in steps.
 const HOPS_MAX: usize = 8;
-/// Other candidates that are named.
+/// Other suspects that are named.
 const OTHERS_MAX: usize = 2;
-/// Least score that makes a candidate.
-const SCORE_MIN: f64 = 0.5;
-/// What each kind of evidence adds to a candidate that shares a token at all.
-const UNIT_BONUS: f64 = 4.0;
-const ODD_BONUS: f64 = 3.0;
-const ERROR_BONUS: f64 = 1.0;
-const TOPIC_BONUS: f64 = 0.8;
-const CONVERTED_SCORE: f64 = 1.5;
-/// A token that was elsewhere before still tells a little.
-const REPEATED_SHARE: f64 = 0.3;
+/// What a value of a written file counts at most: all of them were taken from somewhere.
+const TAKEN_OVER_MAX: f64 = 1.0;
+/// A failure that the agent passed over before it wrote something new.
+const PASSED_OVER_SCORE: f64 = 2.0;
 
 /// Where something goes back to.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -48,9 +41,9 @@ pub(crate) struct Finding {
     pub(crate) because: String,
     /// The way from `of` back to `root`.
     pub(crate) chain: Vec<Hop>,
-    /// Tool results the model had before it when it took the turn that failed.
+    /// Tool results the model had before it when it first built on the root.
     pub(crate) context: Vec<u64>,
-    /// The next best candidates.
+    /// The next best suspects.
     pub(crate) others: Vec<Hop>,
 }
 
@@ -61,21 +54,6 @@ pub(crate) struct Hop {
     pub(crate) why: String,
 }
 
-/// A record that may be where it began.
-#[derive(Debug, Clone, PartialEq)]
-struct Candidate {
-    seq: u64,
-    score: f64,
-    reasons: Vec<String>,
-}
-
-/// What is looked into: a text, from a moment on, and what it is about.
-struct Question {
-    tokens: BTreeSet<Token>,
-    before: u64,
-    topic: BTreeSet<Token>,
-}
-
 /// Explains `at`, or else why the run failed; `None` when nothing did.
 pub(super) fn find(records: &[Record], state: &State, at: Option<u64>) -> Option<Finding> {
     let target = match at {
@@ -83,10 +61,12 @@ pub(super) fn find(records: &[Record], state: &State, at: Option<u64>) -> Option
         None => failure(records)?,
     };
     let evidence = Evidence::of(records, state);
+    let asked = BTreeSet::new();
     let mut search = Search {
         records,
         state,
         evidence: &evidence,
+        asked,
         chain: Vec::new(),
     };
     Some(search.explain(target))
@@ -94,31 +74,25 @@ pub(super) fn find(records: &[Record], state: &State, at: Option<u64>) -> Option
 
 /// The record that says why the run failed, if it did.
 fn failure(records: &[Record]) -> Option<&Record> {
-    let ended = records
-        .iter()
-        .rev()
-        .find(|r| matches!(r.body, Body::RunEnded { .. }));
-    if let Some(record) = ended
-        && let Body::RunEnded { status, .. } = &record.body
-    {
-        if *status != EndStatus::Failed {
-            return None;
-        }
-        let before = records
+    let ended = records.iter().rev().find_map(|record| match &record.body {
+        Body::RunEnded { status, .. } => Some((record, *status)),
+        _ => None,
+    });
+    if let Some((record, status)) = ended {
+        let after_answer = records
             .iter()
             .rev()
-            .skip_while(|r| r.stamp.seq >= record.stamp.seq);
-        let since_answer =
-            before.take_while(|r| !matches!(r.body, Body::ModelAnswered { error: None, .. }));
-        let failed = since_answer.filter(|r| {
+            .skip_while(|r| r.stamp.seq >= record.stamp.seq)
+            .take_while(|r| !matches!(r.body, Body::ModelAnswered { error: None, .. }));
+        let failed = after_answer.filter(|r| {
             matches!(
                 &r.body,
                 Body::CheckFailed { .. } | Body::ModelAnswered { error: Some(_), .. }
             )
         });
-        return Some(failed.last().unwrap_or(record));
+        return (status == EndStatus::Failed).then(|| failed.last().unwrap_or(record));
     }
-    records.iter().rev().find(|r| match &r.body {
+    records.iter().rev().find(|record| match &record.body {
         Body::Suspended { failure, .. } => failure.is_some(),
         Body::ActionInDoubt { .. } => true,
         _ => false,
@@ -129,34 +103,39 @@ struct Search<'a> {
     records: &'a [Record],
     state: &'a State,
     evidence: &'a Evidence,
+    /// Tokens of what is explained.
+    asked: BTreeSet<Token>,
     chain: Vec<Hop>,
 }
 
 impl Search<'_> {
     fn explain(&mut self, target: &Record) -> Finding {
         let of = target.stamp.seq;
-        let what = self.describe(of);
+        let what = self.describe(target);
         let question = self.question(target);
-        let mut ranked = self.candidates(&question);
+        self.asked = question.tokens.clone();
+        let mut ranked = self.suspects(&question);
         if ranked.is_empty() {
-            ranked = self.by_files(target, &question);
+            ranked = self.by_files(target, &question.topic);
         }
         let root = match ranked.first().cloned() {
             Some(best) => self.follow(best),
             None => self.by_causes(target),
         };
+        let mut chain = std::mem::take(&mut self.chain);
+        chain.retain(|hop| hop.seq != of && hop.seq != root.seq);
+        let known = |seq: u64| seq == root.seq || chain.iter().any(|hop| hop.seq == seq);
         let others = ranked
             .iter()
-            .filter(|c| c.seq != root.seq && !self.chain.iter().any(|hop| hop.seq == c.seq))
-            .take(OTHERS_MAX)
-            .map(|c| Hop {
-                seq: c.seq,
-                why: c.reasons.join("; "),
+            .filter(|suspect| !known(suspect.seq))
+            .take(OTHERS_MAX);
+        let others = others
+            .map(|s| Hop {
+                seq: s.seq,
+                why: s.why(),
             })
             .collect();
-        let context = self.context(&root, of);
-        let mut chain = std::mem::take(&mut self.chain);
-        chain.retain(|hop| hop.seq != of);
+        let context = self.context(root.seq, of);
         Finding {
             of,
             what,
@@ -168,11 +147,8 @@ impl Search<'_> {
         }
     }
 
-    fn describe(&self, seq: u64) -> String {
-        let Some(record) = self.records.iter().find(|record| record.stamp.seq == seq) else {
-            return String::new();
-        };
-        let count = usize::try_from(seq).unwrap_or(usize::MAX);
+    fn describe(&self, record: &Record) -> String {
+        let count = usize::try_from(record.stamp.seq).unwrap_or(usize::MAX);
         let before = State::of(self.records.iter().take(count));
         format!(
             "{}: {}",
@@ -199,10 +175,11 @@ impl Search<'_> {
         let topic = self
             .check_of(target)
             .map(|(name, command)| format!("{name} {command}"));
+        let topic = tokens::tokens(&topic.unwrap_or_default());
         Question {
             tokens: tokens::tokens(&text),
             before,
-            topic: tokens::tokens(&topic.unwrap_or_default()),
+            topic,
         }
     }
 
@@ -220,172 +197,91 @@ impl Search<'_> {
         Some((name.clone(), check.command.clone()))
     }
 
-    /// Records in which informative tokens of the question stood, best first.
-    fn candidates(&self, question: &Question) -> Vec<Candidate> {
-        let mut scores: BTreeMap<u64, (f64, Vec<&Token>)> = BTreeMap::new();
-        for token in &question.tokens {
-            let weight = self.evidence.weight(token);
-            if weight <= 0.0 {
-                continue;
-            }
-            let first = self
-                .evidence
-                .first(token, question.before)
-                .map(|node| node.seq);
-            let nodes = self.evidence.nodes.iter().filter(|node| {
-                node.seq < question.before
-                    && node.kind != Kind::Given
-                    && node.tokens.contains(token)
-            });
-            for node in nodes {
-                let share = if first == Some(node.seq) {
-                    1.0
-                } else {
-                    REPEATED_SHARE
-                };
-                let entry = scores.entry(node.seq).or_default();
-                entry.0 += weight * share;
-                if share >= 1.0 {
-                    entry.1.push(token);
-                }
-            }
-        }
-        self.rank(scores, question)
-    }
-
-    fn rank(
-        &self,
-        scores: BTreeMap<u64, (f64, Vec<&Token>)>,
-        question: &Question,
-    ) -> Vec<Candidate> {
-        let mut ranked: Vec<Candidate> = scores
+    /// Records that brought the tokens of the question, weighed, best first.
+    fn suspects(&self, question: &Question) -> Vec<Suspect> {
+        let found = suspects::by_tokens(self.evidence, question);
+        let weighed = found
             .into_iter()
-            .filter(|(_, (score, firsts))| *score >= SCORE_MIN && !firsts.is_empty())
-            .filter_map(|(seq, (score, firsts))| {
-                let node = self.evidence.node(seq)?;
-                Some(self.candidate(node, score, &firsts, &question.topic))
-            })
-            .collect();
-        ranked.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.seq.cmp(&b.seq)));
-        ranked
+            .map(|s| suspects::weigh(self.evidence, s, &question.topic));
+        let mut weighed: Vec<Suspect> = weighed.collect();
+        suspects::sort(&mut weighed);
+        weighed
     }
 
-    fn candidate(
-        &self,
-        node: &Node,
-        score: f64,
-        firsts: &[&Token],
-        topic: &BTreeSet<Token>,
-    ) -> Candidate {
-        let mut firsts = firsts.to_vec();
-        firsts.sort_by(|a, b| self.evidence.weight(b).total_cmp(&self.evidence.weight(a)));
-        let shown: Vec<&str> = firsts.iter().take(3).map(|token| token.text()).collect();
-        let mut candidate = Candidate {
-            seq: node.seq,
-            score,
-            reasons: vec![format!("{} was there first", shown.join(", "))],
-        };
-        if let Kind::Outcome { tool, is_error, .. } = &node.kind {
-            #[expect(clippy::cast_precision_loss, reason = "a handful of words")]
-            let topical = node.tokens.intersection(topic).count() as f64;
-            candidate.score += TOPIC_BONUS * topical;
-            candidate.score += if *is_error { ERROR_BONUS } else { 0.0 };
-            if let Some(reason) = self.unit_mismatch(node) {
-                candidate.score += UNIT_BONUS;
-                candidate.reasons.push(reason);
-            }
-            if let Some(reason) = self.odd_one_out(node, tool) {
-                candidate.score += ODD_BONUS;
-                candidate.reasons.push(reason);
-            }
-        }
-        candidate
-    }
-
-    /// A result in another unit than what was asked for.
-    fn unit_mismatch(&self, node: &Node) -> Option<String> {
-        let given = self
-            .evidence
-            .nodes
-            .iter()
-            .filter(|given| given.kind == Kind::Given);
-        let asked: BTreeSet<tokens::Unit> =
-            given.flat_map(|given| tokens::units(&given.text)).collect();
-        let came = tokens::units(&node.text);
-        came.iter().find_map(|unit| {
-            let other = asked.iter().find(|asked| asked.0 == unit.0)?;
-            let fits = asked.contains(unit);
-            (!fits).then(|| {
-                let (came, asked) = (tokens::unit_name(*unit), tokens::unit_name(*other));
-                format!("it is in {came}, where {asked} were asked for")
-            })
-        })
-    }
-
-    /// A result unlike the other results of the same tool.
-    fn odd_one_out(&self, node: &Node, tool: &str) -> Option<String> {
-        let parsed = |node: &Node| serde_json::from_str::<Value>(&node.text).ok();
-        let own = parsed(node)?;
-        let siblings: Vec<Value> = self
-            .evidence
-            .nodes
-            .iter()
-            .filter(|other| other.seq != node.seq)
-            .filter(|other| matches!(&other.kind, Kind::Outcome { tool: t, is_error: false, .. } if t == tool))
-            .filter_map(parsed)
-            .collect();
-        own.as_object()?
-            .iter()
-            .find_map(|(key, value)| odd_field(key, value, &siblings))
-    }
-
-    /// Nothing telling in the text itself: what the check reads, and the last who wrote that.
-    fn by_files(&mut self, target: &Record, question: &Question) -> Vec<Candidate> {
+    /// Nothing telling in the text itself: what the check reads, the last who wrote that, and
+    /// where the values in it came from.
+    fn by_files(&mut self, target: &Record, topic: &BTreeSet<Token>) -> Vec<Suspect> {
         let before = target.stamp.seq;
         let command = self
             .check_of(target)
             .map(|(_, command)| command)
             .unwrap_or_default();
-        let text = self
-            .evidence
-            .node(before)
-            .map_or("", |node| node.text.as_str());
         let mut files = tokens::files(&command);
-        files.extend(tokens::files(text));
-        let Some(answer) = self.writer_of(&files, before) else {
+        files.extend(tokens::files(
+            self.evidence.node(before).map_or("", |n| n.text.as_str()),
+        ));
+        let Some(writer) = self.writer_of(&files, before) else {
             return Vec::new();
         };
-        let named: Vec<&str> = files.iter().map(String::as_str).collect();
-        let what = if named.is_empty() {
+        let what: Vec<&str> = files.iter().map(String::as_str).collect();
+        let what = if what.is_empty() {
             "the workspace".to_owned()
         } else {
-            named.join(", ")
+            what.join(", ")
         };
         self.hop(
-            answer,
-            format!("what it looks at ({what}) was written by this call"),
+            writer,
+            format!("this call last wrote what it looks at ({what})"),
         );
-        let question = Question {
-            tokens: self
-                .evidence
-                .node(answer)
-                .map(|node| node.tokens.clone())
-                .unwrap_or_default(),
-            before: answer,
-            topic: question.topic.clone(),
-        };
-        let mut ranked = self.candidates(&question);
-        ranked.extend(self.converted(answer, &question));
-        ranked.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.seq.cmp(&b.seq)));
+        let mut ranked = self.behind_file(writer, topic);
         if ranked.is_empty() {
-            let reasons = vec!["the agent wrote it on its own".to_owned()];
-            ranked.push(Candidate {
-                seq: answer,
-                score: SCORE_MIN,
-                reasons,
-            });
+            ranked.push(Suspect::new(
+                writer,
+                SCORE_MIN,
+                "the agent wrote it on its own",
+            ));
         }
         ranked
+    }
+
+    /// Where the values in a call's arguments came from. Each was taken from somewhere, so only
+    /// what speaks against its source tells them apart.
+    fn behind_file(&self, writer: u64, topic: &BTreeSet<Token>) -> Vec<Suspect> {
+        let tokens = self
+            .evidence
+            .node(writer)
+            .map(|n| n.tokens.clone())
+            .unwrap_or_default();
+        let question = Question {
+            tokens,
+            before: writer,
+            topic: topic.clone(),
+        };
+        let mut found: Vec<Suspect> = suspects::by_tokens(self.evidence, &question)
+            .into_iter()
+            .map(|suspect| suspect.at_most(TAKEN_OVER_MAX))
+            .collect();
+        let new = self.new_numbers(&question.tokens, writer);
+        found.extend(suspects::converted(self.evidence, &new, writer));
+        let mut ranked: Vec<Suspect> = found
+            .into_iter()
+            .map(|s| suspects::weigh(self.evidence, s, topic))
+            .collect();
+        if !new.is_empty() {
+            ranked.extend(self.passed_over(writer));
+        }
+        suspects::sort(&mut ranked);
+        ranked
+    }
+
+    /// Telling numbers that were nowhere before.
+    fn new_numbers(&self, tokens: &BTreeSet<Token>, before: u64) -> Vec<f64> {
+        let new = tokens.iter().filter(|token| {
+            token.weight() >= 1.0
+                && self.evidence.weight(token) > 0.0
+                && self.evidence.first(token, before).is_none()
+        });
+        new.filter_map(Token::value).collect()
     }
 
     /// The answer whose call last wrote one of the files, else last changed the workspace.
@@ -398,12 +294,11 @@ impl Search<'_> {
             .filter(|cause| cause.link == Link::ResultOf)
             .map(|cause| cause.seq)
             .collect();
-        let wrote = |started: &Option<u64>| started.is_some_and(|seq| sealed.contains(&seq));
-        let writers: Vec<(u64, String)> = self
-            .state
-            .actions
-            .values()
-            .filter(|action| action.id < before && wrote(&action.started))
+        let actions = self.state.actions.values();
+        let wrote = actions.filter(|action| {
+            action.id < before && action.started.is_some_and(|seq| sealed.contains(&seq))
+        });
+        let writers: Vec<(u64, String)> = wrote
             .filter_map(|action| {
                 let (_, arguments) = self.state.arguments(&action.call_id)?;
                 Some((self.answer_of(action.id)?, plain(arguments)))
@@ -427,126 +322,115 @@ impl Search<'_> {
         Some(cause.seq)
     }
 
-    /// Outcomes of which a number of the answer is another unit's value.
-    fn converted(&self, answer: u64, question: &Question) -> Vec<Candidate> {
-        let new = question.tokens.iter().filter(|token| {
-            self.evidence.weight(token) > 0.0 && self.evidence.first(token, answer).is_none()
-        });
-        let numbers: Vec<f64> = new.filter_map(Token::value).collect();
-        let outcomes = self
-            .evidence
-            .nodes
-            .iter()
-            .filter(|n| n.seq < answer && n.is_outcome());
-        outcomes
-            .filter_map(|node| {
-                let (mine, theirs, name) = node.tokens.iter().find_map(|token| {
-                    let theirs = token.value()?;
-                    let telling = token.weight() >= 1.0;
-                    let found = numbers
-                        .iter()
-                        .find_map(|mine| Some((*mine, theirs, tokens::relation(*mine, theirs)?)));
-                    found.filter(|_| telling)
-                })?;
-                let reason = format!("{mine} is {theirs} converted ({name})");
-                let mut candidate = self.candidate(node, CONVERTED_SCORE, &[], &question.topic);
-                candidate.reasons[0] = reason;
-                Some(candidate)
-            })
-            .collect()
-    }
-
-    /// From the best candidate on back, as long as it has a better one behind it.
-    fn follow(&mut self, from: Candidate) -> Hop {
+    /// From the best suspect on back, as long as there is something behind it.
+    fn follow(&mut self, from: Suspect) -> Hop {
         let mut current = from;
         for _ in 0..HOPS_MAX {
-            let why = current.reasons.join("; ");
             let Some(node) = self.evidence.node(current.seq) else {
                 break;
             };
             let next = match &node.kind {
                 Kind::Outcome { outward: true, .. } | Kind::Given => None,
                 Kind::Outcome { action, .. } => self.behind_outcome(*action, current.seq),
-                Kind::Answer | Kind::Check => self.behind_answer(current.seq),
+                Kind::Answer | Kind::Check => self.behind_answer(&current),
             };
-            match next {
-                Some(next) if next.seq < current.seq => {
-                    self.hop(current.seq, why);
-                    current = next;
-                }
-                _ => break,
-            }
+            let Some(next) = next.filter(|next| next.seq < current.seq) else {
+                break;
+            };
+            self.hop(current.seq, current.why());
+            current = next;
         }
         Hop {
             seq: current.seq,
-            why: current.reasons.join("; "),
+            why: current.why(),
         }
     }
 
-    /// Behind what a program in the sandbox printed: the file of the agent's that it ran or read.
-    fn behind_outcome(&self, action: u64, seq: u64) -> Option<Candidate> {
+    /// Behind what a program in the sandbox printed: the file of the agent's that it used.
+    fn behind_outcome(&self, action: u64, seq: u64) -> Option<Suspect> {
         let call = &self.state.actions.get(&action)?.call_id;
         let (_, arguments) = self.state.arguments(call)?;
         let files = tokens::files(&plain(arguments));
         if files.is_empty() {
             return None;
         }
-        let answer = self
+        let writer = self
             .writer_of(&files, action)
-            .filter(|answer| *answer < seq)?;
-        let text = self.evidence.node(answer)?;
+            .filter(|writer| *writer < seq)?;
+        let node = self.evidence.node(writer)?;
         let named = files
             .iter()
-            .find(|file| text.text.contains(file.as_str()))?;
-        let reasons = vec![format!("this call wrote {named}, which was used there")];
-        Some(Candidate {
-            seq: answer,
-            score: SCORE_MIN,
-            reasons,
-        })
+            .find(|file| node.text.contains(file.as_str()))?;
+        Some(Suspect::new(
+            writer,
+            SCORE_MIN,
+            format!("this call wrote {named}, which was used"),
+        ))
     }
 
-    /// Behind what the model said: an outcome it took over or converted, or a failure it met.
-    fn behind_answer(&self, answer: u64) -> Option<Candidate> {
-        let node = self.evidence.node(answer)?;
-        let question = Question {
-            tokens: node.tokens.clone(),
-            before: answer,
-            topic: BTreeSet::new(),
-        };
-        let mut ranked = self.candidates(&question);
-        ranked.retain(|c| self.evidence.node(c.seq).is_some_and(Node::is_outcome));
-        ranked.extend(self.converted(answer, &question));
-        ranked.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.seq.cmp(&b.seq)));
+    /// Behind what the model said: an outcome it converted, or a failure it passed over; for what
+    /// it wrote into a program, where its values came from.
+    fn behind_answer(&self, current: &Suspect) -> Option<Suspect> {
+        let answer = current.seq;
+        if current.brought.is_empty() {
+            let topic = BTreeSet::new();
+            let behind = self.behind_file(answer, &topic).into_iter().next()?;
+            return self
+                .evidence
+                .node(behind.seq)
+                .is_some_and(Node::is_outcome)
+                .then_some(behind);
+        }
+        let numbers: Vec<f64> = current.brought.iter().filter_map(Token::value).collect();
+        let converted = suspects::converted(self.evidence, &numbers, answer);
+        let weighed = converted
+            .into_iter()
+            .map(|s| suspects::weigh(self.evidence, s, &self.asked));
+        let mut ranked: Vec<Suspect> = weighed.collect();
+        suspects::sort(&mut ranked);
         ranked
             .into_iter()
             .next()
-            .or_else(|| self.failed_before(answer))
+            .or_else(|| self.passed_over(answer))
     }
 
-    /// A refusal or failure among what the model read for the first time in this answer.
-    fn failed_before(&self, answer: u64) -> Option<Candidate> {
-        let previous = self
-            .records
-            .iter()
-            .filter(|r| matches!(r.body, Body::ModelAnswered { error: None, .. }))
-            .map(|r| r.stamp.seq)
-            .take_while(|seq| *seq < answer)
-            .last()?;
-        let failed = self.evidence.nodes.iter().find(|node| {
-            let fresh = node.seq > previous && node.seq < answer;
-            fresh && matches!(node.kind, Kind::Outcome { is_error: true, .. })
-        })?;
-        let reasons =
-            vec!["this failed, and the agent went on with something of its own".to_owned()];
-        Some(Candidate {
-            seq: failed.seq,
-            score: SCORE_MIN,
-            reasons,
-        })
+    /// A refusal or failure before an answer: the one that has most to do with what is explained,
+    /// else one that the model read for the first time in this answer.
+    fn passed_over(&self, answer: u64) -> Option<Suspect> {
+        let answers = self.records.iter().filter_map(|record| match &record.body {
+            Body::ModelAnswered { error: None, .. } => Some(record.stamp.seq),
+            _ => None,
+        });
+        let previous = answers.take_while(|seq| *seq < answer).last().unwrap_or(0);
+        let failed = self.evidence.nodes.iter().filter(|node| {
+            node.seq < answer && matches!(node.kind, Kind::Outcome { is_error: true, .. })
+        });
+        let related = failed.map(|node| (self.relatedness(node), node.seq > previous, node.seq));
+        let (_, _, seq) = related
+            .filter(|(shared, fresh, _)| *shared > 0 || *fresh)
+            .max()?;
+        let reason = "this failed, and the agent went on with something of its own";
+        Some(Suspect::new(seq, PASSED_OVER_SCORE, reason))
     }
 
-    /// No data to follow: the causes that the log names, to their first.
+    /// Tokens that a failed call, its arguments included, shares with what is explained.
+    fn relatedness(&self, node: &Node) -> usize {
+        let Kind::Outcome { action, .. } = &node.kind else {
+            return 0;
+        };
+        let call = self
+            .state
+            .actions
+            .get(action)
+            .map(|action| action.call_id.as_str());
+        let arguments = call.and_then(|call| self.state.arguments(call));
+        let text = arguments
+            .map(|(_, arguments)| plain(arguments))
+            .unwrap_or_default();
+        tokens::tokens(&text).intersection(&self.asked).count()
+    }
+
+    /// No data to follow: the causes that the log names, to the answer they began in.
     fn by_causes(&mut self, target: &Record) -> Hop {
         let mut current = target;
         let mut why = "nothing before it has anything to do with it".to_owned();
@@ -556,11 +440,14 @@ impl Search<'_> {
                 Some((cause.link, record))
             });
             let Some((link, record)) = next else { break };
-            why = format!("{} is {} it", current.stamp.seq, crate::show::link(link));
+            why = format!(
+                "record {} is {} it",
+                current.stamp.seq,
+                crate::show::link(link)
+            );
             self.hop(record.stamp.seq, why.clone());
-            let is_answer = matches!(record.body, Body::ModelAnswered { .. });
             current = record;
-            if is_answer {
+            if matches!(record.body, Body::ModelAnswered { .. }) {
                 break;
             }
         }
@@ -576,48 +463,20 @@ impl Search<'_> {
         }
     }
 
-    /// The tool results that the model had before it when it first built on the root.
-    fn context(&self, root: &Hop, of: u64) -> Vec<u64> {
-        let turn = self.records.iter().find(|record| {
-            let after = record.stamp.seq > root.seq && record.stamp.seq <= of;
-            after && matches!(record.body, Body::ModelCalled { .. })
+    /// The tool results that the model had before it when it was first called after the root.
+    fn context(&self, root: u64, of: u64) -> Vec<u64> {
+        let items = self.records.iter().find_map(|record| match &record.body {
+            Body::ModelCalled { items, .. } if (root..of).contains(&record.stamp.seq) => {
+                Some(*items)
+            }
+            _ => None,
         });
-        let Some(Body::ModelCalled { items, .. }) = turn.map(|record| &record.body) else {
-            return Vec::new();
-        };
-        let count = usize::try_from(*items).unwrap_or(usize::MAX);
+        let count = items
+            .and_then(|items| usize::try_from(items).ok())
+            .unwrap_or(0);
         let sent = self.state.items.iter().take(count);
         sent.filter(|placed| matches!(placed.item, Item::ToolResult { .. }))
             .map(|placed| placed.seq)
             .collect()
     }
-}
-
-/// Siblings from which a field stands out; `None` when it does not, or there are too few to say.
-fn odd_field(key: &str, value: &Value, siblings: &[Value]) -> Option<String> {
-    const SIBLINGS_MIN: usize = 2;
-    const FAR: f64 = 2.5;
-    let others: Vec<&Value> = siblings
-        .iter()
-        .filter_map(|sibling| sibling.get(key))
-        .collect();
-    if others.len() < SIBLINGS_MIN {
-        return None;
-    }
-    if let Some(text) = value.as_str() {
-        let common = others[0].as_str()?;
-        let all_same = others.iter().all(|other| other.as_str() == Some(common));
-        return (all_same && text != common).then(|| {
-            format!("its {key} is \"{text}\", and \"{common}\" in every other result of the tool")
-        });
-    }
-    let number = value.as_f64()?;
-    let mut numbers: Vec<f64> = others.iter().filter_map(|other| other.as_f64()).collect();
-    numbers.sort_by(f64::total_cmp);
-    let (first, last) = (numbers.first()?, numbers.last()?);
-    let alike = numbers.len() == others.len() && *first > 0.0 && last / first < FAR;
-    let far = number > last * FAR || number * FAR < *first;
-    (alike && far).then(|| {
-        format!("its {key} is {number}, and {first} to {last} in the other results of the tool")
-    })
 }

@@ -9,6 +9,7 @@
 mod blame;
 mod evidence;
 mod steps;
+mod suspects;
 mod text;
 mod tokens;
 
@@ -19,7 +20,7 @@ use kernel::{State, Status};
 use serde::Serialize;
 use types::{Item, Record};
 
-pub(crate) use blame::{Finding, Hop};
+pub(crate) use blame::Finding;
 pub(crate) use steps::Step;
 pub(crate) use text::text;
 

@@ -326,3 +326,27 @@ fn the_whole_text_reads_well() {
     let explanation = explain(&log.records, None);
     insta::assert_snapshot!(super::text(&run_id(), &log.records, &explanation));
 }
+
+#[test]
+fn a_silent_check_after_a_passed_over_failure_goes_back_to_the_failure() {
+    let mut log = survey();
+    station(&mut log, "north", elevation("north", "4183", "ft"));
+    let fault = station(&mut log, "east", Outcome::failed("connection timed out"));
+    report(&mut log, "- north: 4183 ft\n- east: 9999.5 ft");
+    let failed = finish(&mut log, "");
+    check(&log, failed, fault);
+}
+
+#[test]
+fn a_failure_long_passed_over_is_found_by_what_it_was_about() {
+    let mut log = survey();
+    let fault = station(&mut log, "east", Outcome::failed("connection timed out"));
+    station(&mut log, "north", elevation("north", "4183", "ft"));
+    station(&mut log, "south", elevation("south", "3390", "ft"));
+    report(
+        &mut log,
+        "- north: 4183 ft\n- east: 9999.5 ft\n- south: 3390 ft",
+    );
+    let failed = finish(&mut log, "east: 9999.5 is out of range");
+    check(&log, failed, fault);
+}

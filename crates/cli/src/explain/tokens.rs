@@ -308,7 +308,7 @@ pub(super) fn files(text: &str) -> BTreeSet<String> {
     };
     cut(text)
         .split(|c: char| !(c.is_alphanumeric() || "_./-".contains(c)))
-        .map(|word| word.trim_matches(|c| ".-".contains(c)))
+        .map(|word| word.trim_start_matches('-').trim_end_matches('.'))
         .filter(is_file)
         .map(|word| {
             word.trim_start_matches("/workspace/")

@@ -88,6 +88,10 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.path().join("owner.log")).unwrap_or_default();
+            eprintln!("owner.log of the failed test:\n{log}");
+        }
         self.kill_everything();
     }
 }

@@ -144,6 +144,9 @@ fn with_entries(text: &str, list: List, entries: &[&str]) -> Result<String> {
             array.push(*entry);
         }
     }
+    if let Some(inline) = document["permissions"].as_inline_table_mut() {
+        inline.fmt();
+    }
     Ok(document.to_string())
 }
 

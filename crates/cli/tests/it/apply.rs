@@ -1,0 +1,92 @@
+//! What a run changed, shown and brought to the host.
+
+use crate::support::{World, call, say};
+
+fn editor() -> World {
+    let world = World::new();
+    world.write("data/a.txt", "one\ntwo\nthree\n");
+    world.write("data/old.txt", "gone\n");
+    let command = "command = \"sed -i s/two/TWO/ a.txt; rm old.txt; mkdir new; printf 'hi\\\\n' > new/b.txt\"";
+    let turns = format!("{}{}", call("I'll edit.", "shell", command), say("Edited."));
+    world.agent(
+        "[permissions]\npreset = \"observe\"\n[sandbox]\nworkspace = \"data\"\n",
+        &turns,
+    );
+    world
+}
+
+#[test]
+fn changes_are_shown_and_applied_only_with_a_yes() {
+    let world = editor();
+    let said = world.run(&["run"]).exits(0);
+    assert!(
+        said.stderr.contains("next: bedplate apply "),
+        "{}",
+        said.stderr
+    );
+    let diff = world.run(&["diff", "last"]).exits(0).stdout;
+    for part in [
+        "M a.txt",
+        "-two",
+        "+TWO",
+        "D old.txt",
+        "-gone",
+        "A new/b.txt",
+        "+hi",
+    ] {
+        assert!(diff.contains(part), "{part}: {diff}");
+    }
+    let said = world.run(&["apply", "last"]).fails(2, "BP-CLI-006");
+    assert!(
+        said.stderr.contains("+TWO"),
+        "the diff comes first: {}",
+        said.stderr
+    );
+    assert_eq!(world.read("data/a.txt"), "one\ntwo\nthree\n");
+
+    let json = world
+        .run(&["apply", "last", "--yes", "--json"])
+        .exits(0)
+        .json();
+    let applied = json["applied"].as_array().expect("a list");
+    assert!(applied.iter().any(|line| line == "M\ta.txt"), "{json}");
+    assert_eq!(world.read("data/a.txt"), "one\nTWO\nthree\n");
+    assert_eq!(world.read("data/new/b.txt"), "hi\n");
+    assert!(!world.project().join("data/old.txt").exists());
+    world.run(&["verify", "last"]).exits(0);
+}
+
+#[test]
+fn some_paths_can_be_applied_alone() {
+    let world = editor();
+    world.run(&["run"]).exits(0);
+    world
+        .run(&["apply", "last", "--yes", "none.txt"])
+        .fails(2, "BP-CLI-001");
+    world.run(&["apply", "last", "--yes", "a.txt"]).exits(0);
+    assert_eq!(world.read("data/a.txt"), "one\nTWO\nthree\n");
+    assert_eq!(world.read("data/old.txt"), "gone\n");
+}
+
+#[test]
+fn what_changed_on_the_host_is_never_overwritten() {
+    let world = editor();
+    world.run(&["run"]).exits(0);
+    world.write("data/a.txt", "mine\n");
+    let said = world
+        .run(&["apply", "last", "--yes"])
+        .fails(1, "BP-RUN-012");
+    assert!(said.stderr.contains("a.txt"), "{}", said.stderr);
+    assert_eq!(world.read("data/a.txt"), "mine\n");
+    assert_eq!(world.read("data/old.txt"), "gone\n", "all or nothing");
+}
+
+#[test]
+fn a_run_without_a_workspace_has_nowhere_to_apply_to() {
+    let world = World::new();
+    world.agent("", &say("Done."));
+    world.run(&["run"]).exits(0);
+    world
+        .run(&["apply", "last", "--yes"])
+        .fails(2, "BP-RUN-011");
+}
