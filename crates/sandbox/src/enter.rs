@@ -66,6 +66,12 @@ pub(crate) struct Entry<'a> {
     pub(crate) weakened: &'a Weakened,
 }
 
+/// What may be read when the workspace as a whole may not.
+const SHOWN_BESIDE_WORKSPACE: [&str; 14] = [
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/proc", "/sys",
+    "/run", "/var", "/mnt", "/memory",
+];
+
 /// Exit status of a child that could not do its job; the reason is in the report.
 const FAILED: i32 = 125;
 
@@ -131,10 +137,7 @@ impl Entry<'_> {
         let lowers = fds.collect::<Result<Vec<_>, _>>()?;
         let upper = open(&self.overlay.upper)?;
         let work = open(&self.overlay.work)?;
-        // Left by the last mount of this upper; everything in it was ours and is gone with it.
-        // (The kernel refuses to mount an upper that has it, because after a power cut what it
-        // holds may be incomplete. We never trust an upper across a restart of the machine.)
-        let _ = std::fs::remove_dir_all(self.overlay.work.join("work/incompat"));
+        set_old_work_aside(&self.overlay.work);
         let number = |file: &std::fs::File| std::os::fd::AsRawFd::as_raw_fd(file).to_string();
         let names: Vec<String> = lowers.iter().map(number).collect();
         rustix::process::chdir("/proc/self/fd").map_err(|error| wrap("/proc", &error))?;
@@ -302,16 +305,11 @@ impl Entry<'_> {
 
     fn fence(&self) -> Result<(), SandboxError> {
         let mut fence = Fence::new(self.landlock_abi)?;
-        if self.rules.read.is_none() {
-            fence = fence.allow(Path::new("/"), Grant::Read)?;
-        }
-        let shown = [
-            "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc",
-        ];
-        for path in shown
-            .iter()
-            .chain(&["/proc", "/sys", "/run", "/var", "/mnt", "/memory"])
-        {
+        let shown: &[&str] = match self.rules.read {
+            None => &["/"],
+            Some(_) => &SHOWN_BESIDE_WORKSPACE,
+        };
+        for path in shown {
             fence = fence.allow(Path::new(path), Grant::Read)?;
         }
         fence = fence.allow(Path::new("/dev"), Grant::Use)?;
@@ -342,6 +340,24 @@ impl Entry<'_> {
             return Ok(());
         }
         sys::close_all_but(self.report).map_err(wrap)
+    }
+}
+
+/// Old work directories kept beside a live one.
+const OLD_WORK_MAX: u64 = 512;
+
+/// Moves overlayfs's own directory of the last mount away, so that it makes a new one. The kernel
+/// refuses to mount an upper again after a volatile mount, because after a power cut what it holds
+/// may be incomplete; we never trust an upper across a restart of the machine. Moving is one step,
+/// where removing directories can be slow. What is left goes with the upper.
+fn set_old_work_aside(work: &Path) {
+    let slot = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_nsec as u64;
+    let old = work.join(format!("old-{}", slot / 1000 % OLD_WORK_MAX));
+    if std::fs::rename(work.join("work"), &old)
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::DirectoryNotEmpty)
+    {
+        let _ = std::fs::remove_dir_all(&old);
+        let _ = std::fs::rename(work.join("work"), &old);
     }
 }
 

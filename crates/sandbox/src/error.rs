@@ -176,14 +176,6 @@ pub enum SandboxError {
         /// What is wrong.
         why: String,
     },
-    /// A command tool could not be started on the host.
-    #[error("the command tool '{program}' could not be started: {why}")]
-    ToolStart {
-        /// The program.
-        program: String,
-        /// The system's answer.
-        why: String,
-    },
     /// A process could not confine itself.
     #[error("the gate could not confine itself: {step}: {why}")]
     Confine {
@@ -238,7 +230,6 @@ impl Coded for SandboxError {
             Self::EditMismatch { .. } => "BP-SANDBOX-022",
             Self::FileOp { .. } => "BP-SANDBOX-023",
             Self::Invalid { .. } => "BP-SANDBOX-024",
-            Self::ToolStart { .. } => "BP-SANDBOX-025",
             Self::Confine { .. } => "BP-SANDBOX-026",
         }
     }
@@ -289,7 +280,6 @@ impl Coded for SandboxError {
             }
             Self::FileOp { .. } => "Look at the reason; the workspace may be full or read-only.",
             Self::Invalid { .. } => "Correct the request.",
-            Self::ToolStart { .. } => "Check the tool's `command` in the manifest.",
         }
         .to_owned()
     }

@@ -266,9 +266,13 @@ fn disposition(signal: i32, handler: libc::sighandler_t) {
     unsafe { libc::signal(signal, handler) };
 }
 
+/// The signals the spawner ignores: those a terminal sends, and a pipe nobody reads.
+const IGNORED: [i32; 4] = [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGPIPE];
+
 /// Gives a program the signal state it expects: nothing blocked, nothing ignored.
 pub(crate) fn reset_signals() {
-    for signal in 1..=31 {
+    // Handlers are reset by exec; only what is ignored would stay so.
+    for signal in IGNORED.into_iter().chain([libc::SIGCHLD]) {
         disposition(signal, libc::SIG_DFL);
     }
     // SAFETY: the set is initialised by sigemptyset before it is read.
@@ -294,7 +298,7 @@ pub(crate) fn ignore_children() {
 
 /// Ignores the signals a terminal sends, and writes to a pipe nobody reads.
 pub(crate) fn ignore_terminal_signals() {
-    for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGPIPE] {
+    for signal in IGNORED {
         disposition(signal, libc::SIG_IGN);
     }
 }

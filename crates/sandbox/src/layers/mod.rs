@@ -11,7 +11,7 @@
 //! absent, whatever the disk kept of it.
 //!
 //! On disk, below the home: `layers/ID/{fs,meta.json[,flushed][,flat]}` and
-//! `uppers/ID/{fs,work,meta.json,lock}`. `flat` is the whole merged tree in one directory, made
+//! `uppers/ID/{fs,work,lock}`, `trash/`. `flat` is the whole merged tree in one directory, made
 //! when the stack gets deep; its files are hard links to the layers'.
 //!
 //! How overlays deviate from a plain directory:
@@ -28,6 +28,7 @@
 
 mod diff;
 mod import;
+mod trash;
 mod tree;
 mod view;
 
@@ -44,6 +45,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use trash::Trash;
 use types::LayerId;
 use view::View;
 
@@ -56,6 +58,7 @@ pub const LIST_MAX: usize = 1_000_000;
 
 const LAYERS: &str = "layers";
 const UPPERS: &str = "uppers";
+const TRASH: &str = "trash";
 const TREE: &str = "fs";
 const WORK: &str = "work";
 const META: &str = "meta.json";
@@ -82,6 +85,7 @@ pub struct LayerStore {
     home: PathBuf,
     mode: Mode,
     boot: String,
+    trash: Trash,
 }
 
 /// A writable upper, held by this process until it is sealed, discarded or dropped. Dropped, it
@@ -149,7 +153,7 @@ impl LayerStore {
     /// [`SandboxError::Store`].
     pub fn open(home: &Path) -> Result<Self, SandboxError> {
         let home = at("resolve", home, std::path::absolute(home))?;
-        for dir in [home.join(LAYERS), home.join(UPPERS)] {
+        for dir in [LAYERS, UPPERS, TRASH].map(|dir| home.join(dir)) {
             at("create", &dir, fs::create_dir_all(&dir))?;
             let private = fs::Permissions::from_mode(0o700);
             at("protect", &dir, fs::set_permissions(&dir, private))?;
@@ -159,6 +163,7 @@ impl LayerStore {
             .trim()
             .to_owned();
         Ok(Self {
+            trash: Trash::new(home.join(TRASH)),
             home,
             mode: Mode::here(),
             boot,
@@ -324,7 +329,7 @@ impl LayerStore {
             grown_bytes: upper.overlay.grown_bytes + tree::bytes(&upper.overlay.upper)?,
             changed,
         };
-        tree::remove(&upper.overlay.work)?;
+        self.trash.take(&upper.overlay.work)?;
         self.publish(&upper.dir, &upper.id, &meta)?;
         let lock = self.layer_dir(&upper.id).join(LOCK);
         at("remove", &lock, fs::remove_file(&lock))?;
@@ -339,7 +344,7 @@ impl LayerStore {
     /// # Errors
     /// [`SandboxError::Store`].
     pub fn discard(&self, upper: Upper) -> Result<(), SandboxError> {
-        tree::remove(&upper.dir)
+        self.trash.take(&upper.dir)
     }
 
     fn stack_on(&self, dir: &Path, parent: &LayerId) -> Result<Vec<PathBuf>, SandboxError> {
@@ -549,18 +554,20 @@ impl LayerStore {
         for entry in at("list", &layers, fs::read_dir(&layers))?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if !kept.contains(&name) {
-                tree::remove(&entry.path())?;
+                self.trash.take(&entry.path())?;
                 removed += 1;
             }
         }
         Ok(removed)
     }
 
-    /// Removes uppers that nobody holds: their process died. Says how many.
+    /// Removes uppers that nobody holds, their process having died, and half-removed trees. Says
+    /// how many uppers.
     ///
     /// # Errors
     /// [`SandboxError::Store`].
     pub fn reap_uppers(&self) -> Result<usize, SandboxError> {
+        self.trash.empty()?;
         let mut removed = 0;
         for upper in self.uppers()? {
             if !is_held(&upper) {

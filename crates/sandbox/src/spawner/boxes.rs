@@ -316,6 +316,7 @@ impl Spawner {
             .boxes
             .get(&id)
             .ok_or(SandboxError::NoSuchSandbox { id })?;
+        self.is_upper_free(id, found)?;
         let (report, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|error| SandboxError::setup("a pipe", error))?;
         let hits = found.cgroup.as_ref().map(Cgroup::hits).unwrap_or_default();
@@ -347,6 +348,20 @@ impl Spawner {
             self.answer(seq, Ok(Answer::Started { pid: host }));
         }
         Ok(())
+    }
+
+    /// The kernel would mount one upper twice, and then nobody knows what is in it.
+    fn is_upper_free(&self, id: u64, found: &Sandboxed) -> Result<(), SandboxError> {
+        let upper = &found.spec.workspace.upper;
+        let mut others = self.boxes.iter().filter(|(other, _)| **other != id);
+        let shared =
+            |other: &Sandboxed| other.job.is_some() && other.spec.workspace.upper == *upper;
+        match others.find(|(_, other)| shared(other)) {
+            Some(_) => Err(SandboxError::UpperInUse {
+                upper: upper.display().to_string(),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Forks a child that is born in the sandbox's pid namespace.

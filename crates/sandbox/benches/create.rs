@@ -1,0 +1,136 @@
+//! Create, run `/bin/true`, destroy: ours beside `bwrap --unshare-all`, in the same minutes.
+//!
+//! `cargo bench -p bedplate-sandbox --bench create`. Prints minimum, p50, p95 and p99 in
+//! milliseconds and the share that succeeded. Rounds alternate, so that both meet the same noise.
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use sandbox::layers::LayerStore;
+use sandbox::{CreateSpec, Ended, ExecSpec, SandboxError, Spawner, SpawnerConfig};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+const ROUNDS: usize = 200;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime
+        .expect("a runtime")
+        .block_on(measure())
+        .expect("sandboxes work here");
+}
+
+async fn measure() -> Result<(), SandboxError> {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let store = LayerStore::open(home.path())?;
+    let exe = Path::new(env!("CARGO_BIN_EXE_sandbox-harness"));
+    let spawner = Spawner::start(exe, SpawnerConfig::default()).await?;
+    let base = store.empty()?;
+    let (mut whole, mut create, mut exec, mut again, mut destroy) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut bwrap = Vec::new();
+    for _ in 0..ROUNDS {
+        let upper = store.begin(&base)?;
+        let start = Instant::now();
+        let made = spawner.create(CreateSpec::new(upper.overlay())).await?;
+        let created = start.elapsed();
+        let done = spawner
+            .exec(&made.id, ExecSpec::new(["/bin/true"]))
+            .await?
+            .finish()
+            .await?;
+        assert_eq!(done.exit.ended, Ended::Code(0));
+        let ran = start.elapsed();
+        spawner.destroy(&made.id).await?;
+        let all = start.elapsed();
+        whole.push(all);
+        create.push(created);
+        exec.push(ran - created);
+        destroy.push(all - ran);
+        store.discard(upper)?;
+        bwrap.extend(peer());
+    }
+    let upper = store.begin(&base)?;
+    let made = spawner.create(CreateSpec::new(upper.overlay())).await?;
+    store.discard(upper)?;
+    for _ in 0..ROUNDS {
+        let upper = store.begin(&base)?;
+        let workspace = Some(upper.overlay());
+        let spec = ExecSpec {
+            workspace,
+            ..ExecSpec::new(["/bin/true"])
+        };
+        let start = Instant::now();
+        let done = spawner.exec(&made.id, spec).await?.finish().await?;
+        assert_eq!(done.exit.ended, Ended::Code(0));
+        again.push(start.elapsed());
+        store.discard(upper)?;
+    }
+    println!("limits: {:?}", made.facts.limits);
+    spawner.close().await;
+    for (name, list) in [
+        ("create + true + destroy", whole),
+        ("  create", create),
+        ("  exec /bin/true", exec),
+        ("  destroy", destroy),
+        ("exec in a live sandbox", again),
+        ("bwrap --unshare-all true", bwrap),
+    ] {
+        print(name, list);
+    }
+    Ok(())
+}
+
+fn print(name: &str, mut list: Vec<std::time::Duration>) {
+    list.sort();
+    let at = |percent: usize| match list.len() {
+        0 => f64::NAN,
+        count => list[(count * percent / 100).min(count - 1)].as_secs_f64() * 1000.0,
+    };
+    println!(
+        "{name:26} n={:3} min {:6.2} p50 {:6.2} p95 {:6.2} p99 {:6.2} ms",
+        list.len(),
+        at(0),
+        at(50),
+        at(95),
+        at(99)
+    );
+}
+
+/// One run of bubblewrap, if it is installed and works.
+fn peer() -> Option<std::time::Duration> {
+    let start = Instant::now();
+    let status = Command::new("bwrap")
+        .args([
+            "--unshare-all",
+            "--ro-bind",
+            "/usr",
+            "/usr",
+            "--symlink",
+            "usr/lib",
+            "/lib",
+            "--symlink",
+            "usr/lib64",
+            "/lib64",
+        ])
+        .args([
+            "--symlink",
+            "usr/bin",
+            "/bin",
+            "--proc",
+            "/proc",
+            "--dev",
+            "/dev",
+            "--tmpfs",
+            "/tmp",
+            "/bin/true",
+        ])
+        .stdin(Stdio::null())
+        .status();
+    status
+        .ok()
+        .filter(|status| status.success())
+        .map(|_| start.elapsed())
+}
