@@ -365,3 +365,12 @@ pub(crate) fn stand_in_for(child: i32) -> ! {
         }
     }
 }
+
+/// The version of the interface behind `/dev/kvm`.
+pub(crate) fn kvm_version(kvm: BorrowedFd<'_>) -> io::Result<i32> {
+    /// `KVM_GET_API_VERSION`.
+    const GET_API_VERSION: libc::c_ulong = 0xae00;
+    // SAFETY: the request takes no argument and only returns a number.
+    check(unsafe { libc::ioctl(kvm.as_raw_fd(), GET_API_VERSION as _, 0) }.into())
+        .map(|version| version as i32)
+}

@@ -709,3 +709,23 @@ fn the_gate_can_reach_the_network_and_nothing_else() {
     assert_eq!(text, expected);
     assert!(said.status.success());
 }
+
+#[tokio::test]
+async fn the_doctors_probes_agree_with_what_works_and_leave_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("new-home");
+    let probes = probe(Path::new(HARNESS), &home).await;
+    for probe in &probes {
+        assert_eq!(probe.ok, probe.recipe.is_empty(), "{probe:?}");
+        assert!(probe.ok || !probe.required, "{probe:?}");
+        assert!(!probe.detail.is_empty());
+    }
+    assert!(!home.exists());
+    // What is broken is named with its recipe.
+    let broken = probe(Path::new("/bin/true"), &home).await;
+    let whole = broken
+        .iter()
+        .find(|probe| probe.name == "a whole sandbox")
+        .unwrap();
+    assert!(!whole.ok && whole.detail.starts_with("BP-SANDBOX-001") && !whole.recipe.is_empty());
+}

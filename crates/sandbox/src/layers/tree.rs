@@ -139,7 +139,7 @@ pub(super) fn sync(dir: &Path) -> Result<(), SandboxError> {
 }
 
 /// Removes a tree. What is not there is no error.
-pub(super) fn remove(dir: &Path) -> Result<(), SandboxError> {
+pub(crate) fn remove(dir: &Path) -> Result<(), SandboxError> {
     match fs::remove_dir_all(dir) {
         Ok(()) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
