@@ -32,12 +32,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Path::new(&std::env::var("OUT_DIR")?).join("pages.rs"),
         table,
     )?;
-    #[expect(
-        clippy::print_stdout,
-        reason = "this is how a build script speaks to cargo"
-    )]
-    {
-        println!("cargo::rerun-if-changed={}", folder.display());
-    }
+    println!("cargo::rerun-if-changed={}", folder.display());
     Ok(())
 }

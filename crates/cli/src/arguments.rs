@@ -106,7 +106,8 @@ pub(crate) enum Command {
         /// The signal's name
         name: String,
         /// What it carries, as JSON
-        json: Option<String>,
+        #[arg(value_name = "JSON")]
+        payload: Option<String>,
     },
     /// List runs, newest first
     Ps,

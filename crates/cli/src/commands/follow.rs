@@ -16,7 +16,9 @@ use crate::terminal::{Paint, Terminal, safe, safe_block};
 use kernel::{Action, Phase, State, Status};
 use runtime::client::Client;
 use runtime::protocol::{Reply, Request};
+use std::pin::pin;
 use store::Read;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use types::{ApprovalId, BRANCH_MAIN, Record, RunId};
 
 /// A run that is followed.
@@ -26,7 +28,8 @@ pub(crate) struct Follower<'a> {
     run: RunId,
     records: Vec<Record>,
     state: State,
-    interrupts: u32,
+    interrupts: Signal,
+    interrupted: u32,
 }
 
 impl<'a> Follower<'a> {
@@ -36,16 +39,21 @@ impl<'a> Follower<'a> {
         owner: Client,
         run: RunId,
         records: Vec<Record>,
-    ) -> Self {
+    ) -> Result<Self> {
         let state = State::of(&records);
-        Self {
+        let interrupts = signal(SignalKind::interrupt()).map_err(|error| CliError::Io {
+            what: "cannot listen for Ctrl-C".to_owned(),
+            reason: error.to_string(),
+        })?;
+        Ok(Self {
             session,
             owner,
             run,
             records,
             state,
-            interrupts: 0,
-        }
+            interrupts,
+            interrupted: 0,
+        })
     }
 
     /// Streams until the run rests, answers questions, reports. Gives the exit status.
@@ -60,13 +68,26 @@ impl<'a> Follower<'a> {
 
     async fn until_rest(&mut self) -> Result<()> {
         loop {
+            match self.next().await? {
+                Reply::Record { record } => self.take(*record)?,
+                // What came before our stream began may not have been in it.
+                Reply::AtRest => return self.catch_up(u64::MAX),
+                _ => {}
+            }
+        }
+    }
+
+    /// The owner's next reply; Ctrl-C meanwhile is passed on. A reply that has begun to come is
+    /// never given up.
+    async fn next(&mut self) -> Result<Reply> {
+        let mut reply = pin!(next_reply(&mut self.owner));
+        loop {
             tokio::select! {
-                reply = next_reply(&mut self.owner) => match reply? {
-                    Reply::Record { record } => self.take(*record)?,
-                    Reply::AtRest => return Ok(()),
-                    _ => {}
-                },
-                _ = tokio::signal::ctrl_c() => self.interrupt().await?,
+                reply = &mut reply => return reply,
+                _ = self.interrupts.recv() => {
+                    self.interrupted += 1;
+                    interrupt(self.session, &self.run, self.interrupted).await?;
+                }
             }
         }
     }
@@ -109,20 +130,6 @@ impl<'a> Follower<'a> {
         self.records.push(record);
     }
 
-    /// The first Ctrl-C sets the run aside, the second ends it.
-    async fn interrupt(&mut self) -> Result<()> {
-        self.interrupts += 1;
-        let run = self.run.clone();
-        let request = if self.interrupts == 1 {
-            Terminal::say("\nsetting the run aside; Ctrl-C again cancels it");
-            Request::Suspend { run }
-        } else {
-            Terminal::say("\ncancelling the run");
-            Request::Cancel { run, by: login() }
-        };
-        self.session.ask(&request).await.map(|_| ())
-    }
-
     /// Whether a person answered and the run goes on.
     async fn ask_person(&mut self) -> Result<bool> {
         let Some(action) = self.state.current_action() else {
@@ -136,7 +143,16 @@ impl<'a> Follower<'a> {
             return Ok(false);
         }
         let call = progress::call_of(&self.state, action.id);
-        let Some((approve, reason)) = prompt(&self.session.terminal, &call, &question.shown) else {
+        let terminal = self.session.terminal;
+        let shown = question.shown.clone();
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        // A thread of its own: it may wait for a line that never comes.
+        std::thread::spawn(move || answer.send(prompt(&terminal, &call, &shown)));
+        let answer = tokio::select! {
+            answer = answered => answer.ok().flatten(),
+            _ = self.interrupts.recv() => None,
+        };
+        let Some((approve, reason)) = answer else {
             return Ok(false);
         };
         let request = Request::Answer {
@@ -163,6 +179,19 @@ impl<'a> Follower<'a> {
     fn report(&self) -> Result<u8> {
         report(self.session, &self.run, &self.records, &self.state)
     }
+}
+
+/// The first Ctrl-C sets the run aside, the second ends it.
+async fn interrupt(session: &Session, run: &RunId, count: u32) -> Result<()> {
+    let run = run.clone();
+    let request = if count == 1 {
+        Terminal::say("\nsetting the run aside; Ctrl-C again cancels it");
+        Request::Suspend { run }
+    } else {
+        Terminal::say("\ncancelling the run");
+        Request::Cancel { run, by: login() }
+    };
+    session.ask(&request).await.map(|_| ())
 }
 
 /// y, n or show; `None` at the end of input.

@@ -123,16 +123,23 @@ fn perform(session: &Session, command: Command) -> Result<u8> {
         Command::Send { run, text, follow } => run::send(session, &run, &text, follow),
         Command::Resume { run, follow } => run::resume(session, &run, follow),
         Command::Watch { run } => run::watch(session, &run),
-        Command::Signal { run, name, json } => signal(session, &run, name, json.as_deref()),
+        Command::Signal { run, name, payload } => signal(session, &run, name, payload.as_deref()),
         Command::Suspend { run } => {
             let run = session.find(&run)?;
-            let said = format!("set aside: {run}");
-            run::simple(session, &Request::Suspend { run }, &said)
+            run::until_rest(
+                session,
+                &run,
+                Request::Suspend { run: run.clone() },
+                "set aside",
+            )
         }
         Command::Cancel { run } => {
             let run = session.find(&run)?;
-            let said = format!("cancelled: {run}");
-            run::simple(session, &Request::Cancel { run, by: login() }, &said)
+            let request = Request::Cancel {
+                run: run.clone(),
+                by: login(),
+            };
+            run::until_rest(session, &run, request, "cancelled")
         }
         Command::Rm { run } => {
             let run = session.find(&run)?;

@@ -12,8 +12,9 @@ use runtime::client::Client;
 use runtime::config;
 use runtime::protocol::{NewRun, Reply, Request};
 use std::path::{Path, PathBuf};
+use store::Read;
 use types::manifest::{Manifest, Permissions, Preset};
-use types::{Record, RunId};
+use types::{BRANCH_MAIN, Record, RunId};
 
 /// Largest input from standard input, in bytes: the owner's limit.
 const INPUT_BYTES_MAX: u64 = 1 << 20;
@@ -157,7 +158,7 @@ async fn start(
     if follow.detach {
         return Ok(follow::detached(session, &run));
     }
-    Follower::new(session, owner, run, records)
+    Follower::new(session, owner, run, records)?
         .to_the_end()
         .await
 }
@@ -190,9 +191,12 @@ pub(crate) fn resume(session: &Session, run: &str, follow: Follow) -> Result<u8>
 
 /// `watch`.
 pub(crate) fn watch(session: &Session, run: &str) -> Result<u8> {
-    let (run, records) = session.run(run)?;
+    let run = session.find(run)?;
+    // In this order: a run that does not live now has all its records in the log.
+    let live = session.live().contains(&run);
+    let (run, records) = session.run(run.as_str())?;
     let state = State::of(&records);
-    if !session.live().contains(&run) {
+    if !live {
         return follow::report(session, &run, &records, &state);
     }
     let request = Request::Watch {
@@ -200,6 +204,38 @@ pub(crate) fn watch(session: &Session, run: &str) -> Result<u8> {
         from: state.next_seq,
     };
     block_on(start(session, &request, records, Follow { detach: false }))
+}
+
+/// `suspend`, `cancel`: a request, then waiting until the run has come to rest.
+pub(crate) fn until_rest(
+    session: &Session,
+    run: &RunId,
+    request: Request,
+    said: &str,
+) -> Result<u8> {
+    block_on(async {
+        let mut owner = session.owner().await?;
+        owner.send(&request).await?;
+        accepted(&mut owner).await?;
+        let from = session.reader()?.head(run, BRANCH_MAIN)?.next_seq;
+        let watch = Request::Watch {
+            run: run.clone(),
+            from,
+        };
+        owner.send(&watch).await?;
+        while !matches!(next_reply(&mut owner).await?, Reply::AtRest) {}
+        Result::Ok(())
+    })?;
+    say_done(session, &format!("{said}: {run}"));
+    Ok(exit::DONE)
+}
+
+fn say_done(session: &Session, said: &str) {
+    if session.json {
+        crate::terminal::Terminal::answer_json(&serde_json::json!({ "done": said }));
+    } else {
+        session.terminal.progress(said);
+    }
 }
 
 /// `send`.
@@ -240,20 +276,16 @@ pub(crate) fn send(session: &Session, run: &str, text: &str, follow: Follow) -> 
             })
             .await?;
         accepted(&mut owner).await?;
-        Follower::new(session, owner, run, records)
+        Follower::new(session, owner, run, records)?
             .to_the_end()
             .await
     })
 }
 
-/// `suspend`, `cancel`, `signal`, `rm`: one request, one line.
+/// `signal`, `rm`, `approve` and the like: one request, one line.
 pub(crate) fn simple(session: &Session, request: &Request, said: &str) -> Result<u8> {
     block_on(session.ask(request))?;
-    if session.json {
-        crate::terminal::Terminal::answer_json(&serde_json::json!({ "done": said }));
-    } else {
-        session.terminal.progress(said);
-    }
+    say_done(session, said);
     Ok(exit::DONE)
 }
 

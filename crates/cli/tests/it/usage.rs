@@ -83,7 +83,7 @@ fn what_cannot_be_done_is_refused_and_changes_nothing() {
         "BP-CONFIG-007",
     );
     check(&["sandbox", "run"], "BP-CLI-001");
-    check(&["--home", "", "ps"], "BP-CLI-004");
+    check(&["--home", "", "ps"], "BP-CLI-001");
 }
 
 #[test]
@@ -97,6 +97,14 @@ fn a_manifest_that_cannot_be_used_is_refused_before_anything_starts() {
         "[[tool]]\nname = \"x\"\ndescription = \"x\"\ncommand = [\"./x\"]\ninput_schema = \"none.json\"\neffect = \"read\"\n",
         "BP-CONFIG-005",
     );
+}
+
+#[test]
+fn without_any_home_there_is_nothing_to_work_with() {
+    let world = World::new();
+    let mut command = world.command(&["ps"]);
+    let said = Said::of(command.env_clear().output().expect("runs"));
+    said.fails(2, "BP-CLI-004");
 }
 
 #[test]
