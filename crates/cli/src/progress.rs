@@ -44,7 +44,7 @@ pub(crate) fn lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
                 "model",
                 safe(&fault.failure.to_string()),
             )],
-            None => items.iter().filter_map(said).collect(),
+            None => said(items),
         },
         Body::RouteChanged {
             from, to, failure, ..
@@ -144,13 +144,22 @@ fn started(record: &Record) -> Vec<Line> {
     ]
 }
 
-fn said(item: &Item) -> Option<Line> {
-    match item {
-        Item::AssistantMessage { text } if !text.trim().is_empty() => {
-            Some(Line::new(Paint::Dim, "says", short(text, TEXT_CHARS_MAX)))
-        }
-        _ => None,
+/// What the model says beside its calls. An answer without calls is its last word, which the
+/// command prints in full at the end.
+fn said(items: &[Item]) -> Vec<Line> {
+    if !items
+        .iter()
+        .any(|item| matches!(item, Item::ToolCall { .. }))
+    {
+        return Vec::new();
     }
+    let texts = items.iter().filter_map(|item| match item {
+        Item::AssistantMessage { text } if !text.trim().is_empty() => Some(text),
+        _ => None,
+    });
+    texts
+        .map(|text| Line::new(Paint::Dim, "says", short(text, TEXT_CHARS_MAX)))
+        .collect()
 }
 
 fn timer(before: &State, record: &Record, due_ms: u64, purpose: &TimerPurpose) -> Vec<Line> {

@@ -379,11 +379,8 @@ pub(crate) fn state(run: &RunId, records: &[Record], state: &State) -> String {
         let _ = writeln!(out, "because: {}", causes(&last.causes));
     }
     let _ = writeln!(out, "digest {}", last.digest);
-    let _ = writeln!(
-        out,
-        "\nstatus     {}",
-        crate::outcome::status_word(state.status(false))
-    );
+    let status = crate::outcome::status_word(state.status(state.suspended.is_none()));
+    let _ = writeln!(out, "\nstatus     {status}");
     let _ = writeln!(out, "epoch      {}", state.epoch);
     if let (Some(base), Some(layer)) = (&state.base, &state.layer) {
         let changed = if base == layer {
@@ -518,5 +515,92 @@ fn timers(out: &mut String, state: &State) {
             safe(&signal.name),
             short(&signal.payload.to_string(), ITEM_CHARS_MAX)
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Log, Outcome, manifest, run_id};
+    use serde_json::json;
+    use types::EndStatus;
+
+    const TOOLS: &str = "[[tool]]\nname = \"notify\"\ndescription = \"Tells the team.\"\n\
+        command = [\"./notify\"]\neffect = \"irreversible\"\n";
+
+    /// A run with something of everything.
+    fn log() -> Log {
+        let mut log = Log::start(
+            manifest("Do it.", TOOLS),
+            "Count the lines, then tell the team.",
+        );
+        log.act(
+            "shell",
+            json!({ "command": "wc -l *.csv" }),
+            Outcome::ok("3 a.csv\n"),
+        );
+        log.act(
+            "write_file",
+            json!({ "path": "n.txt", "content": "3" }),
+            Outcome::wrote("written"),
+        );
+        let denied = log.call("notify", json!({ "text": "\u{1b}[31mthree" }));
+        log.decide(
+            Some(denied),
+            Verdict::Deny,
+            Vec::new(),
+            "no rule permits it",
+        );
+        log.act("shell", json!({ "command": "false" }), Outcome::failed(""));
+        log.say("There are three lines; I could not tell the team.");
+        log.check("counted", "grep -q 3 n.txt", true, "");
+        log.end(
+            EndStatus::Done,
+            "There are three lines; I could not tell the team.",
+            None,
+        );
+        log
+    }
+
+    #[test]
+    fn a_list_of_records_reads_well() {
+        let plain = Terminal {
+            colour: false,
+            quiet: false,
+            interactive: false,
+        };
+        let lines = records(&log().records);
+        let text: Vec<String> = lines.iter().map(|line| painted(&plain, line)).collect();
+        insta::assert_snapshot!(text.join("\n"));
+    }
+
+    #[test]
+    fn a_state_reads_well() {
+        let log = log();
+        let count = 20;
+        let of = State::of(&log.records[..count]);
+        insta::assert_snapshot!(state(&run_id(), &log.records[..count], &of));
+    }
+
+    #[test]
+    fn progress_reads_well() {
+        let mut state = State::new();
+        let mut text = String::new();
+        for record in &log().records {
+            for line in crate::progress::lines(&state, record, "bedplate policy allow k3f9x2m8q1zt")
+            {
+                text.push_str(format!("{} {}", line.word, line.rest).trim_end());
+                text.push('\n');
+            }
+            state.fold(record);
+        }
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_record_of_every_kind_has_a_line_that_is_safe() {
+        for line in records(&log().records) {
+            assert!(!line.summary.contains(char::is_control), "{line:?}");
+        }
     }
 }

@@ -10,5 +10,6 @@ mod runs;
 mod sandbox;
 mod support;
 mod tasks;
+mod terminal;
 mod understand;
 mod usage;
