@@ -225,6 +225,7 @@ mod tests {
         check("BP-POLICY-005", 2);
         check("BP-RUN-006", 1);
         check("BP-RUN-010", 2);
+        check("BP-RUN-000", 1);
         check("BP-OWNER-003", 1);
         check("", 1);
     }

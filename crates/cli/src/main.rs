@@ -19,6 +19,7 @@ mod render;
 mod roles;
 mod session;
 mod show;
+mod summary;
 mod terminal;
 
 use std::process::ExitCode;

@@ -2,12 +2,12 @@
 //! and the record to lines.
 
 use crate::render;
+use crate::summary::{resolution_word, who_resolved};
 use crate::terminal::{Paint, safe, short};
 use kernel::State;
 use types::manifest::SCRIPT_PROVIDER;
 use types::{
-    ActionId, ApprovalVerdict, Body, Item, OutcomeStatus, Record, Resolution, ResolvedBy,
-    TimerPurpose, Verdict, WaitReason,
+    ActionId, ApprovalVerdict, Body, Item, OutcomeStatus, Record, TimerPurpose, Verdict, WaitReason,
 };
 
 /// Characters of the model's text on one line.
@@ -254,25 +254,7 @@ fn denied(state: &State, id: Option<ActionId>) -> String {
 
 fn action_lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
     match &record.body {
-        Body::ItemAdded {
-            item:
-                Item::ToolResult {
-                    call_id,
-                    output,
-                    is_error: true,
-                    ..
-                },
-        } => {
-            let call = before
-                .arguments(call_id)
-                .map(|(tool, a)| render::call(tool, a));
-            let rest = format!(
-                "{}: {}",
-                call.unwrap_or_default(),
-                short(output, TEXT_CHARS_MAX)
-            );
-            vec![Line::new(Paint::Yellow, "refused", rest)]
-        }
+        Body::ItemAdded { item } => refused(before, item),
         Body::DecisionMade {
             action,
             verdict: Verdict::Deny,
@@ -317,20 +299,34 @@ fn action_lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
             by,
             ..
         } => {
-            let what = match resolution {
-                Resolution::Happened => "it happened",
-                Resolution::NotHappened => "it did not happen",
-                Resolution::Abandoned => "abandoned",
-            };
-            let by = match by {
-                ResolvedBy::Probe => "its probe".to_owned(),
-                ResolvedBy::Person(name) => safe(name),
-            };
-            let rest = format!("{}: {what}, says {by}", call_of(before, *action));
+            let (word, by) = (resolution_word(*resolution), safe(who_resolved(by)));
+            let rest = format!("{}: {word}, says {by}", call_of(before, *action));
             vec![Line::new(Paint::Green, "resolved", rest)]
         }
         _ => Vec::new(),
     }
+}
+
+/// A call that could not even be planned.
+fn refused(before: &State, item: &Item) -> Vec<Line> {
+    let Item::ToolResult {
+        call_id,
+        output,
+        is_error: true,
+        ..
+    } = item
+    else {
+        return Vec::new();
+    };
+    let call = before
+        .arguments(call_id)
+        .map(|(tool, arguments)| render::call(tool, arguments));
+    let rest = format!(
+        "{}: {}",
+        call.unwrap_or_default(),
+        short(output, TEXT_CHARS_MAX)
+    );
+    vec![Line::new(Paint::Yellow, "refused", rest)]
 }
 
 fn answered(before: &State, asked: u64, verdict: ApprovalVerdict, by: &str, reason: &str) -> Line {

@@ -1,16 +1,12 @@
 //! A run's records as a list, and its state at one of them. Pure.
 
 use crate::render;
+use crate::summary;
 use crate::terminal::{Paint, Terminal, safe, short};
 use kernel::{Action, ModelPhase, Phase, State};
 use std::fmt::Write as _;
-use types::{
-    ApprovalVerdict, Body, Cause, Labels, Link, OutcomeStatus, Record, Resolution, ResolvedBy,
-    RunId, TimerPurpose, Verdict,
-};
+use types::{Cause, Link, Record, RunId};
 
-/// Characters of a record's summary.
-const SUMMARY_CHARS_MAX: usize = 100;
 /// Characters of an item of the conversation.
 const ITEM_CHARS_MAX: usize = 120;
 
@@ -34,7 +30,7 @@ pub(crate) fn records(records: &[Record]) -> Vec<RecordLine> {
                 seq: record.stamp.seq,
                 clock: render::clock(record.stamp.time_ms),
                 kind: record.body.kind(),
-                summary: summary(&state, record),
+                summary: summary::summary(&state, record),
                 causes: causes(&record.causes),
             };
             state.fold(record);
@@ -85,282 +81,6 @@ pub(crate) const fn link(link: Link) -> &'static str {
     }
 }
 
-/// What a record says, safe and on one line. `before` is the state before it.
-pub(crate) fn summary(before: &State, record: &Record) -> String {
-    let text = match &record.body {
-        Body::RunStarted {
-            manifest,
-            started_by,
-            base,
-            ..
-        } => {
-            format!(
-                "agent {} for {started_by}, base layer {base}",
-                manifest.agent.name
-            )
-        }
-        Body::ItemAdded { item } => return render::item(item, SUMMARY_CHARS_MAX),
-        Body::ModelCalled {
-            provider,
-            model,
-            attempt,
-            items,
-            request_bytes,
-            ..
-        } => {
-            let again = if *attempt > 1 {
-                format!(", attempt {attempt}")
-            } else {
-                String::new()
-            };
-            let size = render::bytes(*request_bytes);
-            format!(
-                "{provider}/{model}{again}, {}, {size}",
-                render::count(*items, "item")
-            )
-        }
-        Body::ModelAnswered {
-            items,
-            error,
-            usage,
-            cost,
-            ..
-        } => match error {
-            Some(fault) => format!("no answer: {}", fault.failure),
-            None => {
-                let items: Vec<String> = items.iter().map(|i| render::item(i, 60)).collect();
-                let tokens = usage.input_tokens + usage.output_tokens;
-                return format!("{} ({tokens} tokens, {cost})", items.join("; "));
-            }
-        },
-        Body::LayerSealed {
-            layer,
-            parent,
-            changed,
-        } => {
-            format!(
-                "{layer} over {parent}, {} changed",
-                render::count(*changed, "file")
-            )
-        }
-        Body::RolledBack { to, reason } => format!("to {to}: {reason}"),
-        Body::Suspended { failure, reason } => {
-            let detail = failure
-                .as_ref()
-                .map(|f| format!(": {f}"))
-                .unwrap_or_default();
-            format!("{reason:?}{detail}").to_lowercase()
-        }
-        Body::Resumed { epoch } => format!("epoch {epoch}"),
-        Body::TimerSet { due_ms, purpose } => timer(*due_ms, purpose),
-        Body::TimerFired { timer } => format!("timer {timer}"),
-        Body::SignalReceived { name, payload, by } => format!("{name} from {by}: {payload}"),
-        Body::CheckStarted { name, command } => format!("{name}: {command}"),
-        Body::CheckPassed { name, .. } => name.clone(),
-        Body::CheckFailed { name, exit, output } => {
-            let exit = exit
-                .map(|code| format!(" (exit {code})"))
-                .unwrap_or_default();
-            format!("{name}{exit}: {}", output.text)
-        }
-        Body::ArtifactRecorded {
-            path,
-            sha256,
-            bytes,
-        } => {
-            format!(
-                "{path}, {}, sha256 {}",
-                render::bytes(*bytes),
-                sha256.short()
-            )
-        }
-        Body::ArtifactApplied { changes, by } => {
-            let count = render::count(changes.len() as u64, "change");
-            format!("{count} by {by}: {}", changes.join(", ").replace('\t', " "))
-        }
-        Body::LabelAdded { labels } => words(labels),
-        Body::BudgetReserved { cost, tokens } | Body::BudgetSpent { cost, tokens } => {
-            format!("{cost}, {}", render::count(*tokens, "token"))
-        }
-        Body::SecretUsed {
-            secret,
-            host,
-            under,
-        } => format!("{secret} for {host} under {under}"),
-        Body::RouteChanged {
-            from, to, failure, ..
-        } => format!("{from} -> {to}: {failure}"),
-        Body::PolicyChanged {
-            policy_set,
-            allow,
-            by,
-        } => {
-            format!(
-                "set {} by {by}, allow {}",
-                policy_set.short(),
-                allow.join(", ")
-            )
-        }
-        Body::CancelRequested { by } => format!("by {by}"),
-        Body::RunEnded {
-            status,
-            output,
-            error,
-        } => {
-            let said = error
-                .as_ref()
-                .map_or_else(|| output.clone(), ToString::to_string);
-            format!("{}: {said}", format!("{status:?}").to_lowercase())
-        }
-        _ => action(before, record),
-    };
-    short(&text, SUMMARY_CHARS_MAX)
-}
-
-/// Records about an action.
-fn action(before: &State, record: &Record) -> String {
-    let call = |id: &u64| crate::progress::call_of(before, *id);
-    match &record.body {
-        Body::ActionProposed {
-            call_id,
-            tool,
-            effect,
-            ..
-        } => {
-            let call = before
-                .arguments(call_id)
-                .map(|(tool, a)| render::call(tool, a));
-            format!("{} [{effect}]", call.unwrap_or_else(|| tool.clone()))
-        }
-        Body::DecisionMade {
-            action,
-            verdict,
-            policies,
-            reason,
-            ..
-        } => {
-            let of = action.map(|id| format!(" action {id}")).unwrap_or_default();
-            let by = if policies.is_empty() {
-                reason.clone()
-            } else {
-                policies.join(", ")
-            };
-            format!("{}{of}: {by}", verdict_word(*verdict))
-        }
-        Body::ApprovalAsked {
-            action, expires_ms, ..
-        } => {
-            format!("{}, until {}", call(action), render::moment(*expires_ms))
-        }
-        Body::ApprovalGiven {
-            asked,
-            verdict,
-            by,
-            reason,
-        } => {
-            let word = match verdict {
-                ApprovalVerdict::Approved => "approved",
-                ApprovalVerdict::Denied => "denied",
-                ApprovalVerdict::Expired => return format!("expired: asked in {asked}"),
-            };
-            let why = if reason.is_empty() {
-                String::new()
-            } else {
-                format!(": {reason}")
-            };
-            format!("{word} by {by}{why}")
-        }
-        Body::ActionStarted {
-            action,
-            attempt,
-            key,
-            ..
-        } => {
-            format!("{}, attempt {attempt}, key {:.8}", call(action), key)
-        }
-        Body::ActionFinished {
-            action,
-            status,
-            exit,
-            output,
-            took_ms,
-            ..
-        } => {
-            let exit = exit.map(|code| format!(" exit {code}")).unwrap_or_default();
-            let status = outcome_word(*status);
-            format!(
-                "{} {status}{exit}, {}: {}",
-                call(action),
-                render::took(*took_ms),
-                output.text
-            )
-        }
-        Body::ActionInDoubt { action, reason, .. } => format!("{}: {reason}", call(action)),
-        Body::ActionResolved {
-            action,
-            resolution,
-            by,
-            ..
-        } => {
-            let word = match resolution {
-                Resolution::Happened => "happened",
-                Resolution::NotHappened => "did not happen",
-                Resolution::Abandoned => "abandoned",
-            };
-            let by = match by {
-                ResolvedBy::Probe => "its probe",
-                ResolvedBy::Person(name) => name,
-            };
-            format!("{} {word}, says {by}", call(action))
-        }
-        Body::Delivered { actions } => {
-            let ids: Vec<String> = actions.iter().map(ToString::to_string).collect();
-            format!("actions {}", ids.join(", "))
-        }
-        _ => String::new(),
-    }
-}
-
-pub(crate) const fn verdict_word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Permit => "permit",
-        Verdict::Ask => "ask",
-        Verdict::Deny => "deny",
-    }
-}
-
-pub(crate) const fn outcome_word(status: OutcomeStatus) -> &'static str {
-    match status {
-        OutcomeStatus::Ok => "ok",
-        OutcomeStatus::Failed => "failed",
-        OutcomeStatus::TimedOut => "timed out",
-        OutcomeStatus::Killed => "killed",
-        OutcomeStatus::NotStarted => "not started",
-    }
-}
-
-fn timer(due_ms: u64, purpose: &TimerPurpose) -> String {
-    let what = match purpose {
-        TimerPurpose::ModelRetry => "call the model again".to_owned(),
-        TimerPurpose::ActionRetry(id) => format!("try action {id} again"),
-        TimerPurpose::Wait(id) => format!("action {id} waits"),
-        TimerPurpose::ApprovalExpiry(id) => format!("{id} expires"),
-    };
-    match due_ms {
-        u64::MAX => format!("{what}, without end"),
-        due_ms => format!("{what}, at {}", render::moment(due_ms)),
-    }
-}
-
-fn words(labels: &Labels) -> String {
-    let all: Vec<&str> = labels.iter().collect();
-    if all.is_empty() {
-        "none".to_owned()
-    } else {
-        all.join(", ")
-    }
-}
-
 /// The state that a run carried at the last of these records.
 pub(crate) fn state(run: &RunId, records: &[Record], state: &State) -> String {
     let mut out = String::new();
@@ -374,7 +94,12 @@ pub(crate) fn state(run: &RunId, records: &[Record], state: &State) -> String {
         render::moment(last.stamp.time_ms)
     );
     let before = State::of(&records[..records.len() - 1]);
-    let _ = writeln!(out, "{}: {}", last.body.kind(), summary(&before, last));
+    let _ = writeln!(
+        out,
+        "{}: {}",
+        last.body.kind(),
+        summary::summary(&before, last)
+    );
     if !last.causes.is_empty() {
         let _ = writeln!(out, "because: {}", causes(&last.causes));
     }
@@ -393,7 +118,7 @@ pub(crate) fn state(run: &RunId, records: &[Record], state: &State) -> String {
             "workspace  layer {layer}, {changed} since the start ({base})"
         );
     }
-    let _ = writeln!(out, "labels     {}", words(&state.labels));
+    let _ = writeln!(out, "labels     {}", summary::labels_of(&state.labels));
     spent(&mut out, state);
     let _ = writeln!(out, "model      {}", model(state));
     conversation(&mut out, state);
@@ -504,7 +229,7 @@ fn timers(out: &mut String, state: &State) {
             out,
             "{:>4}  {}",
             timer.seq,
-            self::timer(timer.due_ms, &timer.purpose)
+            summary::timer(timer.due_ms, &timer.purpose)
         );
     }
     for signal in &state.signals {
@@ -523,7 +248,7 @@ mod tests {
     use super::*;
     use crate::fixture::{Log, Outcome, manifest, run_id};
     use serde_json::json;
-    use types::EndStatus;
+    use types::{EndStatus, Verdict};
 
     const TOOLS: &str = "[[tool]]\nname = \"notify\"\ndescription = \"Tells the team.\"\n\
         command = [\"./notify\"]\neffect = \"irreversible\"\n";

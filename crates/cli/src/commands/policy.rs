@@ -7,7 +7,7 @@ use crate::arguments::PolicyCommand;
 use crate::error::{CliError, Failed, Result, exit};
 use crate::render;
 use crate::session::{Session, block_on, existing_dir, login, quoted};
-use crate::show::verdict_word;
+use crate::summary::verdict_word;
 use crate::terminal::{Paint, Terminal, safe, safe_block};
 use edit::{Addition, List};
 use kernel::State;

@@ -153,7 +153,7 @@ impl Search<'_> {
         format!(
             "{}: {}",
             record.body.kind(),
-            crate::show::summary(&before, record)
+            crate::summary::summary(&before, record)
         )
     }
 

@@ -1,10 +1,10 @@
 //! What a run did, action by action: what let each happen, and what went on from it.
 
 use crate::progress::call_of;
-use crate::show::{outcome_word, verdict_word};
+use crate::summary::{labels_of, outcome_word, resolution_word, verdict_word, who_resolved};
 use kernel::State;
 use serde::Serialize;
-use types::{ApprovalVerdict, Body, Labels, LayerId, Record, Resolution, ResolvedBy};
+use types::{ApprovalVerdict, Body, Labels, LayerId, Link, Record};
 
 /// One action, or one model call.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -90,82 +90,93 @@ fn begun(record: &Record, state: &State) -> Option<Step> {
 }
 
 fn goes_on(steps: &mut [Step], record: &Record, records: &[Record]) {
+    let last = steps.last().map(|step| step.seq);
     let seq = record.stamp.seq;
-    let mut of = |id: u64, line: String| {
-        if let Some(step) = steps.iter_mut().find(|step| step.seq == id) {
-            step.because.push(line);
-        }
+    let mut with = |id: u64, change: &dyn Fn(&mut Step)| {
+        steps
+            .iter_mut()
+            .filter(|step| step.seq == id)
+            .for_each(change);
     };
+    if let Some((id, why)) = because(record, records, last) {
+        with(id, &|step| {
+            step.because.push(format!("record {seq}: {why}"))
+        });
+    }
+    if let Some((id, how)) = outcome(record) {
+        with(id, &|step| step.outcome = format!("{how} (record {seq})"));
+    }
+}
+
+/// Of which step a record says what let it happen or stopped it, and what it says.
+fn because(record: &Record, records: &[Record], last: Option<u64>) -> Option<(u64, String)> {
     match &record.body {
         Body::DecisionMade {
-            action: Some(id),
-            verdict,
-            policies,
-            reason,
-            carried,
-            ..
-        } => {
-            let by = if policies.is_empty() {
-                reason.clone()
-            } else {
-                policies.join(", ")
-            };
-            let labels = labels_of(&carried.labels);
-            of(
-                *id,
-                format!("record {seq}: {} by {by}{labels}", verdict_word(*verdict)),
-            );
-        }
+            action: Some(id), ..
+        } => Some((*id, decided(&record.body)?)),
         Body::ApprovalGiven {
             asked,
             verdict,
             by,
             reason,
         } => {
-            if let Some(id) = action_asked_in(records, *asked) {
-                let word = match verdict {
-                    ApprovalVerdict::Approved => format!("approved by {by}"),
-                    ApprovalVerdict::Denied => format!("denied by {by}: {reason}"),
-                    ApprovalVerdict::Expired => "nobody answered in time".to_owned(),
-                };
-                of(
-                    id,
-                    format!("record {seq}: {word}, as asked in record {asked}"),
-                );
-            }
+            let word = match verdict {
+                ApprovalVerdict::Approved => format!("approved by {by}"),
+                ApprovalVerdict::Denied => format!("denied by {by}: {reason}"),
+                ApprovalVerdict::Expired => "nobody answered in time".to_owned(),
+            };
+            Some((
+                action_of(records, *asked)?,
+                format!("{word}, as asked in record {asked}"),
+            ))
         }
         Body::ActionStarted {
             action, attempt, ..
-        } if *attempt > 1 => {
-            of(*action, format!("record {seq}: attempt {attempt}"));
-        }
+        } if *attempt > 1 => Some((*action, format!("attempt {attempt}"))),
         Body::SecretUsed {
             secret,
             host,
             under,
         } => {
-            of(
-                *under,
-                format!("record {seq}: secret {secret} sent to {host}"),
-            );
+            let id = action_of(records, *under).unwrap_or(*under);
+            Some((id, format!("secret {secret} sent to {host}")))
         }
         Body::ActionInDoubt { action, reason, .. } => {
-            of(*action, format!("record {seq}: in doubt, {reason}"));
+            Some((*action, format!("in doubt, {reason}")))
         }
-        Body::RolledBack { reason, .. } => {
-            let last = steps.last().map(|step| step.seq).unwrap_or_default();
-            if let Some(step) = steps.iter_mut().find(|step| step.seq == last) {
-                step.because
-                    .push(format!("record {seq}: rolled back, {reason}"));
-            }
-        }
-        _ => outcome(steps, record),
+        Body::RolledBack { reason, .. } => Some((last?, format!("rolled back, {reason}"))),
+        _ => None,
     }
 }
 
-fn outcome(steps: &mut [Step], record: &Record) {
-    let seq = record.stamp.seq;
-    let (id, text) = match &record.body {
+/// A decision in words: `permit by permissions.allow[0], carrying untrusted`.
+fn decided(body: &Body) -> Option<String> {
+    let Body::DecisionMade {
+        verdict,
+        policies,
+        reason,
+        carried,
+        ..
+    } = body
+    else {
+        return None;
+    };
+    let by = if policies.is_empty() {
+        reason.clone()
+    } else {
+        policies.join(", ")
+    };
+    Some(format!(
+        "{} by {by}{}",
+        verdict_word(*verdict),
+        carrying(&carried.labels)
+    ))
+}
+
+/// Of which step a record is the outcome, and how it came out.
+fn outcome(record: &Record) -> Option<(u64, String)> {
+    let first_cause = record.causes.first().map(|cause| cause.seq);
+    match &record.body {
         Body::ActionFinished {
             action,
             status,
@@ -176,15 +187,11 @@ fn outcome(steps: &mut [Step], record: &Record) {
             let exit = exit
                 .filter(|code| *code != 0)
                 .map(|code| format!(" (exit {code})"));
-            let took = crate::render::took(*took_ms);
-            (
+            let (exit, took) = (exit.unwrap_or_default(), crate::render::took(*took_ms));
+            Some((
                 *action,
-                format!(
-                    "{}{} in {took}",
-                    outcome_word(*status),
-                    exit.unwrap_or_default()
-                ),
-            )
+                format!("{}{exit} in {took}", outcome_word(*status)),
+            ))
         }
         Body::ActionResolved {
             action,
@@ -192,104 +199,58 @@ fn outcome(steps: &mut [Step], record: &Record) {
             by,
             ..
         } => {
-            let by = match by {
-                ResolvedBy::Probe => "its probe",
-                ResolvedBy::Person(name) => name,
-            };
-            let word = match resolution {
-                Resolution::Happened => "happened",
-                Resolution::NotHappened => "did not happen",
-                Resolution::Abandoned => "abandoned",
-            };
-            (*action, format!("{word}, says {by}"))
+            let word = resolution_word(*resolution);
+            Some((*action, format!("{word}, says {}", who_resolved(by))))
         }
         Body::ModelAnswered {
-            error, usage, cost, ..
+            error: Some(fault), ..
+        } => Some((first_cause?, format!("no answer: {}", fault.failure))),
+        Body::ModelAnswered {
+            error: None,
+            usage,
+            cost,
+            ..
         } => {
-            let Some(call) = record.causes.first().map(|cause| cause.seq) else {
-                return;
-            };
-            let text = match error {
-                Some(fault) => format!("no answer: {}", fault.failure),
-                None => format!(
-                    "answered, {} tokens, {cost}",
-                    usage.input_tokens + usage.output_tokens
-                ),
-            };
-            (call, text)
+            let tokens = usage.input_tokens + usage.output_tokens;
+            Some((first_cause?, format!("answered, {tokens} tokens, {cost}")))
         }
-        Body::CheckPassed { .. } | Body::CheckFailed { .. } => {
-            let Some(check) = record.causes.first().map(|cause| cause.seq) else {
-                return;
-            };
-            let passed = matches!(record.body, Body::CheckPassed { .. });
-            (
-                check,
-                if passed { "passed" } else { "did not pass" }.to_owned(),
-            )
-        }
-        _ => return,
-    };
-    if let Some(step) = steps.iter_mut().find(|step| step.seq == id) {
-        step.outcome = format!("{text} (record {seq})");
+        Body::CheckPassed { .. } => Some((first_cause?, "passed".to_owned())),
+        Body::CheckFailed { .. } => Some((first_cause?, "did not pass".to_owned())),
+        _ => None,
     }
 }
 
-fn action_asked_in(records: &[Record], asked: u64) -> Option<u64> {
-    records
-        .iter()
-        .find(|record| record.stamp.seq == asked)
-        .and_then(|record| match &record.body {
-            Body::ApprovalAsked { action, .. } => Some(*action),
-            _ => None,
-        })
+/// The action that a question or an intent is about.
+fn action_of(records: &[Record], seq: u64) -> Option<u64> {
+    let record = records.iter().find(|record| record.stamp.seq == seq)?;
+    match &record.body {
+        Body::ApprovalAsked { action, .. } | Body::ActionStarted { action, .. } => Some(*action),
+        _ => None,
+    }
 }
 
 /// Decisions without an action belong to the model call or check that names them.
 fn decisions_of_models(steps: &mut [Step], records: &[Record]) {
+    let find = |seq: u64| records.iter().find(|record| record.stamp.seq == seq);
     for step in steps.iter_mut() {
-        let Some(record) = records.iter().find(|record| record.stamp.seq == step.seq) else {
-            continue;
-        };
-        let decided = record
-            .causes
-            .iter()
-            .filter(|cause| cause.link == types::Link::DecidedBy);
-        for cause in decided {
-            let decision = records.iter().find(|record| record.stamp.seq == cause.seq);
-            if let Some(Body::DecisionMade {
-                action: None,
-                verdict,
-                policies,
-                reason,
-                carried,
-                ..
-            }) = decision.map(|record| &record.body)
-            {
-                let by = if policies.is_empty() {
-                    reason.clone()
-                } else {
-                    policies.join(", ")
-                };
-                let labels = labels_of(&carried.labels);
-                let line = format!(
-                    "record {}: {} by {by}{labels}",
-                    cause.seq,
-                    verdict_word(*verdict)
-                );
-                step.because.insert(0, line);
+        let causes = find(step.seq)
+            .map(|record| record.causes.as_slice())
+            .unwrap_or_default();
+        for cause in causes.iter().filter(|cause| cause.link == Link::DecidedBy) {
+            let decision = find(cause.seq).map(|record| &record.body);
+            if let Some(said) = decision.and_then(decided) {
+                step.because
+                    .insert(0, format!("record {}: {said}", cause.seq));
             }
         }
     }
 }
 
-fn labels_of(labels: &Labels) -> String {
-    let all: Vec<&str> = labels.iter().collect();
-    if all.is_empty() {
-        String::new()
-    } else {
-        format!(", carrying {}", all.join(", "))
+fn carrying(labels: &Labels) -> String {
+    if labels.is_empty() {
+        return String::new();
     }
+    format!(", carrying {}", labels_of(labels))
 }
 
 /// What went from step to step: layers, labels, items.

@@ -110,7 +110,7 @@ fn summary(records: &[Record], seq: u64) -> String {
     format!(
         "{} {}",
         record.body.kind(),
-        crate::show::summary(&before, record)
+        crate::summary::summary(&before, record)
     )
 }
 

@@ -90,3 +90,26 @@ fn a_run_without_a_workspace_has_nowhere_to_apply_to() {
         .run(&["apply", "last", "--yes"])
         .fails(2, "BP-RUN-011");
 }
+
+#[test]
+fn nothing_is_written_through_a_link_on_the_host() {
+    let world = World::new();
+    world.write("data/d/a.txt", "one\n");
+    let turns = format!(
+        "{}{}",
+        call("I'll add.", "shell", "command = \"echo two > d/b.txt\""),
+        say("Added.")
+    );
+    world.agent(
+        "[permissions]\npreset = \"observe\"\n[sandbox]\nworkspace = \"data\"\n",
+        &turns,
+    );
+    world.run(&["run"]).exits(0);
+    let elsewhere = world.path().join("elsewhere");
+    std::fs::rename(world.project().join("data/d"), &elsewhere).expect("moved");
+    std::os::unix::fs::symlink(&elsewhere, world.project().join("data/d")).expect("linked");
+    world
+        .run(&["apply", "last", "--yes"])
+        .fails(1, "BP-RUN-013");
+    assert!(!elsewhere.join("b.txt").exists());
+}

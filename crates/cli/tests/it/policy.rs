@@ -230,3 +230,14 @@ fn a_broken_policy_says_where() {
     let said = world.run(&["policy", "check"]).fails(2, "BP-POLICY-001");
     assert!(said.stderr.contains("policy.cedar:"), "{}", said.stderr);
 }
+
+#[test]
+fn a_model_that_would_have_to_be_asked_is_not_called() {
+    let world = World::new();
+    world.agent("", &say("Done."));
+    let cedar = "forbid(principal, action == Action::\"call_model\", resource) unless { context.approved };\n";
+    world.write("policy.cedar", cedar);
+    let json = world.run(&["run", "--json"]).json();
+    assert_eq!(json["error"]["code"], "BP-RUN-007", "{json}");
+    assert_ne!(json["status"], "done", "{json}");
+}

@@ -114,19 +114,65 @@ fn a_home_that_is_a_file_is_refused() {
     world.write("file", "");
     let home = world.project().join("file");
     let home = home.to_str().expect("UTF-8");
-    for line in [
-        &["--home", home, "ps"][..],
-        &["run", "--home", home],
-        &["--home", home, "show", "last"],
-    ] {
-        let said = world.run(line).exits(2);
-        assert!(
-            said.stderr.contains("error BP-"),
-            "{line:?}: {}",
-            said.stderr
-        );
+    let check = |line: &[&str], code: &str| {
+        world.run(line).fails(2, code);
         assert_eq!(world.read("file"), "", "{line:?}");
-    }
+    };
+    check(&["--home", home, "ps"], "BP-STORE-001");
+    check(&["--home", home, "show", "last"], "BP-STORE-001");
+    check(&["run", "--home", home], "BP-OWNER-001");
+}
+
+#[test]
+fn too_long_an_input_is_refused() {
+    use std::io::Write;
+    let world = World::new();
+    world.agent("", &say("Done."));
+    let feed = |bytes: usize| {
+        let mut command = world.command(&["run", "--input", "-", "--json"]);
+        let mut child = command
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .expect("runs");
+        let mut input = child.stdin.take().expect("a pipe");
+        // A command that refuses does not read on.
+        let _ = input.write_all(&vec![b'x'; bytes]);
+        drop(input);
+        Said::of(child.wait_with_output().expect("ends"))
+    };
+    feed((1 << 20) + 1).fails(2, "BP-RUN-014");
+    assert!(!world.home().exists());
+    feed(1 << 20).exits(0);
+}
+
+/// A home whose owner says this first.
+fn with_owner(hello: &'static [u8]) -> (World, std::thread::JoinHandle<()>) {
+    use std::io::Write;
+    let world = World::new();
+    std::fs::create_dir(world.home()).expect("made");
+    let listener =
+        std::os::unix::net::UnixListener::bind(world.home().join("owner.sock")).expect("bound");
+    let thread = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a command");
+        let length = u32::try_from(hello.len()).expect("short").to_be_bytes();
+        let _ = stream.write_all(&[&length, hello].concat());
+    });
+    (world, thread)
+}
+
+#[test]
+fn an_owner_that_is_another_build_or_none_is_not_spoken_to() {
+    let check = |hello: &'static [u8], code: &str| {
+        let (world, thread) = with_owner(hello);
+        world.run(&["gc"]).fails(1, code);
+        thread.join().expect("it spoke");
+    };
+    check(
+        br#"{"reply":"hello","version":"0.0.0-other"}"#,
+        "BP-OWNER-004",
+    );
+    check(b"not a frame", "BP-OWNER-005");
+    check(br#"{"reply":"at_rest"}"#, "BP-OWNER-005");
 }
 
 #[test]
