@@ -24,7 +24,7 @@ use tokio::net::{UnixListener, UnixStream};
 use types::RunId;
 
 /// How long an owner with nothing to do stays, for the next command.
-const LINGER: Duration = Duration::from_millis(1_000);
+const LINGER: Duration = Duration::from_millis(300);
 /// Connections served at once; more wait in the socket's backlog.
 const CONNECTIONS_MAX: usize = 256;
 

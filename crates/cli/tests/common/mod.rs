@@ -131,11 +131,6 @@ pub fn leftovers(home: PathBuf) -> Vec<String> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let name = outer.to_str().expect("UTF-8");
     left.extend(mounts.lines().filter(|line| line.contains(name)).map(|line| format!("mount {line}")));
-    for file in ["owner.sock", "owner.pid"] {
-        if home.join(file).exists() {
-            left.push(file.to_owned());
-        }
-    }
     let uppers = std::fs::read_dir(home.join("uppers")).into_iter().flatten().flatten();
     left.extend(uppers.map(|entry| format!("upper {:?}", entry.file_name())));
     left
