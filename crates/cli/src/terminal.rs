@@ -149,9 +149,9 @@ pub(crate) fn safe_block(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if matches!(c, '\n' | '\t') {
-            out.push(c)
+            out.push(c);
         } else {
-            push_safe(&mut out, c)
+            push_safe(&mut out, c);
         }
     }
     out

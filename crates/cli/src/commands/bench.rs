@@ -116,7 +116,7 @@ fn table(comparison: &Comparison) -> Vec<String> {
     match &comparison.peer {
         Some(peer) => lines.push(row(peer)),
         None => {
-            lines.push("the peer is not installed, so there is nothing to compare with".to_owned())
+            lines.push("the peer is not installed, so there is nothing to compare with".to_owned());
         }
     }
     lines.extend(ratio(comparison).map(|ratio| format!("ratio of medians: {ratio:.2}")));

@@ -57,7 +57,7 @@ impl<'a> Follower<'a> {
     }
 
     /// Streams until the run rests, answers questions, reports. Gives the exit status.
-    pub(crate) async fn to_the_end(mut self) -> Result<u8> {
+    pub(crate) async fn follow(mut self) -> Result<u8> {
         loop {
             self.until_rest().await?;
             if !self.ask_person().await? {

@@ -158,9 +158,7 @@ async fn start(
     if follow.detach {
         return Ok(follow::detached(session, &run));
     }
-    Follower::new(session, owner, run, records)?
-        .to_the_end()
-        .await
+    Follower::new(session, owner, run, records)?.follow().await
 }
 
 async fn accepted(owner: &mut Client) -> Result<RunId> {
@@ -276,9 +274,7 @@ pub(crate) fn send(session: &Session, run: &str, text: &str, follow: Follow) -> 
             })
             .await?;
         accepted(&mut owner).await?;
-        Follower::new(session, owner, run, records)?
-            .to_the_end()
-            .await
+        Follower::new(session, owner, run, records)?.follow().await
     })
 }
 

@@ -260,10 +260,7 @@ mod tests {
     fn a_policy_that_speaks_of_commands_decides_them() {
         let check = |text: &str, expected: std::result::Result<(), (&str, u8)>| {
             let got = policy(text, &["ls", "-l"]).map(|_| ());
-            let got = got
-                .as_ref()
-                .map(|()| ())
-                .map_err(|(code, exit)| (code.as_str(), *exit));
+            let got = got.as_ref().map_err(|(code, exit)| (code.as_str(), *exit));
             assert_eq!(got, expected, "{text}");
         };
         let denied = Err(("BP-CLI-011", 2));

@@ -100,7 +100,7 @@ fn goes_on(steps: &mut [Step], record: &Record, records: &[Record]) {
     };
     if let Some((id, why)) = because(record, records, last) {
         with(id, &|step| {
-            step.because.push(format!("record {seq}: {why}"))
+            step.because.push(format!("record {seq}: {why}"));
         });
     }
     if let Some((id, how)) = outcome(record) {

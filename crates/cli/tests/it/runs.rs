@@ -30,7 +30,7 @@ fn a_run_prints_a_line_for_each_action_and_ends_with_a_summary() {
             lines.iter().any(|l| l.starts_with(begin)),
             "{begin}: {}",
             said.stderr
-        )
+        );
     };
     assert!(lines[0].starts_with("run "), "{}", said.stderr);
     assert!(

@@ -99,7 +99,7 @@ fn a_changed_log_does_not_verify() {
     let database = world.home().join("log/log.db");
     let marker = b"action_finished";
     let mut found = false;
-    for file in [database.clone(), world.home().join("log/log.db-wal")] {
+    for file in [database, world.home().join("log/log.db-wal")] {
         let Ok(mut bytes) = std::fs::read(&file) else {
             continue;
         };
