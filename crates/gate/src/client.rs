@@ -67,10 +67,7 @@ impl Gate {
     /// [`GateError::CannotStart`], [`GateError::NotConfined`].
     pub async fn start(exe: impl Into<PathBuf>) -> Result<Self, GateError> {
         let gate = Self {
-            inner: Arc::new(Inner {
-                exe: exe.into(),
-                state: Mutex::new(State::default()),
-            }),
+            inner: Arc::new(Inner { exe: exe.into(), state: Mutex::new(State::default()) }),
         };
         gate.link().await?;
         Ok(gate)
@@ -92,23 +89,16 @@ impl Gate {
         let pending = pending.map_err(|error| error.fault())?;
         let (event, _) = pending.last().await.map_err(|error| error.fault())?;
         match event {
-            Event::Prepared {
-                prepared,
-                digest,
-                bytes,
-                input_tokens,
-                output_tokens,
-            } => Ok(Prepared {
-                number: prepared,
-                link,
-                sent: false,
-                digest,
-                bytes,
-                estimate: Estimate {
-                    input_tokens,
-                    output_tokens,
-                },
-            }),
+            Event::Prepared { prepared, digest, bytes, input_tokens, output_tokens } => {
+                Ok(Prepared {
+                    number: prepared,
+                    link,
+                    sent: false,
+                    digest,
+                    bytes,
+                    estimate: Estimate { input_tokens, output_tokens },
+                })
+            }
             Event::Faulted { fault } => Err(fault),
             Event::Failed { failure } => Err(transient(failure)),
             other => Err(unexpected(&other).fault()),
@@ -124,9 +114,7 @@ impl Gate {
         mut on_text: impl FnMut(&str) + Send,
     ) -> Answered {
         prepared.sent = true;
-        let request = Request::Send {
-            prepared: prepared.number,
-        };
+        let request = Request::Send { prepared: prepared.number };
         let key = key.map(Attachment::Secret).into_iter().collect();
         let mut pending = match prepared.link.ask(request, key).await {
             Ok(pending) => pending,
@@ -136,17 +124,9 @@ impl Gate {
             on_text(&text);
         }
         match pending.last().await {
-            Ok((
-                Event::Answered {
-                    answer,
-                    http_status,
-                },
-                raw,
-            )) => Answered {
-                result: Ok(*answer),
-                raw,
-                http_status,
-            },
+            Ok((Event::Answered { answer, http_status }, raw)) => {
+                Answered { result: Ok(*answer), raw, http_status }
+            }
             Ok((Event::Faulted { fault }, raw)) => faulted(fault, raw),
             Ok((Event::Failed { failure }, raw)) => faulted(transient(failure), raw),
             Ok((other, _)) => faulted(unexpected(&other).fault(), Bytes::new()),
@@ -166,10 +146,7 @@ impl Gate {
         text: &str,
         instance: &str,
     ) -> Result<String, Failure> {
-        let request = Request::ScriptStart {
-            name: name.to_owned(),
-            instance: instance.to_owned(),
-        };
+        let request = Request::ScriptStart { name: name.to_owned(), instance: instance.to_owned() };
         let text = Attachment::Plain(Bytes::copy_from_slice(text.as_bytes()));
         match self.ask(request, vec![text]).await? {
             Event::ScriptStarted { base_url } => Ok(base_url),
@@ -194,8 +171,7 @@ impl Gate {
     /// # Errors
     /// `BP-GATE-008`, `BP-GATE-009`; codes of the gate.
     pub async fn check_arguments(&self, value: Value, schema: Value) -> Result<(), Failure> {
-        self.expect_good(Request::CheckArguments { value, schema })
-            .await
+        self.expect_good(Request::CheckArguments { value, schema }).await
     }
 
     /// Sees whether a JSON Schema can be used.
@@ -220,10 +196,7 @@ impl Gate {
             return Err(too_large.failure());
         }
         let attached = vec![Attachment::Plain(bytes)];
-        match self
-            .ask(Request::ReadOutput { cap_bytes }, attached)
-            .await?
-        {
+        match self.ask(Request::ReadOutput { cap_bytes }, attached).await? {
             Event::Text { read } => Ok(read),
             other => Err(failure_of(other)),
         }
@@ -254,11 +227,7 @@ impl Gate {
         state.link = None;
         let now = Instant::now();
         let window = Duration::from_millis(RESTART_WINDOW_MS);
-        while state
-            .starts
-            .front()
-            .is_some_and(|start| now.duration_since(*start) >= window)
-        {
+        while state.starts.front().is_some_and(|start| now.duration_since(*start) >= window) {
             state.starts.pop_front();
         }
         if state.starts.len() >= STARTS_MAX {
@@ -284,11 +253,7 @@ impl Drop for Prepared {
 }
 
 fn faulted(fault: ModelFault, raw: Bytes) -> Answered {
-    Answered {
-        http_status: fault.http_status,
-        result: Err(fault),
-        raw,
-    }
+    Answered { http_status: fault.http_status, result: Err(fault), raw }
 }
 
 fn transient(failure: Failure) -> ModelFault {
@@ -320,7 +285,5 @@ fn unexpected(event: &Event) -> GateError {
         Event::Good => "good",
         Event::Failed { .. } => "failed",
     };
-    GateError::Protocol {
-        why: format!("'{name}' answers something else"),
-    }
+    GateError::Protocol { why: format!("'{name}' answers something else") }
 }

@@ -8,7 +8,5 @@ use crate::error::GateError;
 /// # Errors
 /// [`GateError::NotConfined`]: the process must end.
 pub(crate) fn confine() -> Result<(), GateError> {
-    sandbox::confine_gate().map_err(|error| GateError::NotConfined {
-        why: error.to_string(),
-    })
+    sandbox::confine_gate().map_err(|error| GateError::NotConfined { why: error.to_string() })
 }

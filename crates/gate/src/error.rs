@@ -144,12 +144,7 @@ impl GateError {
             Self::FrameTooLarge { .. } => FaultClass::Rejected,
             _ => FaultClass::Transient,
         };
-        ModelFault {
-            class,
-            failure: self.failure(),
-            http_status: 0,
-            retry_after_ms: None,
-        }
+        ModelFault { class, failure: self.failure(), http_status: 0, retry_after_ms: None }
     }
 }
 
@@ -165,11 +160,7 @@ mod tests {
             assert!(!fault.failure.next.is_empty());
         };
         let why = String::new;
-        check(
-            GateError::ScriptNotServed { why: why() },
-            "BP-GATE-010",
-            FaultClass::Transient,
-        );
+        check(GateError::ScriptNotServed { why: why() }, "BP-GATE-010", FaultClass::Transient);
         check(GateError::Died, "BP-GATE-001", FaultClass::Transient);
         let too_large = GateError::FrameTooLarge { bytes: 2, limit: 1 };
         check(too_large, "BP-GATE-004", FaultClass::Rejected);

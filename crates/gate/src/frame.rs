@@ -52,17 +52,10 @@ impl Frame {
         header: &impl Serialize,
         attachments: Vec<Attachment>,
     ) -> Result<Self, GateError> {
-        assert!(
-            attachments.len() <= ATTACHMENTS_MAX,
-            "callers attach a fixed few"
-        );
-        let header = serde_json::to_vec(header).map_err(|error| GateError::Protocol {
-            why: error.to_string(),
-        })?;
-        let frame = Self {
-            header,
-            attachments,
-        };
+        assert!(attachments.len() <= ATTACHMENTS_MAX, "callers attach a fixed few");
+        let header = serde_json::to_vec(header)
+            .map_err(|error| GateError::Protocol { why: error.to_string() })?;
+        let frame = Self { header, attachments };
         let bytes = frame.bytes_after_length();
         if bytes > FRAME_BYTES_MAX {
             return Err(GateError::FrameTooLarge {
@@ -121,9 +114,7 @@ pub(crate) async fn read<H: DeserializeOwned>(
         Ok(_) => {}
         Err(_) => return Err(GateError::Died),
     }
-    from.read_exact(&mut first[1..])
-        .await
-        .map_err(|_| GateError::Died)?;
+    from.read_exact(&mut first[1..]).await.map_err(|_| GateError::Died)?;
     let mut left = u32::from_be_bytes(first) as usize;
     if left > FRAME_BYTES_MAX {
         return Err(protocol("it is longer than a frame may be"));
@@ -138,10 +129,7 @@ pub(crate) async fn read<H: DeserializeOwned>(
         }
         attachments.push(section(from, &mut left).await?);
     }
-    Ok(Some(Received {
-        header,
-        attachments,
-    }))
+    Ok(Some(Received { header, attachments }))
 }
 
 async fn section(
@@ -149,24 +137,17 @@ async fn section(
     left: &mut usize,
 ) -> Result<Zeroizing<Vec<u8>>, GateError> {
     let bytes = from.read_u32().await.map_err(|_| GateError::Died)? as usize;
-    let Some(rest) = left
-        .checked_sub(LENGTH_BYTES)
-        .and_then(|rest| rest.checked_sub(bytes))
-    else {
+    let Some(rest) = left.checked_sub(LENGTH_BYTES).and_then(|rest| rest.checked_sub(bytes)) else {
         return Err(protocol("a part is longer than the frame"));
     };
     *left = rest;
     let mut section = Zeroizing::new(vec![0; bytes]);
-    from.read_exact(&mut section)
-        .await
-        .map_err(|_| GateError::Died)?;
+    from.read_exact(&mut section).await.map_err(|_| GateError::Died)?;
     Ok(section)
 }
 
 fn protocol(why: &str) -> GateError {
-    GateError::Protocol {
-        why: why.to_owned(),
-    }
+    GateError::Protocol { why: why.to_owned() }
 }
 
 #[cfg(test)]
@@ -182,18 +163,12 @@ mod tests {
 
     async fn written(frame: &Frame) -> Vec<u8> {
         let mut bytes = Vec::new();
-        frame
-            .write(&mut bytes)
-            .await
-            .expect("memory takes everything");
+        frame.write(&mut bytes).await.expect("memory takes everything");
         bytes
     }
 
     async fn code(mut bytes: &[u8]) -> Option<&'static str> {
-        read::<Value>(&mut bytes)
-            .await
-            .err()
-            .map(|error| error.code())
+        read::<Value>(&mut bytes).await.err().map(|error| error.code())
     }
 
     #[tokio::test]
@@ -203,16 +178,10 @@ mod tests {
         let bytes = [written(&frame).await, written(&frame).await].concat();
         let mut rest = bytes.as_slice();
         for _ in 0..2 {
-            let received = read::<Value>(&mut rest)
-                .await
-                .expect("good")
-                .expect("one more");
+            let received = read::<Value>(&mut rest).await.expect("good").expect("one more");
             assert_eq!(received.header, json!({"a": 1}));
-            let parts: Vec<&[u8]> = received
-                .attachments
-                .iter()
-                .map(|part| part.as_slice())
-                .collect();
+            let parts: Vec<&[u8]> =
+                received.attachments.iter().map(|part| part.as_slice()).collect();
             assert_eq!(parts, [b"xxx".as_slice(), b"key", b""]);
         }
         assert!(read::<Value>(&mut rest).await.expect("good").is_none());
@@ -227,9 +196,7 @@ mod tests {
         assert_eq!(code(&bytes).await, None);
         let error = Frame::new(&json!({}), vec![plain(room + 1)]).expect_err("does not fit");
         assert_eq!(error.code(), "BP-GATE-004");
-        let length = u32::try_from(FRAME_BYTES_MAX + 1)
-            .expect("small")
-            .to_be_bytes();
+        let length = u32::try_from(FRAME_BYTES_MAX + 1).expect("small").to_be_bytes();
         assert_eq!(code(&length).await, Some("BP-GATE-003"));
     }
 
@@ -241,14 +208,8 @@ mod tests {
             assert_eq!(code(&bytes[..at]).await, Some("BP-GATE-001"), "cut at {at}");
         }
         assert_eq!(code(b"GET / HTTP/1.1\r\n\r\n").await, Some("BP-GATE-003"));
-        assert_eq!(
-            code(&[0, 0, 0, 6, 0, 0, 0, 3, b'{', b'}']).await,
-            Some("BP-GATE-003")
-        );
-        assert_eq!(
-            code(&[0, 0, 0, 6, 0, 0, 0, 2, b'{', b'{']).await,
-            Some("BP-GATE-003")
-        );
+        assert_eq!(code(&[0, 0, 0, 6, 0, 0, 0, 3, b'{', b'}']).await, Some("BP-GATE-003"));
+        assert_eq!(code(&[0, 0, 0, 6, 0, 0, 0, 2, b'{', b'{']).await, Some("BP-GATE-003"));
         let attached = Frame::new(&json!({}), vec![]).expect("fits");
         let mut many = written(&attached).await;
         many.extend_from_slice(&[0; LENGTH_BYTES * (ATTACHMENTS_MAX + 1)]);

@@ -70,17 +70,12 @@ impl Link {
     pub(crate) async fn start(exe: &Path) -> Result<Arc<Self>, GateError> {
         let cannot = |why: String| GateError::CannotStart { why };
         let (ours, theirs) = StdUnixStream::pair().map_err(|error| cannot(error.to_string()))?;
-        ours.set_nonblocking(true)
-            .map_err(|error| cannot(error.to_string()))?;
+        ours.set_nonblocking(true).map_err(|error| cannot(error.to_string()))?;
         let ours = UnixStream::from_std(ours).map_err(|error| cannot(error.to_string()))?;
         let child = Command::new(exe)
             .arg(GATE_ARGUMENT)
             .env_clear()
-            .envs(
-                VARIABLES
-                    .iter()
-                    .filter_map(|name| Some((name, std::env::var_os(name)?))),
-            )
+            .envs(VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .current_dir("/")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
@@ -94,27 +89,16 @@ impl Link {
             Ok(said) => said?,
             Err(_) => return Err(cannot(format!("it was not ready within {START_MS_MAX} ms"))),
         }
-        let waiting = Arc::new(Waiting {
-            by_id: Mutex::new(Some(HashMap::new())),
-        });
+        let waiting = Arc::new(Waiting { by_id: Mutex::new(Some(HashMap::new())) });
         let (queue, frames) = mpsc::channel(QUEUE_FRAMES_MAX);
         tokio::spawn(write_frames(write, frames));
         tokio::spawn(read_frames(read, waiting.clone()));
-        Ok(Arc::new(Self {
-            queue,
-            waiting,
-            next_id: AtomicU64::new(1),
-            child,
-        }))
+        Ok(Arc::new(Self { queue, waiting, next_id: AtomicU64::new(1), child }))
     }
 
     /// Whether the process still answers.
     pub(crate) fn is_live(&self) -> bool {
-        self.waiting
-            .by_id
-            .lock()
-            .is_ok_and(|waiting| waiting.is_some())
-            && !self.queue.is_closed()
+        self.waiting.by_id.lock().is_ok_and(|waiting| waiting.is_some()) && !self.queue.is_closed()
     }
 
     /// The process's id, for those who watch it.
@@ -135,13 +119,7 @@ impl Link {
         let (last, last_receiver) = oneshot::channel();
         let (deltas, deltas_receiver) = mpsc::channel(DELTAS_MAX);
         let frame = Frame::new(&ToGate { id, request }, attachments)?;
-        self.waiting.add(
-            id,
-            Waiter {
-                last,
-                deltas: Some(deltas),
-            },
-        )?;
+        self.waiting.add(id, Waiter { last, deltas: Some(deltas) })?;
         let pending = Pending {
             id,
             link: self.clone(),
@@ -190,27 +168,18 @@ impl Drop for Pending {
 
 impl Waiting {
     fn add(&self, id: u64, waiter: Waiter) -> Result<(), GateError> {
-        let mut waiting = self
-            .by_id
-            .lock()
-            .expect("nothing panics while it holds the map");
+        let mut waiting = self.by_id.lock().expect("nothing panics while it holds the map");
         waiting.as_mut().ok_or(GateError::Died)?.insert(id, waiter);
         Ok(())
     }
 
     fn take(&self, id: u64) -> Option<Waiter> {
-        let mut waiting = self
-            .by_id
-            .lock()
-            .expect("nothing panics while it holds the map");
+        let mut waiting = self.by_id.lock().expect("nothing panics while it holds the map");
         waiting.as_mut()?.remove(&id)
     }
 
     fn delta(&self, id: u64, text: String) {
-        let waiting = self
-            .by_id
-            .lock()
-            .expect("nothing panics while it holds the map");
+        let waiting = self.by_id.lock().expect("nothing panics while it holds the map");
         let waiter = waiting.as_ref().and_then(|waiting| waiting.get(&id));
         if let Some(deltas) = waiter.and_then(|waiter| waiter.deltas.as_ref()) {
             // A slow reader misses pieces; the answer has all of them.
@@ -220,32 +189,21 @@ impl Waiting {
 
     /// Tells every waiter that the process is gone.
     fn end(&self) {
-        let waiters = self
-            .by_id
-            .lock()
-            .expect("nothing panics while it holds the map")
-            .take();
+        let waiters = self.by_id.lock().expect("nothing panics while it holds the map").take();
         drop(waiters);
     }
 }
 
 async fn ready(read: &mut OwnedReadHalf) -> Result<(), GateError> {
     let why = match frame::read::<ToOwner>(read).await {
-        Ok(Some(Received {
-            header:
-                ToOwner {
-                    event: Event::Ready { failure },
-                    ..
-                },
-            ..
-        })) => match failure {
-            None => return Ok(()),
-            Some(failure) => {
-                return Err(GateError::NotConfined {
-                    why: failure.message,
-                });
+        Ok(Some(Received { header: ToOwner { event: Event::Ready { failure }, .. }, .. })) => {
+            match failure {
+                None => return Ok(()),
+                Some(failure) => {
+                    return Err(GateError::NotConfined { why: failure.message });
+                }
             }
-        },
+        }
         Ok(Some(_)) => "its first word was not that it is ready".to_owned(),
         Ok(None) => "it ended at once".to_owned(),
         Err(error) => error.to_string(),
@@ -268,14 +226,9 @@ async fn read_frames(mut read: OwnedReadHalf, waiting: Arc<Waiting>) {
             waiting.delta(id, text);
             continue;
         }
-        let attachment = received
-            .attachments
-            .first_mut()
-            .map(|bytes| std::mem::take(&mut **bytes));
+        let attachment = received.attachments.first_mut().map(|bytes| std::mem::take(&mut **bytes));
         if let Some(waiter) = waiting.take(id) {
-            let _ = waiter
-                .last
-                .send((event, attachment.unwrap_or_default().into()));
+            let _ = waiter.last.send((event, attachment.unwrap_or_default().into()));
         }
     }
     waiting.end();

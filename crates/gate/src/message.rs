@@ -78,20 +78,11 @@ pub(crate) enum Event {
     /// The process is confined and reads; or says why it is not and ends.
     Ready { failure: Option<Failure> },
     /// A call is encoded.
-    Prepared {
-        prepared: u64,
-        digest: Digest,
-        bytes: u64,
-        input_tokens: u64,
-        output_tokens: u64,
-    },
+    Prepared { prepared: u64, digest: Digest, bytes: u64, input_tokens: u64, output_tokens: u64 },
     /// A piece of text of the answer.
     Delta { text: String },
     /// The call is over. Attachment: the reply's bytes.
-    Answered {
-        answer: Box<Answer>,
-        http_status: u16,
-    },
+    Answered { answer: Box<Answer>, http_status: u16 },
     /// The call gave no answer. Attachment: the bytes that came.
     Faulted { fault: ModelFault },
     /// A scripted model listens.

@@ -32,14 +32,10 @@ use zeroize::Zeroizing;
 /// the owner is told first; [`GateError::Protocol`] when the owner sends what is no frame.
 pub fn gate_main() -> Result<(), GateError> {
     let cannot = |why: String| GateError::CannotStart { why };
-    let socket = std::io::stdin()
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(|error| cannot(error.to_string()))?;
+    let socket =
+        std::io::stdin().as_fd().try_clone_to_owned().map_err(|error| cannot(error.to_string()))?;
     let socket = StdUnixStream::from(socket);
-    socket
-        .set_nonblocking(true)
-        .map_err(|error| cannot(error.to_string()))?;
+    socket.set_nonblocking(true).map_err(|error| cannot(error.to_string()))?;
     let models = Client::from_host();
     let confined = confine();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -50,10 +46,7 @@ pub fn gate_main() -> Result<(), GateError> {
         let socket = UnixStream::from_std(socket).map_err(|error| cannot(error.to_string()))?;
         let (read, mut write) = socket.into_split();
         let failure = confined.as_ref().err().map(GateError::failure);
-        let ready = ToOwner {
-            id: 0,
-            event: Event::Ready { failure },
-        };
+        let ready = ToOwner { id: 0, event: Event::Ready { failure } };
         let said = Frame::new(&ready, Vec::new())?.write(&mut write).await;
         said.map_err(|_| GateError::Died)?;
         confined?;
@@ -100,10 +93,7 @@ async fn serve(
         out,
     });
     while let Some(received) = frame::read::<ToGate>(&mut read).await? {
-        let Received {
-            header: ToGate { id, request },
-            attachments,
-        } = received;
+        let Received { header: ToGate { id, request }, attachments } = received;
         match request {
             Request::Cancel { of } => {
                 if let Some(task) = lock(&shared.running).remove(&of) {
@@ -134,9 +124,7 @@ async fn write_frames(mut write: OwnedWriteHalf, mut frames: mpsc::Receiver<Fram
 /// Works on a request in a task of its own.
 async fn start(shared: &Arc<Shared>, id: u64, request: Request, attachments: Attachments) {
     if lock(&shared.running).len() >= IN_FLIGHT_MAX {
-        let busy = GateError::Busy {
-            limit: IN_FLIGHT_MAX,
-        };
+        let busy = GateError::Busy { limit: IN_FLIGHT_MAX };
         shared.say(id, failed(&busy), None).await;
         return;
     }
@@ -152,9 +140,7 @@ async fn start(shared: &Arc<Shared>, id: u64, request: Request, attachments: Att
 }
 
 fn failed(error: &GateError) -> Event {
-    Event::Failed {
-        failure: error.failure(),
-    }
+    Event::Failed { failure: error.failure() }
 }
 
 fn or_failed(result: Result<Event, GateError>) -> Event {
@@ -163,10 +149,8 @@ fn or_failed(result: Result<Event, GateError>) -> Event {
 
 impl Shared {
     async fn say(&self, id: u64, event: Event, attachment: Option<Vec<u8>>) {
-        let attached: Vec<Attachment> = attachment
-            .into_iter()
-            .map(|bytes| Attachment::Plain(bytes.into()))
-            .collect();
+        let attached: Vec<Attachment> =
+            attachment.into_iter().map(|bytes| Attachment::Plain(bytes.into())).collect();
         let frame = Frame::new(&ToOwner { id, event }, attached).or_else(|error| {
             let event = failed(&error);
             Frame::new(&ToOwner { id, event }, Vec::new())
@@ -183,18 +167,14 @@ impl Shared {
         request: Request,
         mut attachments: Attachments,
     ) -> (Event, Option<Vec<u8>>) {
-        let first = attachments
-            .first_mut()
-            .map(|bytes| std::mem::take(&mut **bytes));
+        let first = attachments.first_mut().map(|bytes| std::mem::take(&mut **bytes));
         let event = match request {
             Request::Send { prepared } => {
                 return self.send(id, prepared, first.map(Secret::new)).await;
             }
             Request::Prepare { call } => self.prepare(*call),
             Request::ScriptStart { name, instance } => {
-                self.scripts
-                    .start(&name, &first.unwrap_or_default(), &instance)
-                    .await
+                self.scripts.start(&name, &first.unwrap_or_default(), &instance).await
             }
             Request::ParseJson { schema } => or_failed(
                 parse_json(&first.unwrap_or_default(), schema.as_ref())
@@ -246,11 +226,7 @@ impl Shared {
         }
         prepared.calls.insert(
             number,
-            PreparedCall {
-                endpoint: call.endpoint,
-                model: request.model,
-                bytes: bytes.into(),
-            },
+            PreparedCall { endpoint: call.endpoint, model: request.model, bytes: bytes.into() },
         );
         event
     }
@@ -261,9 +237,7 @@ impl Shared {
             return (failed(&GateError::NotPrepared), None);
         };
         let mut on_text = |text: &str| {
-            let event = Event::Delta {
-                text: text.to_owned(),
-            };
+            let event = Event::Delta { text: text.to_owned() };
             // When the owner reads slowly, pieces are left out: the answer has all of them.
             if let Ok(frame) = Frame::new(&ToOwner { id, event }, Vec::new()) {
                 let _ = self.out.try_send(frame);
@@ -271,13 +245,7 @@ impl Shared {
         };
         let called = self
             .models
-            .call(
-                &call.endpoint,
-                &call.model,
-                key.as_ref(),
-                call.bytes,
-                &mut on_text,
-            )
+            .call(&call.endpoint, &call.model, key.as_ref(), call.bytes, &mut on_text)
             .await;
         match called {
             Ok(reply) => {

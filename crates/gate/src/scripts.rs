@@ -52,24 +52,15 @@ impl Scripts {
             let why = error.to_string();
             GateError::ScriptNotServed { why }.failure()
         };
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .map_err(not_served)?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(not_served)?;
         let address = listener.local_addr().map_err(not_served)?;
         let base_url = format!("http://{address}/v1");
         let task = tokio::spawn(async move {
             // It ends only when it is aborted, or refuses an address that is not loopback.
             let _ = script::serve(Arc::new(script), listener).await;
         });
-        let server = Server {
-            name: digest,
-            base_url: base_url.clone(),
-            task,
-        };
-        let mut running = self
-            .running
-            .lock()
-            .expect("nothing panics while it holds the list");
+        let server = Server { name: digest, base_url: base_url.clone(), task };
+        let mut running = self.running.lock().expect("nothing panics while it holds the list");
         if running.len() >= SCRIPTS_MAX {
             running.remove(0);
         }
@@ -78,10 +69,7 @@ impl Scripts {
     }
 
     fn find(&self, name: Digest) -> Option<String> {
-        let mut running = self
-            .running
-            .lock()
-            .expect("nothing panics while it holds the list");
+        let mut running = self.running.lock().expect("nothing panics while it holds the list");
         let at = running.iter().position(|server| server.name == name)?;
         let server = running.remove(at);
         let base_url = server.base_url.clone();

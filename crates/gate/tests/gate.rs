@@ -113,16 +113,10 @@ fn give_results(items: &mut Vec<Item>, answer: &[Item]) {
 #[tokio::test]
 async fn a_run_of_a_scripted_model_with_its_dialect_changing_midway() {
     let gate = start().await;
-    for order in [
-        [Dialect::Responses, Dialect::Chat],
-        [Dialect::Chat, Dialect::Responses],
-    ] {
+    for order in [[Dialect::Responses, Dialect::Chat], [Dialect::Chat, Dialect::Responses]] {
         let mut items = vec![user("go")];
         for step in 0..3 {
-            let base_url = gate
-                .script_start("turns.toml", TURNS, "run")
-                .await
-                .expect("served");
+            let base_url = gate.script_start("turns.toml", TURNS, "run").await.expect("served");
             let call = model_call(&base_url, order[step % 2], &items);
             let (answered, said) = ask(&gate, call, None).await;
             let answer = answer_items(&answered);
@@ -130,12 +124,7 @@ async fn a_run_of_a_scripted_model_with_its_dialect_changing_midway() {
             assert_eq!(said, ["I look.", "", "Done."][step]);
             give_results(&mut items, &answer);
         }
-        assert_eq!(
-            items.last(),
-            Some(&Item::AssistantMessage {
-                text: "Done.".into()
-            })
-        );
+        assert_eq!(items.last(), Some(&Item::AssistantMessage { text: "Done.".into() }));
     }
 }
 
@@ -155,17 +144,11 @@ async fn what_is_prepared_is_what_is_sent() {
     let prepared = gate.prepare(call).await.expect("prepared");
     assert_eq!(prepared.digest, types::Digest::of(&bytes));
     assert_eq!(prepared.bytes, bytes.len() as u64);
-    assert_eq!(
-        prepared.estimate,
-        models::estimate(bytes.len() as u64, 1000)
-    );
+    assert_eq!(prepared.estimate, models::estimate(bytes.len() as u64, 1000));
     let mut call = model_call("http://127.0.0.1:1/v1", Dialect::Gemini, &[]);
     call.endpoint.provider = "google".into();
     let fault = gate.prepare(call).await.expect_err("not built");
-    assert_eq!(
-        (fault.class, fault.failure.code.as_str()),
-        (FaultClass::Rejected, "BP-MODEL-015")
-    );
+    assert_eq!((fault.class, fault.failure.code.as_str()), (FaultClass::Rejected, "BP-MODEL-015"));
 }
 
 #[tokio::test]
@@ -178,20 +161,9 @@ async fn the_oldest_prepared_call_makes_room() {
         others.push(gate.prepare(call()).await.expect("prepared"));
     }
     let last = gate.prepare(call()).await.expect("prepared");
-    let gone = gate
-        .send(first, None, |_| {})
-        .await
-        .result
-        .expect_err("gone");
-    assert_eq!(
-        (gone.class, gone.failure.code.as_str()),
-        (FaultClass::Transient, "BP-GATE-006")
-    );
-    let there = gate
-        .send(last, None, |_| {})
-        .await
-        .result
-        .expect_err("nobody listens");
+    let gone = gate.send(first, None, |_| {}).await.result.expect_err("gone");
+    assert_eq!((gone.class, gone.failure.code.as_str()), (FaultClass::Transient, "BP-GATE-006"));
+    let there = gate.send(last, None, |_| {}).await.result.expect_err("nobody listens");
     assert_eq!(there.failure.code, "BP-MODEL-009");
 }
 
@@ -199,10 +171,7 @@ async fn the_oldest_prepared_call_makes_room() {
 async fn keys_reach_the_provider_and_nobody_else() {
     let key = "sk-very-secret-123";
     let body = format!("{{\"error\":{{\"message\":\"bad key {key}\"}}}}");
-    let reply = format!(
-        "HTTP/1.1 401 No\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let reply = format!("HTTP/1.1 401 No\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     let base_url = raw_server(reply.into_bytes()).await;
     let gate = start().await;
     let mut call = model_call(&base_url, Dialect::Chat, &[user("go")]);
@@ -211,51 +180,28 @@ async fn keys_reach_the_provider_and_nobody_else() {
     let (answered, _) = ask(&gate, call.clone(), Some(secret)).await;
     let shown = format!("{answered:?} {}", String::from_utf8_lossy(&answered.raw));
     assert!(!shown.contains(key) && shown.contains("[key]"), "{shown}");
-    assert_eq!(
-        answered.result.expect_err("refused").failure.code,
-        "BP-MODEL-001"
-    );
+    assert_eq!(answered.result.expect_err("refused").failure.code, "BP-MODEL-001");
     let (answered, _) = ask(&gate, call, None).await;
-    assert_eq!(
-        answered.result.expect_err("no key").failure.code,
-        "BP-MODEL-002"
-    );
+    assert_eq!(answered.result.expect_err("no key").failure.code, "BP-MODEL-002");
 }
 
 #[tokio::test]
 async fn scripts_are_checked_shared_and_apart() {
     let gate = start().await;
-    let failure = gate
-        .script_start("t.toml", "[[turn]]\ntxet = \"a\"\n", "run")
-        .await
-        .expect_err("refused");
+    let failure =
+        gate.script_start("t.toml", "[[turn]]\ntxet = \"a\"\n", "run").await.expect_err("refused");
     assert_eq!(failure.code, "BP-MODEL-013");
-    assert!(
-        failure.message.contains("line 2") && !failure.next.is_empty(),
-        "{failure}"
-    );
+    assert!(failure.message.contains("line 2") && !failure.next.is_empty(), "{failure}");
     let text = "[[turn]]\ntext = \"a\"\nfault = { status = 503, times = 1 }\n";
-    let one = gate
-        .script_start("t.toml", text, "run 1")
-        .await
-        .expect("served");
-    let same = gate
-        .script_start("t.toml", text, "run 1")
-        .await
-        .expect("served");
-    let other = gate
-        .script_start("t.toml", text, "run 2")
-        .await
-        .expect("served");
+    let one = gate.script_start("t.toml", text, "run 1").await.expect("served");
+    let same = gate.script_start("t.toml", text, "run 1").await.expect("served");
+    let other = gate.script_start("t.toml", text, "run 2").await.expect("served");
     assert_eq!(one, same);
     assert_ne!(one, other);
     for base_url in [&one, &other] {
         let call = || model_call(base_url, Dialect::Responses, &[user("go")]);
         let (answered, _) = ask(&gate, call(), None).await;
-        assert_eq!(
-            answered.result.expect_err("fires").failure.code,
-            "BP-MODEL-004"
-        );
+        assert_eq!(answered.result.expect_err("fires").failure.code, "BP-MODEL-004");
         ask(&gate, call(), None).await.0.result.expect("fired once");
     }
 }
@@ -266,16 +212,10 @@ async fn the_script_not_asked_for_longest_makes_room() {
     let text = "[[turn]]\ntext = \"a\"\n";
     let first = gate.script_start("t", text, "first").await.expect("served");
     for run in 0..limits::SCRIPTS_MAX {
-        gate.script_start("t", text, &format!("run {run}"))
-            .await
-            .expect("served");
+        gate.script_start("t", text, &format!("run {run}")).await.expect("served");
     }
     let call = model_call(&first, Dialect::Chat, &[user("go")]);
-    let fault = ask(&gate, call, None)
-        .await
-        .0
-        .result
-        .expect_err("it is gone");
+    let fault = ask(&gate, call, None).await.0.result.expect_err("it is gone");
     assert_eq!(fault.failure.code, "BP-MODEL-009");
     let again = gate.script_start("t", text, "first").await.expect("served");
     let call = model_call(&again, Dialect::Chat, &[user("go")]);
@@ -288,53 +228,33 @@ async fn output_of_tools_is_read_in_the_gate() {
     let schema = json!({"type": "object", "required": ["id"]});
     let parse =
         |text: &'static str, schema| gate.parse_json(Bytes::from_static(text.as_bytes()), schema);
-    assert_eq!(
-        parse("{\"id\": 1}", Some(schema.clone())).await,
-        Ok(json!({"id": 1}))
-    );
+    assert_eq!(parse("{\"id\": 1}", Some(schema.clone())).await, Ok(json!({"id": 1})));
     let code =
         |result: Result<serde_json::Value, types::Failure>| result.expect_err("refused").code;
     assert_eq!(code(parse("{}", Some(schema.clone())).await), "BP-GATE-008");
     assert_eq!(code(parse("{", None).await), "BP-GATE-007");
-    gate.check_arguments(json!({"id": 1}), schema.clone())
-        .await
-        .expect("fits");
-    let refused = gate
-        .check_arguments(json!([]), schema.clone())
-        .await
-        .expect_err("does not fit");
+    gate.check_arguments(json!({"id": 1}), schema.clone()).await.expect("fits");
+    let refused = gate.check_arguments(json!([]), schema.clone()).await.expect_err("does not fit");
     assert_eq!(refused.code, "BP-GATE-008");
     gate.compile_schema(schema).await.expect("good");
-    let refused = gate
-        .compile_schema(json!({"$ref": "http://127.0.0.1:1/x"}))
-        .await;
+    let refused = gate.compile_schema(json!({"$ref": "http://127.0.0.1:1/x"})).await;
     assert_eq!(refused.expect_err("not fetched").code, "BP-GATE-009");
-    let read = gate
-        .read_output(Bytes::from_static(b"\x1b[31mred\x1b[0m\x07"), 1000)
-        .await
-        .expect("read");
+    let read =
+        gate.read_output(Bytes::from_static(b"\x1b[31mred\x1b[0m\x07"), 1000).await.expect("read");
     assert_eq!((read.text.as_str(), read.truncated), ("red\u{2407}", false));
     let large = Bytes::from(vec![b'x'; limits::OUTPUT_BYTES_MAX]);
     let read = gate.read_output(large.clone(), 1000).await.expect("read");
     assert!(read.truncated && read.text.len() <= 1000);
     let too_large = Bytes::from(vec![b'x'; limits::OUTPUT_BYTES_MAX + 1]);
-    let refused = gate
-        .read_output(too_large, 1000)
-        .await
-        .expect_err("too large");
+    let refused = gate.read_output(too_large, 1000).await.expect_err("too large");
     assert_eq!(refused.code, "BP-GATE-013");
     let beyond_a_frame = Bytes::from(vec![b' '; limits::FRAME_BYTES_MAX]);
-    let refused = gate
-        .parse_json(beyond_a_frame, None)
-        .await
-        .expect_err("too large");
+    let refused = gate.parse_json(beyond_a_frame, None).await.expect_err("too large");
     assert_eq!(refused.code, "BP-GATE-004");
 }
 
 fn kill(pid: u32) {
-    let killed = std::process::Command::new("kill")
-        .args(["-9", &pid.to_string()])
-        .status();
+    let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
     assert!(killed.expect("there is kill").success());
 }
 
@@ -344,19 +264,13 @@ async fn when_the_gate_dies_what_is_in_flight_fails_at_once_and_the_next_use_wor
     let (base_url, mut coming) = silent_server().await;
     let mut calls = Vec::new();
     for _ in 0..3 {
-        let (gate, call) = (
-            gate.clone(),
-            model_call(&base_url, Dialect::Chat, &[user("go")]),
-        );
+        let (gate, call) = (gate.clone(), model_call(&base_url, Dialect::Chat, &[user("go")]));
         calls.push(tokio::spawn(async move { ask(&gate, call, None).await.0 }));
     }
     for _ in 0..3 {
         coming.recv().await.expect("each is in flight");
     }
-    let kept = gate
-        .prepare(model_call(&base_url, Dialect::Chat, &[]))
-        .await
-        .expect("prepared");
+    let kept = gate.prepare(model_call(&base_url, Dialect::Chat, &[])).await.expect("prepared");
     let before = gate.pid().await.expect("lives");
     kill(before);
     for call in calls {
@@ -366,18 +280,9 @@ async fn when_the_gate_dies_what_is_in_flight_fails_at_once_and_the_next_use_wor
             (FaultClass::Transient, "BP-GATE-001")
         );
     }
-    let fault = gate
-        .send(kept, None, |_| {})
-        .await
-        .result
-        .expect_err("it was in the old one");
-    assert_eq!(
-        (fault.class, fault.failure.code.as_str()),
-        (FaultClass::Transient, "BP-GATE-001")
-    );
-    gate.compile_schema(json!({}))
-        .await
-        .expect("another gate works");
+    let fault = gate.send(kept, None, |_| {}).await.result.expect_err("it was in the old one");
+    assert_eq!((fault.class, fault.failure.code.as_str()), (FaultClass::Transient, "BP-GATE-001"));
+    gate.compile_schema(json!({})).await.expect("another gate works");
     assert_ne!(gate.pid().await.expect("lives"), before);
 }
 
@@ -396,11 +301,7 @@ async fn a_gate_that_keeps_dying_is_given_up() {
             }
         }
     }
-    assert_eq!(
-        failures.last().map(String::as_str),
-        Some("BP-GATE-012"),
-        "{failures:?}"
-    );
+    assert_eq!(failures.last().map(String::as_str), Some("BP-GATE-012"), "{failures:?}");
 }
 
 #[tokio::test]
@@ -420,9 +321,7 @@ async fn a_call_that_nobody_waits_for_is_cancelled() {
     let end = async { while stream.read(&mut buffer).await.is_ok_and(|bytes| bytes > 0) {} };
     let waited = tokio::time::timeout(std::time::Duration::from_secs(10), end).await;
     waited.expect("the gate closes the connection");
-    gate.compile_schema(json!({}))
-        .await
-        .expect("the gate lives");
+    gate.compile_schema(json!({})).await.expect("the gate lives");
 }
 
 #[tokio::test]
@@ -431,10 +330,7 @@ async fn more_than_the_limit_in_flight_is_refused() {
     let (base_url, mut coming) = silent_server().await;
     let mut calls = Vec::new();
     for _ in 0..limits::IN_FLIGHT_MAX {
-        let (gate, call) = (
-            gate.clone(),
-            model_call(&base_url, Dialect::Chat, &[user("go")]),
-        );
+        let (gate, call) = (gate.clone(), model_call(&base_url, Dialect::Chat, &[user("go")]));
         calls.push(tokio::spawn(async move { ask(&gate, call, None).await.0 }));
         coming.recv().await.expect("it is in flight");
     }
@@ -469,10 +365,7 @@ async fn a_gate_that_says_nothing_is_given_up() {
     use types::Coded as _;
     let error = Gate::start("/usr/bin/yes").await.expect_err("it is silent");
     assert_eq!(error.code(), "BP-GATE-002");
-    assert!(
-        error.to_string().contains("not ready within 10000 ms"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("not ready within 10000 ms"), "{error}");
 }
 
 #[tokio::test]
@@ -508,16 +401,9 @@ async fn many_ask_at_once() {
 fn fake_gate(header: &str, then: &str) -> tempfile::TempPath {
     use std::io::Write as _;
     use std::os::unix::fs::PermissionsExt as _;
-    let total = u32::try_from(header.len() + 4)
-        .expect("short")
-        .to_be_bytes();
+    let total = u32::try_from(header.len() + 4).expect("short").to_be_bytes();
     let length = u32::try_from(header.len()).expect("short").to_be_bytes();
-    let octal = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .map(|byte| format!("\\{byte:03o}"))
-            .collect::<String>()
-    };
+    let octal = |bytes: &[u8]| bytes.iter().map(|byte| format!("\\{byte:03o}")).collect::<String>();
     let words = octal(&[&total, &length, header.as_bytes(), then.as_bytes()].concat());
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     write!(file, "#!/bin/sh\nprintf '{words}' >&0\ncat >/dev/null\n").expect("writes");
@@ -526,10 +412,7 @@ fn fake_gate(header: &str, then: &str) -> tempfile::TempPath {
     // What this process has open for writing, none of its threads could execute: another process
     // makes the copy.
     let copy = file.path().with_extension("copy");
-    let copied = std::process::Command::new("cp")
-        .arg("-p")
-        .args([file.path(), &copy])
-        .status();
+    let copied = std::process::Command::new("cp").arg("-p").args([file.path(), &copy]).status();
     assert!(copied.expect("there is cp").success());
     tempfile::TempPath::from_path(copy)
 }
@@ -549,9 +432,7 @@ async fn a_gate_that_is_not_confined_is_not_used() {
 #[tokio::test]
 async fn a_gate_that_talks_nonsense_is_dropped() {
     let fake = fake_gate(r#"{"id":0,"event":{"event":"ready"}}"#, "nonsense");
-    let gate = Gate::start(fake.to_path_buf())
-        .await
-        .expect("it said it was ready");
+    let gate = Gate::start(fake.to_path_buf()).await.expect("it said it was ready");
     let failure = gate.compile_schema(json!({})).await.expect_err("no answer");
     assert_eq!(failure.code, "BP-GATE-001");
 }
@@ -561,11 +442,7 @@ async fn working_pid(gate: &Gate) -> String {
     let pid = gate.pid().await.expect("lives");
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     let children = children.expect("the process is there");
-    children
-        .split_whitespace()
-        .next()
-        .expect("it has a child")
-        .to_owned()
+    children.split_whitespace().next().expect("it has a child").to_owned()
 }
 
 #[tokio::test]
@@ -588,35 +465,15 @@ async fn the_gate_that_works_is_confined() {
 async fn confined_it_can_still_resolve_and_speak_tls() {
     let gate = start().await;
     let base_url = raw_server(b"this is no TLS".to_vec()).await;
-    let port = base_url
-        .trim_end_matches("/v1")
-        .rsplit(':')
-        .next()
-        .expect("a port")
-        .to_owned();
-    let tls = model_call(
-        &format!("https://localhost:{port}/v1"),
-        Dialect::Chat,
-        &[user("go")],
-    );
+    let port = base_url.trim_end_matches("/v1").rsplit(':').next().expect("a port").to_owned();
+    let tls = model_call(&format!("https://localhost:{port}/v1"), Dialect::Chat, &[user("go")]);
     let fault = ask(&gate, tls, None).await.0.result.expect_err("no TLS");
     assert_eq!(fault.failure.code, "BP-MODEL-009");
-    let mut unknown = model_call(
-        "http://no-such-host.invalid/v1",
-        Dialect::Chat,
-        &[user("go")],
-    );
+    let mut unknown = model_call("http://no-such-host.invalid/v1", Dialect::Chat, &[user("go")]);
     unknown.endpoint.timeouts.connect_ms = 1000;
     unknown.endpoint.timeouts.header_ms = 1000;
-    let fault = ask(&gate, unknown, None)
-        .await
-        .0
-        .result
-        .expect_err("no such host");
-    assert!(
-        ["BP-MODEL-007", "BP-MODEL-009"].contains(&fault.failure.code.as_str()),
-        "{fault:?}"
-    );
+    let fault = ask(&gate, unknown, None).await.0.result.expect_err("no such host");
+    assert!(["BP-MODEL-007", "BP-MODEL-009"].contains(&fault.failure.code.as_str()), "{fault:?}");
     gate.compile_schema(json!({})).await.expect("it lives");
 }
 
@@ -628,8 +485,6 @@ async fn when_only_the_working_child_dies_the_next_use_works_too() {
     let first = gate.compile_schema(json!({})).await;
     if let Err(failure) = first {
         assert_eq!(failure.code, "BP-GATE-001");
-        gate.compile_schema(json!({}))
-            .await
-            .expect("another gate works");
+        gate.compile_schema(json!({})).await.expect("another gate works");
     }
 }

@@ -46,11 +46,7 @@ pub fn over_budget(
 ) -> Option<Failure> {
     let fail = |code: &str, message: String| {
         let next = "Raise the limit in [budget] and send the run on with `bedplate send`.";
-        Some(Failure {
-            code: code.to_owned(),
-            message,
-            next: next.to_owned(),
-        })
+        Some(Failure { code: code.to_owned(), message, next: next.to_owned() })
     };
     if let Some(limit) = budget.usd {
         let Some(cost) = cost else {
@@ -70,10 +66,7 @@ pub fn over_budget(
         }
     }
     if let Some(limit) = budget.tokens {
-        let would = spent
-            .tokens
-            .saturating_add(spent.reserved_tokens)
-            .saturating_add(tokens);
+        let would = spent.tokens.saturating_add(spent.reserved_tokens).saturating_add(tokens);
         if would > limit {
             return fail(
                 "BP-RUN-002",
@@ -95,10 +88,7 @@ pub fn over_budget(
     if spent.actions >= budget.actions {
         return fail(
             "BP-RUN-004",
-            format!(
-                "the run has made {} tool calls, its whole budget",
-                spent.actions
-            ),
+            format!("the run has made {} tool calls, its whole budget", spent.actions),
         );
     }
     None

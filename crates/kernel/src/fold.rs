@@ -26,16 +26,54 @@ impl State {
     /// When the record's number is not the next one: the store never gives such a log.
     pub fn fold(&mut self, record: &Record) {
         let seq = record.stamp.seq;
-        assert_eq!(
-            seq, self.next_seq,
-            "records are folded in order, without gaps"
-        );
+        assert_eq!(seq, self.next_seq, "records are folded in order, without gaps");
         self.next_seq = seq + 1;
         self.fold_time(record);
         match &record.body {
             Body::RunStarted { .. } | Body::Resumed { .. } | Body::Suspended { .. } => {
                 self.fold_lifecycle(seq, record);
             }
+            Body::ItemAdded { .. }
+            | Body::ModelCalled { .. }
+            | Body::ModelAnswered { .. }
+            | Body::Delivered { .. }
+            | Body::RouteChanged { .. }
+            | Body::BudgetReserved { .. }
+            | Body::BudgetSpent { .. } => self.fold_thinking(seq, &record.body),
+            Body::ActionProposed { .. }
+            | Body::DecisionMade { .. }
+            | Body::ApprovalAsked { .. }
+            | Body::ApprovalGiven { .. } => self.fold_asking(seq, &record.body),
+            Body::ActionStarted { .. }
+            | Body::ActionFinished { .. }
+            | Body::ActionInDoubt { .. }
+            | Body::ActionResolved { .. } => {
+                self.signals.retain(|signal| !record.causes.iter().any(|c| c.seq == signal.seq));
+                self.fold_acting(seq, &record.body);
+            }
+            Body::CheckStarted { .. }
+            | Body::CheckPassed { .. }
+            | Body::CheckFailed { .. }
+            | Body::ArtifactRecorded { .. }
+            | Body::RunEnded { .. } => self.fold_finishing(seq, &record.body),
+            Body::LayerSealed { layer, .. } => self.layer = Some(layer.clone()),
+            Body::RolledBack { to, .. } => self.fold_rollback(to),
+            Body::TimerSet { due_ms, purpose } => self.fold_timer(seq, *due_ms, purpose),
+            Body::TimerFired { timer } => self.fold_fired(*timer),
+            Body::SignalReceived { name, payload, .. } => {
+                let (name, payload) = (name.clone(), payload.clone());
+                self.signals.push(Signal { seq, name, payload });
+            }
+            Body::LabelAdded { labels } => self.labels.join(labels),
+            Body::PolicyChanged { allow, .. } => self.fold_policy(allow),
+            Body::CancelRequested { .. } => self.cancel = true,
+            Body::ArtifactApplied { .. } | Body::SecretUsed { .. } => {}
+        }
+    }
+
+    /// The conversation and what it costs.
+    fn fold_thinking(&mut self, seq: u64, body: &Body) {
+        match body {
             Body::ItemAdded { item } => self.fold_item(seq, item),
             Body::ModelCalled { items, .. } => {
                 self.model = ModelPhase::InFlight(ModelCall { seq, items: *items });
@@ -45,41 +83,16 @@ impl State {
                 None => self.fold_answer(seq, items),
                 Some(fault) => self.model = ModelPhase::Failed(fault.clone()),
             },
-            Body::ActionProposed { .. }
-            | Body::DecisionMade { .. }
-            | Body::ApprovalAsked { .. }
-            | Body::ApprovalGiven { .. }
-            | Body::ActionStarted { .. }
-            | Body::ActionFinished { .. }
-            | Body::ActionInDoubt { .. }
-            | Body::ActionResolved { .. } => {
-                self.signals
-                    .retain(|signal| !record.causes.iter().any(|c| c.seq == signal.seq));
-                self.fold_action(seq, &record.body);
-            }
             Body::Delivered { actions } => {
                 for action in actions {
                     self.undelivered.remove(action);
                 }
             }
-            Body::LayerSealed { layer, .. } => self.layer = Some(layer.clone()),
-            Body::RolledBack { to, .. } => self.fold_rollback(to),
-            Body::TimerSet { due_ms, purpose } => self.fold_timer(seq, *due_ms, purpose),
-            Body::TimerFired { timer } => self.fold_fired(*timer),
-            Body::SignalReceived { name, payload, .. } => {
-                self.signals.push(Signal {
-                    seq,
-                    name: name.clone(),
-                    payload: payload.clone(),
-                });
+            Body::RouteChanged { hop, .. } => {
+                self.hop = *hop;
+                self.attempts = 0;
+                self.model = ModelPhase::Idle;
             }
-            Body::CheckStarted { name, .. } => self.checking = Some(name.clone()),
-            Body::CheckPassed { name, .. } => self.fold_check(seq, name, true),
-            Body::CheckFailed { name, .. } => self.fold_check(seq, name, false),
-            Body::ArtifactRecorded { path, .. } => {
-                self.artifacts.insert(path.clone(), seq);
-            }
-            Body::LabelAdded { labels } => self.labels.join(labels),
             Body::BudgetReserved { cost, tokens } => {
                 self.spent.reserved_cost = *cost;
                 self.spent.reserved_tokens = *tokens;
@@ -90,18 +103,20 @@ impl State {
                 self.spent.reserved_cost = types::Usd::ZERO;
                 self.spent.reserved_tokens = 0;
             }
-            Body::RouteChanged { hop, .. } => {
-                self.hop = *hop;
-                self.attempts = 0;
-                self.model = ModelPhase::Idle;
+            other => unreachable!("not a record of thinking: {}", other.kind()),
+        }
+    }
+
+    /// Checks, results, the end.
+    fn fold_finishing(&mut self, seq: u64, body: &Body) {
+        match body {
+            Body::CheckStarted { name, .. } => self.checking = Some(name.clone()),
+            Body::CheckPassed { name, .. } => self.fold_check(seq, name, true),
+            Body::CheckFailed { name, .. } => self.fold_check(seq, name, false),
+            Body::ArtifactRecorded { path, .. } => {
+                self.artifacts.insert(path.clone(), seq);
             }
-            Body::PolicyChanged { allow, .. } => self.fold_policy(allow),
-            Body::CancelRequested { .. } => self.cancel = true,
-            Body::RunEnded {
-                status,
-                output,
-                error,
-            } => {
+            Body::RunEnded { status, output, error } => {
                 self.close_open_calls(seq);
                 self.ended = Some(Ended {
                     status: *status,
@@ -112,7 +127,7 @@ impl State {
                 self.cancel = false;
                 self.timers.clear();
             }
-            Body::ArtifactApplied { .. } | Body::SecretUsed { .. } => {}
+            other => unreachable!("not a record of the end: {}", other.kind()),
         }
     }
 
@@ -177,10 +192,7 @@ impl State {
     }
 
     fn fold_item(&mut self, seq: u64, item: &Item) {
-        if let Item::ToolResult {
-            call_id, labels, ..
-        } = item
-        {
+        if let Item::ToolResult { call_id, labels, .. } = item {
             self.unproposed.retain(|id| id != call_id);
             self.spent.actions += 1;
             self.labels.join(labels);
@@ -188,10 +200,7 @@ impl State {
         if let Item::UserMessage { .. } = item {
             self.reopen();
         }
-        self.items.push(Placed {
-            seq,
-            item: item.clone(),
-        });
+        self.items.push(Placed { seq, item: item.clone() });
     }
 
     /// New instructions: an ended run goes on, and its checks are due again.
@@ -215,21 +224,14 @@ impl State {
             if let Item::ToolCall { call_id, .. } = item {
                 self.unproposed.push(call_id.clone());
             }
-            self.items.push(Placed {
-                seq,
-                item: item.clone(),
-            });
+            self.items.push(Placed { seq, item: item.clone() });
         }
     }
 
-    fn fold_action(&mut self, seq: u64, body: &Body) {
+    /// What is proposed, decided and asked.
+    fn fold_asking(&mut self, seq: u64, body: &Body) {
         match body {
-            Body::ActionProposed {
-                call_id,
-                tool,
-                effect,
-                requests,
-            } => {
+            Body::ActionProposed { call_id, tool, effect, requests } => {
                 self.unproposed.retain(|id| id != call_id);
                 self.spent.actions += 1;
                 let action = Action {
@@ -247,64 +249,38 @@ impl State {
                 };
                 self.actions.insert(seq, action);
             }
-            Body::DecisionMade {
-                action,
-                verdict,
-                reason,
-                ..
-            } => match action {
+            Body::DecisionMade { action, verdict, reason, .. } => match action {
                 Some(id) => self.fold_decision(seq, *id, *verdict, reason),
                 None if *verdict == Verdict::Deny => self.denials += 1,
                 None => {}
             },
-            Body::ApprovalAsked {
-                action,
-                expires_ms,
-                shown,
-                ..
-            } => {
-                let asked = Asked {
-                    seq,
-                    expires_ms: *expires_ms,
-                    shown: shown.clone(),
-                };
+            Body::ApprovalAsked { action, expires_ms, shown, .. } => {
+                let asked = Asked { seq, expires_ms: *expires_ms, shown: shown.clone() };
                 self.action_mut(*action).phase = Phase::Asked(asked);
             }
-            Body::ApprovalGiven {
-                asked,
-                verdict,
-                reason,
-                by,
-            } => {
+            Body::ApprovalGiven { asked, verdict, reason, by } => {
                 self.fold_approval(seq, *asked, *verdict, by, reason);
             }
-            Body::ActionStarted {
-                action, attempt, ..
-            } => {
+            other => unreachable!("not a record of asking: {}", other.kind()),
+        }
+    }
+
+    /// What is begun and what became of it.
+    fn fold_acting(&mut self, seq: u64, body: &Body) {
+        match body {
+            Body::ActionStarted { action, attempt, .. } => {
                 let action = self.action_mut(*action);
                 action.phase = Phase::Started;
                 action.attempts = *attempt;
                 action.started = Some(seq);
             }
-            Body::ActionFinished {
-                action,
-                status,
-                output,
-                labels,
-                exit,
-                ..
-            } => {
+            Body::ActionFinished { action, status, output, labels, exit, .. } => {
                 self.fold_outcome(seq, *action, *status, *exit, output, labels);
             }
             Body::ActionInDoubt { action, .. } => {
                 self.action_mut(*action).phase = Phase::InDoubt { seq };
             }
-            Body::ActionResolved {
-                action,
-                resolution,
-                result,
-                ..
-            } => {
+            Body::ActionResolved { action, resolution, result, .. } => {
                 self.fold_resolution(seq, *action, *resolution, result.as_ref());
             }
             other => unreachable!("not an action's record: {}", other.kind()),
@@ -312,9 +288,7 @@ impl State {
     }
 
     fn action_mut(&mut self, id: ActionId) -> &mut Action {
-        self.actions
-            .get_mut(&id)
-            .expect("a record names an action proposed before it")
+        self.actions.get_mut(&id).expect("a record names an action proposed before it")
     }
 
     fn fold_decision(&mut self, seq: u64, id: ActionId, verdict: Verdict, reason: &str) {
@@ -328,13 +302,7 @@ impl State {
             }
             Verdict::Deny => {
                 self.denials += 1;
-                self.settle(
-                    seq,
-                    id,
-                    format!("denied by policy: {reason}"),
-                    true,
-                    &Labels::none(),
-                );
+                self.settle(seq, id, format!("denied by policy: {reason}"), true, &Labels::none());
             }
         }
     }
@@ -347,13 +315,10 @@ impl State {
         by: &str,
         why: &str,
     ) {
-        let found = self
-            .actions
-            .values()
-            .find_map(|action| match &action.phase {
-                Phase::Asked(question) if question.seq == asked => Some(action.id),
-                _ => None,
-            });
+        let found = self.actions.values().find_map(|action| match &action.phase {
+            Phase::Asked(question) if question.seq == asked => Some(action.id),
+            _ => None,
+        });
         let id = found.expect("an answer names an open question");
         match verdict {
             ApprovalVerdict::Approved => {
@@ -364,18 +329,8 @@ impl State {
             }
             ApprovalVerdict::Denied => {
                 self.denials += 1;
-                let reason = if why.is_empty() {
-                    String::new()
-                } else {
-                    format!(": {why}")
-                };
-                self.settle(
-                    seq,
-                    id,
-                    format!("denied by {by}{reason}"),
-                    true,
-                    &Labels::none(),
-                );
+                let reason = if why.is_empty() { String::new() } else { format!(": {why}") };
+                self.settle(seq, id, format!("denied by {by}{reason}"), true, &Labels::none());
             }
             ApprovalVerdict::Expired => {
                 let text = "nobody approved this in time; it was not done".to_owned();
@@ -418,14 +373,12 @@ impl State {
     }
 
     fn has_probe(&self, id: ActionId) -> bool {
-        self.tool_config(id)
-            .is_some_and(|tool| tool.probe.is_some())
+        self.tool_config(id).is_some_and(|tool| tool.probe.is_some())
     }
 
     fn attempts_left(&self, id: ActionId) -> bool {
         let done = self.actions.get(&id).map_or(0, |action| action.attempts);
-        self.tool_config(id)
-            .is_some_and(|tool| done < tool.attempts)
+        self.tool_config(id).is_some_and(|tool| done < tool.attempts)
     }
 
     fn fold_resolution(
@@ -483,29 +436,14 @@ impl State {
     /// what is in doubt stays open.
     fn close_open_calls(&mut self, seq: u64) {
         let is_open = |phase: &Phase| !matches!(phase, Phase::Settled | Phase::InDoubt { .. });
-        let open: Vec<ActionId> = self
-            .actions
-            .values()
-            .filter(|a| is_open(&a.phase))
-            .map(|a| a.id)
-            .collect();
+        let open: Vec<ActionId> =
+            self.actions.values().filter(|a| is_open(&a.phase)).map(|a| a.id).collect();
         for id in open {
-            self.settle(
-                seq,
-                id,
-                "the run was ended before this".to_owned(),
-                true,
-                &Labels::none(),
-            );
+            self.settle(seq, id, "the run was ended before this".to_owned(), true, &Labels::none());
         }
         for call_id in std::mem::take(&mut self.unproposed) {
             let output = "the run was ended before this".to_owned();
-            let item = Item::ToolResult {
-                call_id,
-                output,
-                is_error: true,
-                labels: Labels::none(),
-            };
+            let item = Item::ToolResult { call_id, output, is_error: true, labels: Labels::none() };
             self.items.push(Placed { seq, item });
         }
         self.model = ModelPhase::Idle;
@@ -536,14 +474,7 @@ impl State {
             }
             TimerPurpose::ApprovalExpiry(_) => {}
         }
-        self.timers.insert(
-            seq,
-            Timer {
-                seq,
-                due_ms,
-                purpose: purpose.clone(),
-            },
-        );
+        self.timers.insert(seq, Timer { seq, due_ms, purpose: purpose.clone() });
     }
 
     fn fold_fired(&mut self, timer: u64) {
@@ -565,11 +496,7 @@ impl State {
 
     fn fold_check(&mut self, seq: u64, name: &str, passed: bool) {
         self.checking = None;
-        self.checks.push(CheckState {
-            name: name.to_owned(),
-            passed,
-            seq,
-        });
+        self.checks.push(CheckState { name: name.to_owned(), passed, seq });
     }
 
     /// Live policy: what was permitted and not started is decided again.

@@ -134,9 +134,7 @@ pub fn next(state: &State, now_ms: u64) -> Command {
         return next_for_action(state, action, now_ms);
     }
     if let Some(call_id) = state.unproposed.first() {
-        return Command::Propose {
-            call_id: call_id.clone(),
-        };
+        return Command::Propose { call_id: call_id.clone() };
     }
     match &state.model {
         ModelPhase::InFlight(_) => return Command::AwaitEffect,
@@ -145,10 +143,7 @@ pub fn next(state: &State, now_ms: u64) -> Command {
         ModelPhase::Idle => {}
     }
     let agent_finished = state.items.last().is_some_and(|placed| {
-        matches!(
-            placed.item,
-            Item::AssistantMessage { .. } | Item::Reasoning { .. }
-        )
+        matches!(placed.item, Item::AssistantMessage { .. } | Item::Reasoning { .. })
     });
     let answered_nothing = state.answered.is_some_and(|seq| {
         state.items.last().is_some_and(|placed| placed.seq < seq)
@@ -157,10 +152,7 @@ pub fn next(state: &State, now_ms: u64) -> Command {
     if agent_finished || answered_nothing {
         return finish(state);
     }
-    Command::CallModel {
-        hop: state.hop,
-        attempt: state.attempts + 1,
-    }
+    Command::CallModel { hop: state.hop, attempt: state.attempts + 1 }
 }
 
 /// A person ended it: an irreversible action in flight is first put in doubt, never forgotten.
@@ -171,31 +163,19 @@ fn cancelled(state: &State) -> Command {
     });
     match unclear {
         Some(action) => Command::Probe { action: action.id },
-        None => Command::End {
-            status: EndStatus::Cancelled,
-            error: None,
-        },
+        None => Command::End { status: EndStatus::Cancelled, error: None },
     }
 }
 
 fn next_for_action(state: &State, action: &Action, now_ms: u64) -> Command {
     let id = action.id;
     match &action.phase {
-        Phase::Proposed => Command::Decide {
-            action: id,
-            approved: None,
-        },
+        Phase::Proposed => Command::Decide { action: id, approved: None },
         Phase::NeedsApproval => Command::Ask { action: id },
         Phase::Asked(asked) if now_ms >= asked.expires_ms => Command::Expire { asked: asked.seq },
         Phase::Asked(_) | Phase::InDoubt { .. } => Command::AwaitPerson,
-        Phase::Approved { asked } => Command::Decide {
-            action: id,
-            approved: Some(*asked),
-        },
-        Phase::Permitted => Command::Start {
-            action: id,
-            attempt: action.attempts + 1,
-        },
+        Phase::Approved { asked } => Command::Decide { action: id, approved: Some(*asked) },
+        Phase::Permitted => Command::Start { action: id, attempt: action.attempts + 1 },
         Phase::Started => Command::AwaitEffect,
         Phase::Waiting { timer } => next_for_waiting(state, action, *timer, now_ms),
         Phase::Backoff { timer } => sleep_on(state, *timer),
@@ -206,10 +186,9 @@ fn next_for_action(state: &State, action: &Action, now_ms: u64) -> Command {
         Phase::Interrupted if action.effect == EffectClass::Workspace => {
             Command::RollBack { action: id }
         }
-        Phase::Interrupted | Phase::RolledBack => Command::Decide {
-            action: id,
-            approved: action.approved,
-        },
+        Phase::Interrupted | Phase::RolledBack => {
+            Command::Decide { action: id, approved: action.approved }
+        }
         Phase::Ambiguous(Ambiguity::Crash | Ambiguity::Unclear) => Command::Probe { action: id },
         Phase::Settled => unreachable!("a settled action is never the current one"),
     }
@@ -217,40 +196,26 @@ fn next_for_action(state: &State, action: &Action, now_ms: u64) -> Command {
 
 fn next_for_waiting(state: &State, action: &Action, timer: Option<u64>, now_ms: u64) -> Command {
     if let Some(signal) = state.signal_for(action) {
-        return Command::FinishWait {
-            action: action.id,
-            signal: Some(signal.seq),
-        };
+        return Command::FinishWait { action: action.id, signal: Some(signal.seq) };
     }
     let Some(seq) = timer else {
         return Command::AwaitPerson;
     };
     match state.timers.get(&seq) {
-        Some(timer) if now_ms < timer.due_ms => Command::SleepUntil {
-            due_ms: timer.due_ms,
-            timer: None,
-        },
-        _ => Command::FinishWait {
-            action: action.id,
-            signal: None,
-        },
+        Some(timer) if now_ms < timer.due_ms => {
+            Command::SleepUntil { due_ms: timer.due_ms, timer: None }
+        }
+        _ => Command::FinishWait { action: action.id, signal: None },
     }
 }
 
 fn sleep_on(state: &State, timer: u64) -> Command {
     let due_ms = state.timers.get(&timer).map_or(0, |timer| timer.due_ms);
-    Command::SleepUntil {
-        due_ms,
-        timer: Some(timer),
-    }
+    Command::SleepUntil { due_ms, timer: Some(timer) }
 }
 
 fn tool_backoff_ms(state: &State, action: &Action) -> u64 {
-    let tool = state
-        .manifest()
-        .tools
-        .iter()
-        .find(|tool| tool.name == action.tool);
+    let tool = state.manifest().tools.iter().find(|tool| tool.name == action.tool);
     tool.map_or(BACKOFF_FIRST_MS, |tool| tool.backoff_ms)
 }
 
@@ -268,16 +233,10 @@ fn after_fault(state: &State, fault: &ModelFault) -> Command {
         && retry_after_ms <= RETRY_AFTER_MS_MAX;
     if again {
         let pause_ms = backoff_ms(BACKOFF_FIRST_MS, state.attempts).max(retry_after_ms);
-        return Command::Backoff {
-            action: None,
-            pause_ms,
-        };
+        return Command::Backoff { action: None, pause_ms };
     }
     if fault.class == FaultClass::Interrupted {
-        return Command::CallModel {
-            hop: state.hop,
-            attempt: state.attempts + 1,
-        };
+        return Command::CallModel { hop: state.hop, attempt: state.attempts + 1 };
     }
     let route = &state.manifest().routes[&state.manifest().agent.model];
     let hop = state.hop + 1;
@@ -286,15 +245,9 @@ fn after_fault(state: &State, fault: &ModelFault) -> Command {
         return Command::ChangeRoute { hop, failure };
     }
     if fault.class == FaultClass::Rejected {
-        return Command::End {
-            status: EndStatus::Failed,
-            error: Some(failure),
-        };
+        return Command::End { status: EndStatus::Failed, error: Some(failure) };
     }
-    Command::Suspend {
-        reason: WaitReason::Model,
-        failure: Some(failure),
-    }
+    Command::Suspend { reason: WaitReason::Model, failure: Some(failure) }
 }
 
 /// The agent says it is done: checks, then artifacts, then the end.
@@ -308,18 +261,10 @@ fn finish(state: &State) -> Command {
             message: format!("the check '{}' did not pass", failed.name),
             next: "Read what it printed with `bedplate explain RUN`; give new instructions with `bedplate send RUN TEXT`.".to_owned(),
         };
-        return Command::End {
-            status: EndStatus::Failed,
-            error: Some(error),
-        };
+        return Command::End { status: EndStatus::Failed, error: Some(error) };
     }
     let due = |name: &str| !state.checks.iter().any(|check| check.name == name);
-    match state
-        .manifest()
-        .checks
-        .iter()
-        .position(|check| due(&check.name))
-    {
+    match state.manifest().checks.iter().position(|check| due(&check.name)) {
         Some(index) => Command::Check { index },
         None => Command::KeepArtifacts,
     }

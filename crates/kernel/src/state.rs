@@ -310,43 +310,31 @@ impl State {
     /// Before the first record was folded: the runtime never asks then.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
-        self.manifest
-            .as_deref()
-            .expect("the first record of a run carries its manifest")
+        self.manifest.as_deref().expect("the first record of a run carries its manifest")
     }
 
     /// The tool call of an action, as the model made it.
     #[must_use]
     pub fn arguments(&self, call_id: &str) -> Option<(&str, &Value)> {
-        self.items
-            .iter()
-            .rev()
-            .find_map(|placed| match &placed.item {
-                Item::ToolCall {
-                    call_id: id,
-                    name,
-                    arguments,
-                } if id == call_id => Some((name.as_str(), arguments)),
-                _ => None,
-            })
+        self.items.iter().rev().find_map(|placed| match &placed.item {
+            Item::ToolCall { call_id: id, name, arguments } if id == call_id => {
+                Some((name.as_str(), arguments))
+            }
+            _ => None,
+        })
     }
 
     /// The first action that is not settled, in the order it was asked for.
     #[must_use]
     pub fn current_action(&self) -> Option<&Action> {
-        self.actions
-            .values()
-            .find(|action| action.phase != Phase::Settled)
+        self.actions.values().find(|action| action.phase != Phase::Settled)
     }
 
     /// The agent's last words.
     #[must_use]
     pub fn last_words(&self) -> String {
         let texts = self.items.iter().rev().take_while(|placed| {
-            !matches!(
-                placed.item,
-                Item::UserMessage { .. } | Item::ToolResult { .. }
-            )
+            !matches!(placed.item, Item::UserMessage { .. } | Item::ToolResult { .. })
         });
         let mut words: Vec<&str> = texts
             .filter_map(|placed| match &placed.item {
@@ -380,14 +368,8 @@ impl State {
     /// Whether only a person, or what a person must bring, can move the run.
     #[must_use]
     pub fn needs_person(&self) -> bool {
-        let set_aside = matches!(
-            self.suspended,
-            Some((WaitReason::Model | WaitReason::Host, _))
-        );
-        set_aside
-            || self
-                .current_action()
-                .is_some_and(|action| self.action_needs_person(action))
+        let set_aside = matches!(self.suspended, Some((WaitReason::Model | WaitReason::Host, _)));
+        set_aside || self.current_action().is_some_and(|action| self.action_needs_person(action))
     }
 
     fn action_needs_person(&self, action: &Action) -> bool {

@@ -89,11 +89,7 @@ impl Run {
             started_by: "t".to_owned(),
             host: json!({}),
         });
-        run.append(Body::ItemAdded {
-            item: Item::UserMessage {
-                text: "go".to_owned(),
-            },
-        });
+        run.append(Body::ItemAdded { item: Item::UserMessage { text: "go".to_owned() } });
         run
     }
 
@@ -104,23 +100,9 @@ impl Run {
     fn append_because(&mut self, body: Body, causes: Vec<Cause>) -> u64 {
         let seq = self.records.len() as u64;
         let run = RunId::parse("000000000000").expect("valid");
-        let stamp = Stamp {
-            run,
-            branch: 0,
-            seq,
-            time_ms: self.world.now_ms,
-            mono_ms: 0,
-            boot: 0,
-        };
+        let stamp = Stamp { run, branch: 0, seq, time_ms: self.world.now_ms, mono_ms: 0, boot: 0 };
         let digest = Digest::ZERO;
-        let record = Record {
-            stamp,
-            prev: digest,
-            digest,
-            causes,
-            actor: Actor::default(),
-            body,
-        };
+        let record = Record { stamp, prev: digest, digest, causes, actor: Actor::default(), body };
         self.state.fold(&record);
         self.records.push(record);
         seq
@@ -140,12 +122,7 @@ impl Run {
             Command::Ask { action } => {
                 let expires_ms = self.world.now_ms + 1_000;
                 let (shown, bound) = ("mail".to_owned(), Digest::ZERO);
-                let asked = self.append(Body::ApprovalAsked {
-                    action,
-                    shown,
-                    bound,
-                    expires_ms,
-                });
+                let asked = self.append(Body::ApprovalAsked { action, shown, bound, expires_ms });
                 self.answer(asked, ApprovalVerdict::Approved);
             }
             Command::Start { action, attempt } => {
@@ -154,10 +131,7 @@ impl Run {
             }
             Command::RollBack { .. } => {
                 let to = self.state.layer.clone().expect("has a layer");
-                self.append(Body::RolledBack {
-                    to,
-                    reason: String::new(),
-                });
+                self.append(Body::RolledBack { to, reason: String::new() });
             }
             Command::Probe { action } => self.probe(action),
             Command::Check { .. } => {
@@ -168,18 +142,10 @@ impl Run {
             }
             Command::KeepArtifacts => {
                 let output = self.state.last_words();
-                self.append(Body::RunEnded {
-                    status: EndStatus::Done,
-                    output,
-                    error: None,
-                });
+                self.append(Body::RunEnded { status: EndStatus::Done, output, error: None });
             }
             Command::End { status, error } => {
-                self.append(Body::RunEnded {
-                    status,
-                    output: String::new(),
-                    error,
-                });
+                self.append(Body::RunEnded { status, output: String::new(), error });
             }
             Command::Ended | Command::AwaitPerson => return false,
             other => panic!("not expected here: {other:?}"),
@@ -189,12 +155,7 @@ impl Run {
 
     fn answer(&mut self, asked: u64, verdict: ApprovalVerdict) {
         let (by, reason) = ("p".to_owned(), String::new());
-        self.append(Body::ApprovalGiven {
-            asked,
-            verdict,
-            by,
-            reason,
-        });
+        self.append(Body::ApprovalGiven { asked, verdict, by, reason });
     }
 
     fn call_model(&mut self, hop: u32, attempt: u32) {
@@ -210,9 +171,7 @@ impl Run {
                     arguments: json!({}),
                 })
                 .collect(),
-            None => vec![Item::AssistantMessage {
-                text: "done".to_owned(),
-            }],
+            None => vec![Item::AssistantMessage { text: "done".to_owned() }],
         };
         self.append(answered(items, None));
         let actions: Vec<u64> = self.state.undelivered.iter().copied().collect();
@@ -223,14 +182,8 @@ impl Run {
         let (tool, _) = self.state.arguments(call_id).expect("a call");
         let tool = tool.to_owned();
         let all = self.script.iter().flatten();
-        let effect = all
-            .clone()
-            .find(|(name, _)| *name == tool)
-            .map(|(_, effect)| *effect);
-        let request = ActionRequest::RunCommand {
-            tool: tool.clone(),
-            command: String::new(),
-        };
+        let effect = all.clone().find(|(name, _)| *name == tool).map(|(_, effect)| *effect);
+        let request = ActionRequest::RunCommand { tool: tool.clone(), command: String::new() };
         self.append(Body::ActionProposed {
             call_id: call_id.to_owned(),
             tool,
@@ -254,10 +207,7 @@ impl Run {
         let decided = decided.expect("no intent without a decision");
         let permitted = matches!(
             &self.records[decided as usize].body,
-            Body::DecisionMade {
-                verdict: Verdict::Permit,
-                ..
-            }
+            Body::DecisionMade { verdict: Verdict::Permit, .. }
         );
         assert!(permitted, "an action starts only after a permit");
         let key = format!("k{action}");
@@ -275,13 +225,7 @@ impl Run {
         if die {
             return;
         }
-        self.append(finished(
-            action,
-            attempt,
-            OutcomeStatus::Ok,
-            Some(0),
-            layer_now,
-        ));
+        self.append(finished(action, attempt, OutcomeStatus::Ok, Some(0), layer_now));
     }
 
     fn probe(&mut self, action: u64) {
@@ -289,37 +233,15 @@ impl Run {
         let happened = self.world.effects.contains_key(&format!("k{action}"));
         let (by, result) = (ResolvedBy::Probe, None);
         if tool == "blind" {
-            let doubt = Body::ActionInDoubt {
-                action,
-                attempt: 1,
-                reason: String::new(),
-            };
+            let doubt = Body::ActionInDoubt { action, attempt: 1, reason: String::new() };
             self.append(doubt);
-            let resolution = if happened {
-                Resolution::Happened
-            } else {
-                Resolution::NotHappened
-            };
+            let resolution = if happened { Resolution::Happened } else { Resolution::NotHappened };
             let by = ResolvedBy::Person("p".to_owned());
-            self.append(Body::ActionResolved {
-                action,
-                resolution,
-                by,
-                result,
-            });
+            self.append(Body::ActionResolved { action, resolution, by, result });
             return;
         }
-        let resolution = if happened {
-            Resolution::Happened
-        } else {
-            Resolution::NotHappened
-        };
-        self.append(Body::ActionResolved {
-            action,
-            resolution,
-            by,
-            result,
-        });
+        let resolution = if happened { Resolution::Happened } else { Resolution::NotHappened };
+        self.append(Body::ActionResolved { action, resolution, by, result });
     }
 }
 
@@ -348,13 +270,7 @@ fn called(hop: u32, attempt: u32, items: u64) -> Body {
 }
 
 fn answered(items: Vec<Item>, error: Option<ModelFault>) -> Body {
-    Body::ModelAnswered {
-        items,
-        usage: Usage::default(),
-        cost: Usd::ZERO,
-        decoder: 1,
-        error,
-    }
+    Body::ModelAnswered { items, usage: Usage::default(), cost: Usd::ZERO, decoder: 1, error }
 }
 
 fn decision(action: u64, verdict: Verdict, approved: bool) -> Body {
@@ -382,11 +298,7 @@ fn finished(
         attempt,
         status,
         exit,
-        output: Output {
-            text: "out".to_owned(),
-            bytes: 3,
-            artifact: None,
-        },
+        output: Output { text: "out".to_owned(), bytes: 3, artifact: None },
         layer,
         took_ms: 1,
         labels: Labels::none(),
@@ -394,17 +306,8 @@ fn finished(
 }
 
 fn fault(class: FaultClass) -> ModelFault {
-    let failure = Failure {
-        code: "BP-MODEL-004".into(),
-        message: "m".into(),
-        next: "n".into(),
-    };
-    ModelFault {
-        class,
-        failure,
-        http_status: 500,
-        retry_after_ms: None,
-    }
+    let failure = Failure { code: "BP-MODEL-004".into(), message: "m".into(), next: "n".into() };
+    ModelFault { class, failure, http_status: 500, retry_after_ms: None }
 }
 
 fn to_the_end(run: &mut Run) {
@@ -426,16 +329,10 @@ const MIXED: [(&str, EffectClass); 6] = [
 ];
 
 fn conversation(run: &Run) -> Vec<(String, bool)> {
-    let results = run
-        .state
-        .items
-        .iter()
-        .filter_map(|placed| match &placed.item {
-            Item::ToolResult {
-                call_id, is_error, ..
-            } => Some((call_id.clone(), *is_error)),
-            _ => None,
-        });
+    let results = run.state.items.iter().filter_map(|placed| match &placed.item {
+        Item::ToolResult { call_id, is_error, .. } => Some((call_id.clone(), *is_error)),
+        _ => None,
+    });
     results.collect()
 }
 
@@ -444,11 +341,7 @@ fn a_mixed_run_ends_done_and_does_each_effect_once() {
     let mut run = Run::new(vec![MIXED.to_vec()]);
     to_the_end(&mut run);
     assert_eq!(run.state.status(false), Status::Done);
-    assert!(
-        run.world.effects.values().all(|count| *count == 1),
-        "{:?}",
-        run.world.effects
-    );
+    assert!(run.world.effects.values().all(|count| *count == 1), "{:?}", run.world.effects);
     assert_eq!(run.state.denials, 1);
     assert_eq!(run.state.approvals, 1);
 }
@@ -457,18 +350,12 @@ fn a_mixed_run_ends_done_and_does_each_effect_once() {
 /// the same outcome, and no irreversible effect twice or lost.
 #[test]
 fn death_after_any_record_changes_nothing_but_the_log() {
-    let mut calm = Run::new(vec![
-        MIXED.to_vec(),
-        vec![("mail", EffectClass::Irreversible)],
-    ]);
+    let mut calm = Run::new(vec![MIXED.to_vec(), vec![("mail", EffectClass::Irreversible)]]);
     to_the_end(&mut calm);
     let length = calm.records.len();
     for stop in 2..=length {
         for happened in [false, true] {
-            let mut run = Run::new(vec![
-                MIXED.to_vec(),
-                vec![("mail", EffectClass::Irreversible)],
-            ]);
+            let mut run = Run::new(vec![MIXED.to_vec(), vec![("mail", EffectClass::Irreversible)]]);
             run.world.happened = happened;
             while run.records.len() < stop {
                 let dying = run.records.len() + 1 >= stop;
@@ -485,10 +372,7 @@ fn death_after_any_record_changes_nothing_but_the_log() {
             for (key, count) in &run.world.effects {
                 let action: u64 = key[1..].parse().expect("a key");
                 let class = run.state.actions[&action].effect;
-                assert!(
-                    class == EffectClass::Read || *count == 1,
-                    "{key} {count} times at {stop}"
-                );
+                assert!(class == EffectClass::Read || *count == 1, "{key} {count} times at {stop}");
             }
         }
     }
@@ -514,23 +398,10 @@ fn a_failed_model_is_tried_again_then_replaced_then_waited_for() {
         run.state.hop = hop;
         run.append(answered(Vec::new(), Some(fault(class))));
         let command = format!("{:?}", next(&run.state, 0));
-        assert!(
-            command.starts_with(expected),
-            "{class:?} after {attempts} at {hop}: {command}"
-        );
+        assert!(command.starts_with(expected), "{class:?} after {attempts} at {hop}: {command}");
     };
-    check(
-        FaultClass::Transient,
-        1,
-        0,
-        "Backoff { action: None, pause_ms: 500 }",
-    );
-    check(
-        FaultClass::Transient,
-        3,
-        0,
-        "Backoff { action: None, pause_ms: 2000 }",
-    );
+    check(FaultClass::Transient, 1, 0, "Backoff { action: None, pause_ms: 500 }");
+    check(FaultClass::Transient, 3, 0, "Backoff { action: None, pause_ms: 2000 }");
     check(FaultClass::Transient, 4, 0, "ChangeRoute { hop: 1");
     check(FaultClass::Transient, 4, 1, "Suspend { reason: Model");
     check(FaultClass::Auth, 1, 0, "ChangeRoute { hop: 1");
@@ -545,24 +416,13 @@ fn a_long_retry_after_means_the_next_entry() {
     let at = |retry_after_ms: u64| {
         let mut run = Run::new(Vec::new());
         run.append(called(0, 1, 1));
-        let fault = ModelFault {
-            retry_after_ms: Some(retry_after_ms),
-            ..fault(FaultClass::Transient)
-        };
+        let fault =
+            ModelFault { retry_after_ms: Some(retry_after_ms), ..fault(FaultClass::Transient) };
         run.append(answered(Vec::new(), Some(fault)));
         next(&run.state, 0)
     };
-    assert_eq!(
-        at(crate::RETRY_AFTER_MS_MAX),
-        Command::Backoff {
-            action: None,
-            pause_ms: 60_000
-        }
-    );
-    assert!(matches!(
-        at(crate::RETRY_AFTER_MS_MAX + 1),
-        Command::ChangeRoute { .. }
-    ));
+    assert_eq!(at(crate::RETRY_AFTER_MS_MAX), Command::Backoff { action: None, pause_ms: 60_000 });
+    assert!(matches!(at(crate::RETRY_AFTER_MS_MAX + 1), Command::ChangeRoute { .. }));
 }
 
 #[test]
@@ -583,10 +443,7 @@ fn an_approval_expires_at_its_time_and_not_before() {
     assert_eq!(next(&run.state, 1_000), Command::Expire { asked });
     run.answer(asked, ApprovalVerdict::Expired);
     to_the_end(&mut run);
-    assert!(
-        run.world.effects.is_empty(),
-        "an expired approval does nothing"
-    );
+    assert!(run.world.effects.is_empty(), "an expired approval does nothing");
 }
 
 #[test]
@@ -598,23 +455,12 @@ fn a_tool_that_ends_unclearly_is_probed_and_not_repeated() {
     let action = *run.state.actions.keys().next().expect("one action");
     let layer = run.state.layer.clone().expect("has a layer");
     let (key, epoch) = (String::new(), 1);
-    run.append(Body::ActionStarted {
-        action,
-        attempt: 1,
-        key,
-        epoch,
-        layer: layer.clone(),
-    });
+    run.append(Body::ActionStarted { action, attempt: 1, key, epoch, layer: layer.clone() });
     run.append(finished(action, 1, OutcomeStatus::TimedOut, None, layer));
     assert_eq!(next(&run.state, 0), Command::Probe { action });
     let by = ResolvedBy::Probe;
     let resolution = Resolution::NotHappened;
-    run.append(Body::ActionResolved {
-        action,
-        resolution,
-        by,
-        result: None,
-    });
+    run.append(Body::ActionResolved { action, resolution, by, result: None });
     assert_eq!(run.state.actions[&action].phase, Phase::Settled);
     to_the_end(&mut run);
     assert!(run.world.effects.is_empty());
@@ -631,32 +477,13 @@ fn a_read_tool_is_tried_as_often_as_its_manifest_says() {
         let action = *run.state.actions.keys().next().expect("one action");
         let layer = run.state.layer.clone().expect("has a layer");
         let (key, epoch) = (String::new(), 1);
-        run.append(Body::ActionStarted {
-            action,
-            attempt,
-            key,
-            epoch,
-            layer: layer.clone(),
-        });
-        run.append(finished(
-            action,
-            attempt,
-            OutcomeStatus::Failed,
-            Some(1),
-            layer,
-        ));
-        if let Command::Backoff {
-            action: Some(id),
-            pause_ms,
-        } = next(&run.state, 0)
-        {
+        run.append(Body::ActionStarted { action, attempt, key, epoch, layer: layer.clone() });
+        run.append(finished(action, attempt, OutcomeStatus::Failed, Some(1), layer));
+        if let Command::Backoff { action: Some(id), pause_ms } = next(&run.state, 0) {
             pauses.push(pause_ms);
             let purpose = TimerPurpose::ActionRetry(id);
             let timer = run.append(Body::TimerSet { due_ms: 5, purpose });
-            assert!(matches!(
-                next(&run.state, 0),
-                Command::SleepUntil { due_ms: 5, .. }
-            ));
+            assert!(matches!(next(&run.state, 0), Command::SleepUntil { due_ms: 5, .. }));
             run.append(Body::TimerFired { timer });
         }
     }
@@ -675,53 +502,19 @@ fn a_wait_ends_with_its_signal_or_its_time_and_survives_a_crash() {
         let action = *run.state.actions.keys().next().expect("one action");
         let layer = run.state.layer.clone().expect("has a layer");
         let (key, epoch) = (String::new(), 1);
-        run.append(Body::ActionStarted {
-            action,
-            attempt: 1,
-            key,
-            epoch,
-            layer: layer.clone(),
-        });
-        run.append(Body::TimerSet {
-            due_ms: 50,
-            purpose: TimerPurpose::Wait(action),
-        });
+        run.append(Body::ActionStarted { action, attempt: 1, key, epoch, layer: layer.clone() });
+        run.append(Body::TimerSet { due_ms: 50, purpose: TimerPurpose::Wait(action) });
         run.resume();
-        assert_eq!(
-            next(&run.state, 49),
-            Command::SleepUntil {
-                due_ms: 50,
-                timer: None
-            }
-        );
+        assert_eq!(next(&run.state, 49), Command::SleepUntil { due_ms: 50, timer: None });
         if !with_signal {
-            assert_eq!(
-                next(&run.state, 50),
-                Command::FinishWait {
-                    action,
-                    signal: None
-                }
-            );
+            assert_eq!(next(&run.state, 50), Command::FinishWait { action, signal: None });
             continue;
         }
         // The call has no arguments in this world, so no signal is the one it waits for.
         let (name, by) = ("go".to_owned(), "p".to_owned());
-        run.append(Body::SignalReceived {
-            name,
-            payload: json!(1),
-            by,
-        });
-        assert_eq!(
-            next(&run.state, 49),
-            Command::SleepUntil {
-                due_ms: 50,
-                timer: None
-            }
-        );
-        let causes = vec![Cause {
-            link: Link::ResultOf,
-            seq: run.state.next_seq - 1,
-        }];
+        run.append(Body::SignalReceived { name, payload: json!(1), by });
+        assert_eq!(next(&run.state, 49), Command::SleepUntil { due_ms: 50, timer: None });
+        let causes = vec![Cause { link: Link::ResultOf, seq: run.state.next_seq - 1 }];
         run.append_because(finished(action, 1, OutcomeStatus::Ok, None, layer), causes);
         assert!(run.state.signals.is_empty(), "a signal is consumed once");
     }
@@ -732,11 +525,7 @@ fn an_ended_run_goes_on_with_new_instructions() {
     let mut run = Run::new(vec![vec![("shell", EffectClass::Workspace)]]);
     to_the_end(&mut run);
     assert_eq!(next(&run.state, 0), Command::Ended);
-    run.append(Body::ItemAdded {
-        item: Item::UserMessage {
-            text: "more".to_owned(),
-        },
-    });
+    run.append(Body::ItemAdded { item: Item::UserMessage { text: "more".to_owned() } });
     assert!(matches!(next(&run.state, 0), Command::CallModel { .. }));
     to_the_end(&mut run);
     assert_eq!(run.state.status(false), Status::Done);
@@ -744,10 +533,8 @@ fn an_ended_run_goes_on_with_new_instructions() {
 
 #[test]
 fn cancelling_answers_every_open_call_and_doubts_what_is_unclear() {
-    let mut run = Run::new(vec![vec![
-        ("blind", EffectClass::Irreversible),
-        ("look", EffectClass::Read),
-    ]]);
+    let mut run =
+        Run::new(vec![vec![("blind", EffectClass::Irreversible), ("look", EffectClass::Read)]]);
     while !matches!(next(&run.state, 0), Command::Start { .. }) {
         assert!(run.step(false));
     }
@@ -755,25 +542,11 @@ fn cancelling_answers_every_open_call_and_doubts_what_is_unclear() {
     run.append(Body::CancelRequested { by: "p".to_owned() });
     let action = *run.state.actions.keys().next().expect("one action");
     assert_eq!(next(&run.state, 0), Command::Probe { action });
-    run.append(Body::ActionInDoubt {
-        action,
-        attempt: 1,
-        reason: String::new(),
-    });
+    run.append(Body::ActionInDoubt { action, attempt: 1, reason: String::new() });
     let ended = next(&run.state, 0);
-    assert_eq!(
-        ended,
-        Command::End {
-            status: EndStatus::Cancelled,
-            error: None
-        }
-    );
+    assert_eq!(ended, Command::End { status: EndStatus::Cancelled, error: None });
     let (status, output) = (EndStatus::Cancelled, String::new());
-    run.append(Body::RunEnded {
-        status,
-        output,
-        error: None,
-    });
+    run.append(Body::RunEnded { status, output, error: None });
     assert_eq!(conversation(&run), [("0.1".to_owned(), true)]);
     assert_eq!(run.state.open_questions().count(), 1);
 }
@@ -786,10 +559,7 @@ fn budgets_fail_closed_at_their_edge() {
     manifest.budget.wall_ms = Some(1_000);
     manifest.budget.actions = 2;
     let check = |cost: Option<u64>, tokens: u64, now: u64, actions: u64, code: Option<&str>| {
-        let spent = crate::Spent {
-            actions,
-            ..crate::Spent::default()
-        };
+        let spent = crate::Spent { actions, ..crate::Spent::default() };
         let cost = cost.map(|micros| Usd { micros });
         let failure = crate::over_budget(&manifest.budget, &spent, now, cost, tokens);
         assert_eq!(failure.map(|f| f.code).as_deref(), code);

@@ -15,10 +15,7 @@ pub struct Head {
 
 impl Head {
     /// The head of a chain without records.
-    pub const EMPTY: Self = Self {
-        next_seq: 0,
-        digest: Digest::ZERO,
-    };
+    pub const EMPTY: Self = Self { next_seq: 0, digest: Digest::ZERO };
 }
 
 /// A chain being read from its first record on.
@@ -31,11 +28,7 @@ pub struct Chain {
 
 impl Default for Chain {
     fn default() -> Self {
-        Self {
-            head: Head::EMPTY,
-            run: None,
-            branch: BRANCH_MAIN,
-        }
+        Self { head: Head::EMPTY, run: None, branch: BRANCH_MAIN }
     }
 }
 
@@ -58,10 +51,7 @@ impl Chain {
         let seq = self.head.next_seq;
         let header = decode(bytes).map_err(|why| ChainFault::Malformed { seq, why })?;
         if header.seq != seq {
-            return Err(ChainFault::OutOfPlace {
-                expected: seq,
-                found: header.seq,
-            });
+            return Err(ChainFault::OutOfPlace { expected: seq, found: header.seq });
         }
         if header.prev != self.head.digest {
             return Err(ChainFault::Altered { seq });
@@ -95,10 +85,7 @@ impl Chain {
     fn end(self, expected: Head) -> Result<Head, ChainFault> {
         let found = self.head.next_seq;
         if found < expected.next_seq {
-            return Err(ChainFault::Truncated {
-                expected: expected.next_seq,
-                found,
-            });
+            return Err(ChainFault::Truncated { expected: expected.next_seq, found });
         }
         if self.head == expected {
             Ok(expected)
@@ -124,10 +111,7 @@ pub fn verify_chain<H: AsRef<[u8]>>(
     while let Some(bytes) = headers.next() {
         let seq = chain.head().next_seq;
         if seq >= expected.next_seq {
-            return Err(ChainFault::Surplus {
-                seq,
-                expected: expected.next_seq,
-            });
+            return Err(ChainFault::Surplus { seq, expected: expected.next_seq });
         }
         match chain.push(bytes.as_ref()) {
             Err(ChainFault::Altered { seq }) => {

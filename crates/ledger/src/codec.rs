@@ -79,17 +79,11 @@ pub fn check(header: &Header) -> Result<(), HeaderFault> {
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.'))
+        && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.'))
 }
 
 fn check_count(what: &'static str, count: usize, max: usize) -> Result<(), HeaderFault> {
-    if count <= max {
-        Ok(())
-    } else {
-        Err(HeaderFault::TooMany { what, count, max })
-    }
+    if count <= max { Ok(()) } else { Err(HeaderFault::TooMany { what, count, max }) }
 }
 
 /// The record's digest: what the next record's `prev` must be.

@@ -46,10 +46,8 @@ pub fn verify_content(
         Some((salt, bytes)) if commit(salt, name, bytes) == commitment.digest => {
             Ok(Standing::Intact)
         }
-        Some(_) => Err(ChainFault::Content {
-            seq,
-            name: name.to_owned(),
-            commitment: commitment.digest,
-        }),
+        Some(_) => {
+            Err(ChainFault::Content { seq, name: name.to_owned(), commitment: commitment.digest })
+        }
     }
 }

@@ -28,12 +28,7 @@ fn header(seq: u64, prev: Digest) -> Header {
         mono_ms: seq,
         boot: 3,
         kind: "item_added".to_owned(),
-        causes: (0..seq.min(2))
-            .map(|seq| Cause {
-                link: Link::ResultOf,
-                seq,
-            })
-            .collect(),
+        causes: (0..seq.min(2)).map(|seq| Cause { link: Link::ResultOf, seq }).collect(),
         commitments: vec![commitment("actor"), commitment("body")],
     }
 }
@@ -46,10 +41,7 @@ fn chain_with(count: u64, change: impl Fn(&mut Header)) -> (Vec<Vec<u8>>, Head) 
         let mut next = header(seq, head.digest);
         change(&mut next);
         headers.push(ledger::encode(&next));
-        head = Head {
-            next_seq: seq + 1,
-            digest: ledger::digest(&next),
-        };
+        head = Head { next_seq: seq + 1, digest: ledger::digest(&next) };
     }
     (headers, head)
 }
@@ -118,24 +110,13 @@ fn dropping_swapping_repeating_cutting_and_adding_are_named() {
     for index in 0..5 {
         let mut dropped = headers.clone();
         dropped.remove(index);
-        let expected = if index == 4 {
-            "BP-LEDGER-005"
-        } else {
-            "BP-LEDGER-003"
-        };
+        let expected = if index == 4 { "BP-LEDGER-005" } else { "BP-LEDGER-003" };
         assert_eq!(fault(&dropped, head), (expected, index as u64));
         let mut repeated = headers.clone();
         repeated.insert(index, headers[index].clone());
-        let expected = if index == 4 {
-            "BP-LEDGER-006"
-        } else {
-            "BP-LEDGER-003"
-        };
+        let expected = if index == 4 { "BP-LEDGER-006" } else { "BP-LEDGER-003" };
         assert_eq!(fault(&repeated, head), (expected, index as u64 + 1));
-        assert_eq!(
-            fault(&headers[..index], head),
-            ("BP-LEDGER-005", index as u64)
-        );
+        assert_eq!(fault(&headers[..index], head), ("BP-LEDGER-005", index as u64));
         for other in 0..index {
             let mut swapped = headers.clone();
             swapped.swap(index, other);
@@ -193,16 +174,10 @@ fn a_refused_record_leaves_the_chain_as_it_was() {
 #[test]
 fn headers_that_may_not_be_written_are_refused() {
     let names = |count: usize| {
-        let name = |n| Commitment {
-            name: format!("{n:04}"),
-            digest: Digest::ZERO,
-        };
+        let name = |n| Commitment { name: format!("{n:04}"), digest: Digest::ZERO };
         (0..count).map(name).collect::<Vec<_>>()
     };
-    let cause = |seq| Cause {
-        link: Link::AskedIn,
-        seq,
-    };
+    let cause = |seq| Cause { link: Link::AskedIn, seq };
     let check = |change: &dyn Fn(&mut Header)| {
         let mut changed = header(9, Digest::ZERO);
         change(&mut changed);
@@ -212,24 +187,12 @@ fn headers_that_may_not_be_written_are_refused() {
     assert_eq!(check(&|h| h.commitments = names(COMMITMENTS_MAX)), Ok(()));
     assert_eq!(check(&|h| h.causes = vec![cause(8); CAUSES_MAX]), Ok(()));
     assert_eq!(check(&|h| h.schema = 2), Err(HeaderFault::Schema(2)));
-    for kind in [
-        "",
-        "Upper",
-        "sp ace",
-        "ünïcode",
-        &"k".repeat(NAME_BYTES_MAX + 1),
-    ] {
+    for kind in ["", "Upper", "sp ace", "ünïcode", &"k".repeat(NAME_BYTES_MAX + 1)] {
         assert_eq!(check(&|h| h.kind = kind.to_owned()), Err(HeaderFault::Name));
     }
     assert_eq!(check(&|h| h.commitments.reverse()), Err(HeaderFault::Order));
-    assert_eq!(
-        check(&|h| h.commitments[1].name = "actor".into()),
-        Err(HeaderFault::Order)
-    );
-    assert_eq!(
-        check(&|h| h.causes = vec![cause(9)]),
-        Err(HeaderFault::Cause(9))
-    );
+    assert_eq!(check(&|h| h.commitments[1].name = "actor".into()), Err(HeaderFault::Order));
+    assert_eq!(check(&|h| h.causes = vec![cause(9)]), Err(HeaderFault::Cause(9)));
     let too_many = [
         check(&|h| h.commitments = names(COMMITMENTS_MAX + 1)),
         check(&|h| h.causes = vec![cause(8); CAUSES_MAX + 1]),
@@ -255,24 +218,13 @@ fn unknown_links_are_refused() {
 fn content_is_intact_erased_altered_or_foreign() {
     let (salt, header): (Salt, _) = ([7; 16], header(3, Digest::ZERO));
     let check = |name, content| verify_content(&header, name, content);
-    assert_eq!(
-        check("body", Some((&salt, b"content"))),
-        Ok(Standing::Intact)
-    );
+    assert_eq!(check("body", Some((&salt, b"content"))), Ok(Standing::Intact));
     assert_eq!(check("body", None), Ok(Standing::Erased));
-    let altered = [
-        (&salt, &b"Content"[..]),
-        (&[8; 16], b"content"),
-        (&salt, b""),
-    ];
+    let altered = [(&salt, &b"Content"[..]), (&[8; 16], b"content"), (&salt, b"")];
     for content in altered {
         let fault = check("body", Some(content)).unwrap_err();
         assert_eq!(fault.code(), "BP-LEDGER-009");
-        assert!(
-            fault
-                .to_string()
-                .starts_with("the body of record 3 was altered")
-        );
+        assert!(fault.to_string().starts_with("the body of record 3 was altered"));
     }
     for content in [None, Some((&salt, &b"content"[..]))] {
         assert_eq!(check("raw", content).unwrap_err().code(), "BP-LEDGER-010");
@@ -280,10 +232,7 @@ fn content_is_intact_erased_altered_or_foreign() {
     let exchanged = check("actor", Some((&salt, b"content")));
     assert_eq!(exchanged, Ok(Standing::Intact));
     let moved = ledger::commit(&salt, "actor", b"content");
-    assert_ne!(
-        moved, header.commitments[1].digest,
-        "a name is part of a commitment"
-    );
+    assert_ne!(moved, header.commitments[1].digest, "a name is part of a commitment");
 }
 
 prop_compose! {

@@ -13,11 +13,7 @@ fn vectors() -> Vec<(&'static str, &'static str)> {
     let (_, rest) = PAGE.split_once("```vectors\n").unwrap();
     let (block, _) = rest.split_once("```").unwrap();
     let line = |line: &'static str| line.split_once(char::is_whitespace).unwrap();
-    block
-        .lines()
-        .map(line)
-        .map(|(what, value)| (what, value.trim()))
-        .collect()
+    block.lines().map(line).map(|(what, value)| (what, value.trim())).collect()
 }
 
 fn bytes(hex: &str) -> Vec<u8> {
@@ -83,9 +79,6 @@ fn the_page_and_the_code_agree() {
         }
     }
     assert_eq!(headers.len(), 2, "the page has two records");
-    let head = ledger::Head {
-        next_seq: 2,
-        digest: prev,
-    };
+    let head = ledger::Head { next_seq: 2, digest: prev };
     assert_eq!(ledger::verify_chain(&headers, head), Ok(head));
 }

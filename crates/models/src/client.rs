@@ -83,11 +83,7 @@ struct Failed {
 
 impl From<ModelError> for Failed {
     fn from(error: ModelError) -> Self {
-        Self {
-            error,
-            status: 0,
-            retry_after_ms: None,
-        }
+        Self { error, status: 0, retry_after_ms: None }
     }
 }
 
@@ -118,17 +114,12 @@ impl Client {
         on_text: &mut (dyn FnMut(&str) + Send),
     ) -> Result<Reply, Box<CallFault>> {
         let context = Context {
-            origin: Origin {
-                provider: endpoint.provider.clone(),
-                model: model.to_owned(),
-            },
+            origin: Origin { provider: endpoint.provider.clone(), model: model.to_owned() },
             request: Digest::of(&request),
             request_bytes: request.len() as u64,
         };
         let mut raw = Vec::new();
-        let called = self
-            .attempt(endpoint, &context, key, request, &mut raw, on_text)
-            .await;
+        let called = self.attempt(endpoint, &context, key, request, &mut raw, on_text).await;
         let key = key.map(Secret::expose).unwrap_or_default();
         let called = match (called, scrub_bytes(&raw, key)) {
             (called, None) => called,
@@ -145,11 +136,7 @@ impl Client {
             }
         };
         match called {
-            Ok((answer, http_status)) => Ok(Reply {
-                raw,
-                answer,
-                http_status,
-            }),
+            Ok((answer, http_status)) => Ok(Reply { raw, answer, http_status }),
             Err(failed) => {
                 raw.truncate(FAULT_RAW_BYTES_MAX);
                 let fault = failed.error.fault(failed.status, failed.retry_after_ms);
@@ -179,19 +166,13 @@ impl Client {
         };
         let status = response.status().as_u16();
         let retry_after_ms = fault::retry_after_ms(response.headers());
-        let with_status = |error| Failed {
-            error,
-            status,
-            retry_after_ms,
-        };
+        let with_status = |error| Failed { error, status, retry_after_ms };
         if !response.status().is_success() {
             read_error(response, &deadlines, raw).await;
             let error = fault::from_status(&endpoint.provider, status, raw, key);
             return Err(with_status(error));
         }
-        read_reply(response, &deadlines, &mut decoder, raw, on_text)
-            .await
-            .map_err(with_status)?;
+        read_reply(response, &deadlines, &mut decoder, raw, on_text).await.map_err(with_status)?;
         let answer = decoder.finish().map_err(with_status)?;
         Ok((answer, status))
     }
@@ -199,14 +180,8 @@ impl Client {
     /// The connections for this set of trusted certificates.
     fn pool(&self, endpoint: &Endpoint) -> Result<Https, ModelError> {
         let parts: Vec<&[u8]> = endpoint.trust.iter().map(String::as_bytes).collect();
-        let name = (
-            Digest::of_parts("trust", &parts),
-            endpoint.timeouts.connect_ms,
-        );
-        let mut pools = self
-            .pools
-            .lock()
-            .expect("nothing panics while it holds the pools");
+        let name = (Digest::of_parts("trust", &parts), endpoint.timeouts.connect_ms);
+        let mut pools = self.pools.lock().expect("nothing panics while it holds the pools");
         if let Some(pool) = pools.get(&name) {
             return Ok(pool.clone());
         }
@@ -267,11 +242,7 @@ impl Deadlines {
         } else {
             self.timeouts.idle_ms
         };
-        ModelError::Stalled {
-            provider: self.provider.clone(),
-            seconds: ms.div_ceil(1000),
-            phase,
-        }
+        ModelError::Stalled { provider: self.provider.clone(), seconds: ms.div_ceil(1000), phase }
     }
 }
 
@@ -381,10 +352,7 @@ fn unreachable(
         source = cause.source();
     }
     let address = endpoint.base_url.parse::<Uri>().ok();
-    let address = address
-        .as_ref()
-        .and_then(Uri::authority)
-        .map(ToString::to_string);
+    let address = address.as_ref().and_then(Uri::authority).map(ToString::to_string);
     ModelError::Unreachable {
         provider: endpoint.provider.clone(),
         address: address.unwrap_or_else(|| "its address".into()),

@@ -100,10 +100,7 @@ pub enum ModelError {
         detail: String,
     },
     /// The model does not exist there, or no longer.
-    #[error(
-        "{provider} has no such model or address (HTTP {status}){}",
-        said(detail)
-    )]
+    #[error("{provider} has no such model or address (HTTP {status}){}", said(detail))]
     Gone {
         /// The provider's name.
         provider: String,
@@ -173,18 +170,11 @@ pub enum ModelError {
 }
 
 fn said(detail: &str) -> String {
-    if detail.is_empty() {
-        String::new()
-    } else {
-        format!(": {detail}")
-    }
+    if detail.is_empty() { String::new() } else { format!(": {detail}") }
 }
 
 fn hint(nearest: &Option<String>) -> String {
-    nearest
-        .as_ref()
-        .map(|name| format!("; did you mean '{name}'?"))
-        .unwrap_or_default()
+    nearest.as_ref().map(|name| format!("; did you mean '{name}'?")).unwrap_or_default()
 }
 
 impl Coded for ModelError {

@@ -29,49 +29,25 @@ pub(crate) fn reported(provider: &str, code: &str, message: &str) -> ModelError 
         | "422" => 400,
         _ => 500,
     };
-    let detail = if code.is_empty() {
-        message.to_owned()
-    } else {
-        format!("{message} ({code})")
-    };
+    let detail = if code.is_empty() { message.to_owned() } else { format!("{message} ({code})") };
     let detail = provider_text(&detail, None);
     match refused(provider, status, code, detail) {
         // The status is our reading of the code; the reply's own was 200.
-        ModelError::AuthRefused {
-            provider, detail, ..
-        } => ModelError::AuthRefused {
-            provider,
-            status: 200,
-            detail,
-        },
-        ModelError::RateLimited {
-            provider, detail, ..
-        } => ModelError::RateLimited {
-            provider,
-            status: 200,
-            detail,
-        },
-        ModelError::Gone {
-            provider, detail, ..
-        } => ModelError::Gone {
-            provider,
-            status: 200,
-            detail,
-        },
-        ModelError::Rejected {
-            provider, detail, ..
-        } => ModelError::Rejected {
-            provider,
-            status: 200,
-            detail,
-        },
-        ModelError::ServerError {
-            provider, detail, ..
-        } => ModelError::ServerError {
-            provider,
-            status: 200,
-            detail,
-        },
+        ModelError::AuthRefused { provider, detail, .. } => {
+            ModelError::AuthRefused { provider, status: 200, detail }
+        }
+        ModelError::RateLimited { provider, detail, .. } => {
+            ModelError::RateLimited { provider, status: 200, detail }
+        }
+        ModelError::Gone { provider, detail, .. } => {
+            ModelError::Gone { provider, status: 200, detail }
+        }
+        ModelError::Rejected { provider, detail, .. } => {
+            ModelError::Rejected { provider, status: 200, detail }
+        }
+        ModelError::ServerError { provider, detail, .. } => {
+            ModelError::ServerError { provider, status: 200, detail }
+        }
         other => other,
     }
 }
@@ -97,31 +73,15 @@ fn refused(provider: &str, status: u16, code: &str, detail: String) -> ModelErro
         (_, SCRIPT_EXHAUSTED) if provider == types::manifest::SCRIPT_PROVIDER => {
             ModelError::ScriptExhausted { detail }
         }
-        (401..=403, _) | (_, "insufficient_quota" | "invalid_api_key") => ModelError::AuthRefused {
-            provider,
-            status,
-            detail,
-        },
-        (404 | 410, _) | (_, "model_not_found" | "model_deprecated") => ModelError::Gone {
-            provider,
-            status,
-            detail,
-        },
-        (429, _) => ModelError::RateLimited {
-            provider,
-            status,
-            detail,
-        },
-        (408 | 409 | 425 | 500.., _) => ModelError::ServerError {
-            provider,
-            status,
-            detail,
-        },
-        _ => ModelError::Rejected {
-            provider,
-            status,
-            detail,
-        },
+        (401..=403, _) | (_, "insufficient_quota" | "invalid_api_key") => {
+            ModelError::AuthRefused { provider, status, detail }
+        }
+        (404 | 410, _) | (_, "model_not_found" | "model_deprecated") => {
+            ModelError::Gone { provider, status, detail }
+        }
+        (429, _) => ModelError::RateLimited { provider, status, detail },
+        (408 | 409 | 425 | 500.., _) => ModelError::ServerError { provider, status, detail },
+        _ => ModelError::Rejected { provider, status, detail },
     }
 }
 
@@ -130,18 +90,11 @@ fn error_of(body: &[u8]) -> (String, String) {
     let Ok(value) = serde_json::from_slice::<Value>(body) else {
         return (String::new(), String::from_utf8_lossy(body).into_owned());
     };
-    let error = if value["error"].is_null() {
-        &value
-    } else {
-        &value["error"]
-    };
+    let error = if value["error"].is_null() { &value } else { &value["error"] };
     let text = |path: &str| error.pointer(path).and_then(Value::as_str);
     let code = text("/code").or_else(|| text("/type")).unwrap_or_default();
-    let message = error
-        .as_str()
-        .or_else(|| text("/message"))
-        .or_else(|| text("/detail"))
-        .unwrap_or_default();
+    let message =
+        error.as_str().or_else(|| text("/message")).or_else(|| text("/detail")).unwrap_or_default();
     (code.to_owned(), message.to_owned())
 }
 
@@ -159,11 +112,7 @@ pub(crate) fn retry_after_ms(headers: &HeaderMap) -> Option<u64> {
     let until = httpdate::parse_http_date(text).ok()?;
     let now = httpdate::parse_http_date(header("date")?).ok()?;
     let wait = until.duration_since(now).unwrap_or_default();
-    Some(
-        u64::try_from(wait.as_millis())
-            .unwrap_or(u64::MAX)
-            .min(RETRY_AFTER_MS_MAX),
-    )
+    Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).min(RETRY_AFTER_MS_MAX))
 }
 
 fn whole_ms(ms: f64) -> Option<u64> {
@@ -188,59 +137,27 @@ mod tests {
     fn statuses_and_codes_have_their_class() {
         let check = |status: u16, body: &str, class: FaultClass, code: &str| {
             let error = from_status("acme", status, body.as_bytes(), None);
-            assert_eq!(
-                (error.class(), error.code()),
-                (class, code),
-                "{status} {body}"
-            );
+            assert_eq!((error.class(), error.code()), (class, code), "{status} {body}");
         };
         let coded = |code: &str| format!(r#"{{"error":{{"message":"m","code":"{code}"}}}}"#);
         check(401, "", FaultClass::Auth, "BP-MODEL-001");
         check(403, "no", FaultClass::Auth, "BP-MODEL-001");
         check(402, "", FaultClass::Auth, "BP-MODEL-001");
-        check(
-            429,
-            &coded("insufficient_quota"),
-            FaultClass::Auth,
-            "BP-MODEL-001",
-        );
-        check(
-            429,
-            &coded("rate_limit_exceeded"),
-            FaultClass::Transient,
-            "BP-MODEL-003",
-        );
+        check(429, &coded("insufficient_quota"), FaultClass::Auth, "BP-MODEL-001");
+        check(429, &coded("rate_limit_exceeded"), FaultClass::Transient, "BP-MODEL-003");
         check(500, "", FaultClass::Transient, "BP-MODEL-004");
         check(503, "<html>", FaultClass::Transient, "BP-MODEL-004");
         check(529, "", FaultClass::Transient, "BP-MODEL-004");
         check(408, "", FaultClass::Transient, "BP-MODEL-004");
         check(404, "", FaultClass::Gone, "BP-MODEL-011");
-        check(
-            400,
-            &coded("model_not_found"),
-            FaultClass::Gone,
-            "BP-MODEL-011",
-        );
-        check(
-            400,
-            &coded("context_length_exceeded"),
-            FaultClass::Rejected,
-            "BP-MODEL-010",
-        );
+        check(400, &coded("model_not_found"), FaultClass::Gone, "BP-MODEL-011");
+        check(400, &coded("context_length_exceeded"), FaultClass::Rejected, "BP-MODEL-010");
         check(422, "", FaultClass::Rejected, "BP-MODEL-010");
         check(413, "", FaultClass::Rejected, "BP-MODEL-010");
         check(301, "", FaultClass::Rejected, "BP-MODEL-010");
-        check(
-            400,
-            &coded("script_exhausted"),
-            FaultClass::Rejected,
-            "BP-MODEL-010",
-        );
+        check(400, &coded("script_exhausted"), FaultClass::Rejected, "BP-MODEL-010");
         let ours = from_status("script", 400, coded("script_exhausted").as_bytes(), None);
-        assert_eq!(
-            (ours.class(), ours.code()),
-            (FaultClass::Rejected, "BP-MODEL-012")
-        );
+        assert_eq!((ours.class(), ours.code()), (FaultClass::Rejected, "BP-MODEL-012"));
     }
 
     #[test]
@@ -269,18 +186,9 @@ mod tests {
         check(&[], None);
         check(&[("retry-after", "2")], Some(2000));
         check(&[("retry-after", "0.5")], Some(500));
-        check(
-            &[("retry-after-ms", "250"), ("retry-after", "2")],
-            Some(250),
-        );
-        check(
-            &[("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT"), date],
-            Some(30_000),
-        );
-        check(
-            &[("retry-after", "Sun, 06 Nov 1994 08:49:07 GMT"), date],
-            Some(0),
-        );
+        check(&[("retry-after-ms", "250"), ("retry-after", "2")], Some(250));
+        check(&[("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT"), date], Some(30_000));
+        check(&[("retry-after", "Sun, 06 Nov 1994 08:49:07 GMT"), date], Some(0));
         check(&[("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT")], None);
         check(&[("retry-after", "soon"), date], None);
         check(&[("retry-after", "-1")], None);

@@ -139,11 +139,7 @@ impl Prices {
                 let price = entry.price().ok_or_else(|| {
                     invalid(format!("{provider}/{model}: a price is negative or too large, or a long_ price is missing"))
                 })?;
-                prices
-                    .models
-                    .entry(provider.clone())
-                    .or_default()
-                    .insert(model, price);
+                prices.models.entry(provider.clone()).or_default().insert(model, price);
             }
         }
         Ok(prices)
@@ -195,9 +191,7 @@ impl Price {
         let sum = part(usage.input_tokens - cached, rates.input)
             + part(cached, rates.cached)
             + part(usage.output_tokens, rates.output);
-        Usd {
-            micros: u64::try_from(sum.div_ceil(MILLION)).unwrap_or(u64::MAX),
-        }
+        Usd { micros: u64::try_from(sum.div_ceil(MILLION)).unwrap_or(u64::MAX) }
     }
 }
 
@@ -215,11 +209,7 @@ mod tests {
     }
 
     fn usage(input: u64, cached: u64, output: u64) -> Usage {
-        Usage {
-            input_tokens: input,
-            cached_tokens: cached,
-            output_tokens: output,
-        }
+        Usage { input_tokens: input, cached_tokens: cached, output_tokens: output }
     }
 
     #[test]
@@ -247,14 +237,8 @@ mod tests {
     fn scripts_and_local_servers_are_free_unless_priced() {
         let prices = Prices::with_override(None).expect("good");
         let used = usage(1000, 0, 1000);
-        assert_eq!(
-            prices.cost(&endpoint("script", true), "turns.toml", &used),
-            Some(Usd::ZERO)
-        );
-        assert_eq!(
-            prices.cost(&endpoint("ollama", true), "qwen3", &used),
-            Some(Usd::ZERO)
-        );
+        assert_eq!(prices.cost(&endpoint("script", true), "turns.toml", &used), Some(Usd::ZERO));
+        assert_eq!(prices.cost(&endpoint("ollama", true), "qwen3", &used), Some(Usd::ZERO));
         assert_eq!(prices.cost(&endpoint("vllm", false), "qwen3", &used), None);
         let own =
             "[ollama.qwen3]\ninput = 1.0\noutput = 2.0\n[openai.gpt-5]\ninput = 0\noutput = 0\n";
@@ -263,10 +247,7 @@ mod tests {
             prices.cost(&endpoint("ollama", true), "qwen3", &used),
             Some(Usd { micros: 3000 })
         );
-        assert_eq!(
-            prices.cost(&endpoint("openai", false), "gpt-5", &used),
-            Some(Usd::ZERO)
-        );
+        assert_eq!(prices.cost(&endpoint("openai", false), "gpt-5", &used), Some(Usd::ZERO));
         assert!(prices.cost(&endpoint("openai", false), "gpt-5-mini", &used) > Some(Usd::ZERO));
     }
 

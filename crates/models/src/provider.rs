@@ -41,19 +41,11 @@ pub struct Timeouts {
 
 impl Timeouts {
     /// For providers over the network and servers that load models: reasoning may be silent long.
-    pub const PATIENT: Self = Self {
-        connect_ms: 10_000,
-        header_ms: 300_000,
-        idle_ms: 120_000,
-        total_ms: 1_800_000,
-    };
+    pub const PATIENT: Self =
+        Self { connect_ms: 10_000, header_ms: 300_000, idle_ms: 120_000, total_ms: 1_800_000 };
     /// For a scripted model: it answers at once or never.
-    pub const SCRIPT: Self = Self {
-        connect_ms: 2_000,
-        header_ms: 5_000,
-        idle_ms: 5_000,
-        total_ms: 30_000,
-    };
+    pub const SCRIPT: Self =
+        Self { connect_ms: 2_000, header_ms: 5_000, idle_ms: 5_000, total_ms: 30_000 };
 }
 
 impl Endpoint {
@@ -86,22 +78,12 @@ const fn builtin(
     base_url: &'static str,
     key_env: Option<&'static str>,
 ) -> Builtin {
-    Builtin {
-        name,
-        dialect,
-        base_url,
-        key_env,
-    }
+    Builtin { name, dialect, base_url, key_env }
 }
 
 /// Addresses and variables as the providers document them.
 const BUILTINS: [Builtin; 9] = [
-    builtin(
-        "openai",
-        Dialect::Responses,
-        "https://api.openai.com/v1",
-        Some("OPENAI_API_KEY"),
-    ),
+    builtin("openai", Dialect::Responses, "https://api.openai.com/v1", Some("OPENAI_API_KEY")),
     builtin(
         "anthropic",
         Dialect::Messages,
@@ -120,24 +102,9 @@ const BUILTINS: [Builtin; 9] = [
         "https://openrouter.ai/api/v1",
         Some("OPENROUTER_API_KEY"),
     ),
-    builtin(
-        "mistral",
-        Dialect::Chat,
-        "https://api.mistral.ai/v1",
-        Some("MISTRAL_API_KEY"),
-    ),
-    builtin(
-        "deepseek",
-        Dialect::Chat,
-        "https://api.deepseek.com/v1",
-        Some("DEEPSEEK_API_KEY"),
-    ),
-    builtin(
-        "groq",
-        Dialect::Chat,
-        "https://api.groq.com/openai/v1",
-        Some("GROQ_API_KEY"),
-    ),
+    builtin("mistral", Dialect::Chat, "https://api.mistral.ai/v1", Some("MISTRAL_API_KEY")),
+    builtin("deepseek", Dialect::Chat, "https://api.deepseek.com/v1", Some("DEEPSEEK_API_KEY")),
+    builtin("groq", Dialect::Chat, "https://api.groq.com/openai/v1", Some("GROQ_API_KEY")),
     builtin("ollama", Dialect::Chat, "http://127.0.0.1:11434/v1", None),
     builtin("vllm", Dialect::Chat, "http://127.0.0.1:8000/v1", None),
 ];
@@ -155,19 +122,12 @@ pub fn builtin_names() -> impl Iterator<Item = &'static str> {
 /// or when a script is asked for (scripts are started, not resolved).
 pub fn resolve(name: &str, manifest: &BTreeMap<String, Provider>) -> Result<Endpoint, ModelError> {
     if name == SCRIPT_PROVIDER {
-        return Err(bad(
-            name,
-            "a script has no address until its server is started",
-        ));
+        return Err(bad(name, "a script has no address until its server is started"));
     }
     let (dialect, base_url, key_env) = if let Some(own) = manifest.get(name) {
         (own.dialect, own.base_url.as_str(), own.key_env.clone())
     } else if let Some(known) = BUILTINS.iter().find(|builtin| builtin.name == name) {
-        (
-            known.dialect,
-            known.base_url,
-            known.key_env.map(str::to_owned),
-        )
+        (known.dialect, known.base_url, known.key_env.map(str::to_owned))
     } else {
         return Err(ModelError::UnknownProvider {
             name: name.chars().take(80).collect(),
@@ -197,42 +157,26 @@ fn trimmed(base_url: &str) -> String {
 }
 
 fn bad(provider: &str, why: &str) -> ModelError {
-    ModelError::BadEndpoint {
-        provider: provider.to_owned(),
-        why: why.to_owned(),
-    }
+    ModelError::BadEndpoint { provider: provider.to_owned(), why: why.to_owned() }
 }
 
 /// Checks the address and says whether it is on this machine.
 fn is_local(name: &str, base_url: &str) -> Result<bool, ModelError> {
-    let uri: http::Uri = base_url.parse().map_err(|_| {
-        bad(
-            name,
-            "base_url is no address: write https://HOST[:PORT]/PATH",
-        )
-    })?;
+    let uri: http::Uri = base_url
+        .parse()
+        .map_err(|_| bad(name, "base_url is no address: write https://HOST[:PORT]/PATH"))?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err(bad(name, "base_url must begin with http:// or https://"));
     }
-    let authority = uri
-        .authority()
-        .ok_or_else(|| bad(name, "base_url has no host"))?;
+    let authority = uri.authority().ok_or_else(|| bad(name, "base_url has no host"))?;
     if authority.as_str().contains('@') {
-        return Err(bad(
-            name,
-            "base_url holds a user name or password; use key_env",
-        ));
+        return Err(bad(name, "base_url holds a user name or password; use key_env"));
     }
     if uri.query().is_some() {
         return Err(bad(name, "base_url may not have a query"));
     }
-    let host = authority
-        .host()
-        .trim_start_matches('[')
-        .trim_end_matches(']');
-    let loopback = host
-        .parse::<std::net::IpAddr>()
-        .is_ok_and(|ip| ip.is_loopback());
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let loopback = host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     Ok(loopback || host.eq_ignore_ascii_case("localhost"))
 }
 
@@ -259,11 +203,8 @@ mod tests {
     use types::Coded as _;
 
     fn own(base_url: &str) -> BTreeMap<String, Provider> {
-        let provider = Provider {
-            dialect: Dialect::Chat,
-            base_url: base_url.to_owned(),
-            key_env: None,
-        };
+        let provider =
+            Provider { dialect: Dialect::Chat, base_url: base_url.to_owned(), key_env: None };
         BTreeMap::from([("local".to_owned(), provider)])
     }
 
@@ -274,10 +215,7 @@ mod tests {
         assert_eq!(openai.key_env.as_deref(), Some("OPENAI_API_KEY"));
         assert!(!openai.local);
         let ollama = resolve("ollama", &BTreeMap::new()).expect("built in");
-        assert_eq!(
-            (ollama.dialect, ollama.local, ollama.key_env),
-            (Dialect::Chat, true, None)
-        );
+        assert_eq!((ollama.dialect, ollama.local, ollama.key_env), (Dialect::Chat, true, None));
         let mut manifest = own("http://10.0.0.1/v1/");
         manifest.insert("openai".to_owned(), manifest["local"].clone());
         let openai = resolve("openai", &manifest).expect("given");
@@ -301,10 +239,7 @@ mod tests {
         check("local", "http://user:word@127.0.0.1/v1", "BP-MODEL-016");
         check("local", "http://127.0.0.1/v1?key=1", "BP-MODEL-016");
         let error = resolve("opnai", &own(good)).expect_err("refused");
-        assert!(
-            error.to_string().contains("did you mean 'openai'"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("did you mean 'openai'"), "{error}");
     }
 
     #[test]

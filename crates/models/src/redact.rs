@@ -71,10 +71,8 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 /// A provider's own words as we pass them on: no key, one line, control characters visible, cut.
 pub(crate) fn provider_text(text: &str, key: Option<&Secret>) -> String {
     let key = key.map(Secret::expose).unwrap_or_default();
-    let text = scrub_bytes(text.as_bytes(), key).map_or_else(
-        || text.to_owned(),
-        |clean| String::from_utf8_lossy(&clean).into_owned(),
-    );
+    let text = scrub_bytes(text.as_bytes(), key)
+        .map_or_else(|| text.to_owned(), |clean| String::from_utf8_lossy(&clean).into_owned());
     let mut shown = String::new();
     let mut chars = text.trim().chars();
     for c in chars.by_ref().take(PROVIDER_TEXT_CHARS_MAX) {
@@ -114,19 +112,13 @@ mod tests {
         check("a\u{202e}b", "a\\u{202e}b");
         assert_eq!(scrub_bytes(b"nothing here", b"sk-abcdef"), None);
         assert_eq!(scrub_bytes(b"anything", b""), None);
-        assert_eq!(
-            format!("{:?}", Secret::new(b"sk-abcdef".to_vec())),
-            "Secret(..)"
-        );
+        assert_eq!(format!("{:?}", Secret::new(b"sk-abcdef".to_vec())), "Secret(..)");
     }
 
     #[test]
     fn provider_text_is_cut_at_its_limit() {
         let exact = "x".repeat(PROVIDER_TEXT_CHARS_MAX);
         assert_eq!(provider_text(&exact, None), exact);
-        assert_eq!(
-            provider_text(&format!("{exact}y"), None),
-            format!("{exact} ...")
-        );
+        assert_eq!(provider_text(&format!("{exact}y"), None), format!("{exact} ..."));
     }
 }

@@ -23,9 +23,7 @@ impl Resolver {
         let inner = TokioResolver::builder_tokio()
             .and_then(|builder| builder.build())
             .map_err(|error| error.to_string());
-        Self {
-            inner: Arc::new(inner),
-        }
+        Self { inner: Arc::new(inner) }
     }
 
     async fn lookup(&self, name: &str) -> io::Result<Vec<SocketAddr>> {
@@ -37,11 +35,7 @@ impl Resolver {
                 socket(Ipv6Addr::LOCALHOST.into()),
             ]);
         }
-        let resolver = self
-            .inner
-            .as_ref()
-            .as_ref()
-            .map_err(|why| io::Error::other(why.clone()))?;
+        let resolver = self.inner.as_ref().as_ref().map_err(|why| io::Error::other(why.clone()))?;
         let found = resolver.lookup_ip(name).await.map_err(io::Error::other)?;
         Ok(found.iter().map(socket).collect())
     }

@@ -129,20 +129,13 @@ mod tests {
     #[test]
     fn streams_as_servers_write_them() {
         let check = |text: &str, expected: &[&str]| {
-            assert_eq!(
-                events(&[text.as_bytes()]).expect("short"),
-                expected,
-                "{text:?}"
-            );
+            assert_eq!(events(&[text.as_bytes()]).expect("short"), expected, "{text:?}");
         };
         check("data: a\n\ndata: b\n\n", &["a", "b"]);
         check("data: a\r\n\r\ndata:b\r\n\r\n", &["a", "b"]);
         check("data: a\r\rdata: b\r\r", &["a", "b"]);
         check("data: a\r\ndata: b\r\n\r\n", &["a\nb"]);
-        check(
-            ": hello\n\nevent: x\nid: 1\ndata: a\ndata: b\n\n",
-            &["a\nb"],
-        );
+        check(": hello\n\nevent: x\nid: 1\ndata: a\ndata: b\n\n", &["a\nb"]);
         check("\u{feff}data: a\n\n", &["a"]);
         check("data: a", &["a"]);
         check("data\n\n", &[""]);

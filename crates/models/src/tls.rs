@@ -24,10 +24,7 @@ pub(crate) fn config(
     host: &RootCertStore,
     trust: &[String],
 ) -> Result<ClientConfig, ModelError> {
-    let bad = |why: String| ModelError::BadEndpoint {
-        provider: provider.to_owned(),
-        why,
-    };
+    let bad = |why: String| ModelError::BadEndpoint { provider: provider.to_owned(), why };
     let mut roots = host.clone();
     for text in trust {
         let mut found = 0;
@@ -40,9 +37,7 @@ pub(crate) fn config(
             found += 1;
         }
         if found == 0 {
-            return Err(bad(
-                "a file of [network] trust holds no PEM certificate".into()
-            ));
+            return Err(bad("a file of [network] trust holds no PEM certificate".into()));
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -53,13 +53,7 @@ type Results<'a> = HashMap<&'a str, VecDeque<(&'a str, bool)>>;
 fn results_by_call(items: &[Item]) -> Results<'_> {
     let mut results: Results<'_> = HashMap::new();
     for item in items {
-        if let Item::ToolResult {
-            call_id,
-            output,
-            is_error,
-            ..
-        } = item
-        {
+        if let Item::ToolResult { call_id, output, is_error, .. } = item {
             let queue = results.entry(call_id).or_default();
             queue.push_back((output, *is_error));
         }
@@ -102,11 +96,7 @@ mod tests {
     use types::Labels;
 
     fn call(id: &str) -> Item {
-        Item::ToolCall {
-            call_id: id.into(),
-            name: "shell".into(),
-            arguments: json!({}),
-        }
+        Item::ToolCall { call_id: id.into(), name: "shell".into(), arguments: json!({}) }
     }
 
     fn result(id: &str, output: &str, is_error: bool) -> Item {
@@ -140,26 +130,12 @@ mod tests {
         check(&[], "");
         check(&[user("hi")], "U:hi");
         check(
-            &[
-                user("hi"),
-                call("a"),
-                call("b"),
-                result("b", "2", false),
-                result("a", "1", true),
-            ],
+            &[user("hi"), call("a"), call("b"), result("b", "2", false), result("a", "1", true)],
             "U:hi A2 R:a=error: 1 R:b=2",
         );
+        check(&[call("a"), user("more"), result("a", "1", false)], "A1 R:a=1 U:more");
         check(
-            &[call("a"), user("more"), result("a", "1", false)],
-            "A1 R:a=1 U:more",
-        );
-        check(
-            &[
-                call("a"),
-                result("a", "1", false),
-                call("a"),
-                result("a", "2", false),
-            ],
+            &[call("a"), result("a", "1", false), call("a"), result("a", "2", false)],
             "A1 R:a=1 A1 R:a=2",
         );
     }

@@ -39,10 +39,8 @@ impl WireIds {
 }
 
 fn hashed(call_id: &str, round: u64) -> String {
-    let digest = Digest::of_parts(
-        "bedplate wire call id",
-        &[call_id.as_bytes(), &round.to_be_bytes()],
-    );
+    let digest =
+        Digest::of_parts("bedplate wire call id", &[call_id.as_bytes(), &round.to_be_bytes()]);
     digest.0[..WIRE_ID_CHARS]
         .iter()
         .map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]))
@@ -54,11 +52,7 @@ fn hashed(call_id: &str, round: u64) -> String {
 pub(crate) fn conversation_id(salt: &Digest, index: usize, provider_id: &str) -> String {
     let digest = Digest::of_parts(
         "bedplate call id",
-        &[
-            &salt.0,
-            &(index as u64).to_be_bytes(),
-            provider_id.as_bytes(),
-        ],
+        &[&salt.0, &(index as u64).to_be_bytes(), provider_id.as_bytes()],
     );
     format!("call_{}", &digest.to_string()[..24])
 }
@@ -70,14 +64,7 @@ mod tests {
     #[test]
     fn ids_are_short_plain_stable_and_distinct() {
         let mut ids = WireIds::default();
-        let odd = [
-            "",
-            "call_1",
-            "functions.shell:0",
-            "fc_1|x",
-            &"a".repeat(500),
-            "ü",
-        ];
+        let odd = ["", "call_1", "functions.shell:0", "fc_1|x", &"a".repeat(500), "ü"];
         let first: Vec<String> = odd.iter().map(|id| ids.of(id)).collect();
         let again: Vec<String> = odd.iter().map(|id| ids.of(id)).collect();
         assert_eq!(first, again);

@@ -41,11 +41,7 @@ impl Drop for Server {
 fn start() -> Option<Server> {
     let folder = PathBuf::from(std::env::var_os(VARIABLE)?);
     let program = folder.join(SERVER);
-    assert!(
-        program.is_file(),
-        "{VARIABLE} is set, but there is no {}",
-        program.display()
-    );
+    assert!(program.is_file(), "{VARIABLE} is set, but there is no {}", program.display());
     let fixtures = tempfile::tempdir().expect("a directory");
     let file = fixtures.path().join("fixtures.json");
     std::fs::write(&file, FIXTURES).expect("writes");
@@ -60,8 +56,7 @@ fn start() -> Option<Server> {
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
     let address = lines.find_map(|line| {
         let line = line.expect("text");
-        line.split_once("listening on ")
-            .map(|(_, address)| address.to_owned())
+        line.split_once("listening on ").map(|(_, address)| address.to_owned())
     });
     // The pipe stays open, or the server could not write its log.
     std::thread::spawn(move || lines.for_each(drop));
@@ -81,10 +76,7 @@ fn endpoint(server: &Server, dialect: Dialect) -> Endpoint {
 fn calls(items: &[Item]) -> Vec<(&str, String)> {
     let mut calls = Vec::new();
     for item in items {
-        if let Item::ToolCall {
-            name, arguments, ..
-        } = item
-        {
+        if let Item::ToolCall { name, arguments, .. } = item {
             calls.push((name.as_str(), arguments.to_string()));
         }
     }
@@ -95,33 +87,21 @@ fn calls(items: &[Item]) -> Vec<(&str, String)> {
 async fn a_foreign_server_takes_our_requests_and_we_read_its_streams() {
     let Some(server) = start() else { return };
     let (responses, chat) = (Dialect::Responses, Dialect::Chat);
-    for [first, second] in [
-        [responses, responses],
-        [chat, chat],
-        [responses, chat],
-        [chat, responses],
-    ] {
+    for [first, second] in
+        [[responses, responses], [chat, chat], [responses, chat], [chat, responses]]
+    {
         let mut items = vec![user("look around")];
-        let reply = call(&endpoint(&server, first), None, &items)
-            .await
-            .expect("it answers");
+        let reply = call(&endpoint(&server, first), None, &items).await.expect("it answers");
         let expected = [
             ("shell", "{\"command\":\"ls\"}".to_owned()),
             ("read_file", "{\"path\":\"a.txt\"}".to_owned()),
         ];
         assert_eq!(calls(&reply.answer.items), expected);
-        assert!(reply.answer.items.contains(&Item::AssistantMessage {
-            text: "I look.".into()
-        }));
+        assert!(reply.answer.items.contains(&Item::AssistantMessage { text: "I look.".into() }));
         answered(&mut items, &reply.answer.items, "a.txt");
-        let reply = call(&endpoint(&server, second), None, &items)
-            .await
-            .expect("it answers");
+        let reply = call(&endpoint(&server, second), None, &items).await.expect("it answers");
         let text = "There is one file: a.txt.".to_owned();
-        assert_eq!(
-            reply.answer.items.last(),
-            Some(&Item::AssistantMessage { text })
-        );
+        assert_eq!(reply.answer.items.last(), Some(&Item::AssistantMessage { text }));
         assert!(
             matches!(&reply.answer.items[0], Item::Reasoning { summary, .. } if summary == "Short."),
             "{:?}",
@@ -136,14 +116,7 @@ async fn a_foreign_server_s_refusal_has_its_class() {
     for dialect in [Dialect::Responses, Dialect::Chat] {
         let failed = call(&endpoint(&server, dialect), None, &[user("unknown")]).await;
         let fault = failed.expect_err("it has no fixture").fault;
-        assert_eq!(
-            (fault.http_status, fault.class),
-            (503, FaultClass::Transient)
-        );
-        assert!(
-            fault.failure.message.contains("no fixture matched"),
-            "{}",
-            fault.failure
-        );
+        assert_eq!((fault.http_status, fault.class), (503, FaultClass::Transient));
+        assert!(fault.failure.message.contains("no fixture matched"), "{}", fault.failure);
     }
 }

@@ -58,10 +58,7 @@ async fn a_run_goes_through_in_either_dialect() {
         assert_eq!(third.answer.items, [Item::AssistantMessage { text }]);
         answered(&mut items, &third.answer.items, "");
         items.push(user("more"));
-        let fault = call(&endpoint, None, &items)
-            .await
-            .expect_err("exhausted")
-            .fault;
+        let fault = call(&endpoint, None, &items).await.expect_err("exhausted").fault;
         assert_eq!(
             (fault.class, fault.failure.code.as_str(), fault.http_status),
             (FaultClass::Rejected, "BP-MODEL-012", 400)
@@ -71,24 +68,17 @@ async fn a_run_goes_through_in_either_dialect() {
 
 #[tokio::test]
 async fn the_dialect_may_change_in_the_middle_of_a_tool_call() {
-    for order in [
-        [Dialect::Responses, Dialect::Chat],
-        [Dialect::Chat, Dialect::Responses],
-    ] {
+    for order in [[Dialect::Responses, Dialect::Chat], [Dialect::Chat, Dialect::Responses]] {
         let (base_url, _server) = scripted(TURNS).await;
         let mut items = vec![user("go")];
         for step in 0..3 {
             let endpoint = endpoint(&base_url, order[step % 2]);
-            let reply = call(&endpoint, None, &items)
-                .await
-                .expect("either server takes it");
+            let reply = call(&endpoint, None, &items).await.expect("either server takes it");
             answered(&mut items, &reply.answer.items, "a.txt");
         }
         assert_eq!(
             names(&items),
-            [
-                "user", "think", "say", "call", "call", "result", "result", "call", "result", "say"
-            ]
+            ["user", "think", "say", "call", "call", "result", "result", "call", "result", "say"]
         );
     }
 }
@@ -104,10 +94,7 @@ async fn ids_of_other_providers_and_opaque_parts_are_never_rejected() {
             opaque: Some(
                 serde_json::json!({"type": "reasoning", "encrypted_content": "of another"}),
             ),
-            origin: types::Origin {
-                provider: "openai".into(),
-                model: "gpt-5".into(),
-            },
+            origin: types::Origin { provider: "openai".into(), model: "gpt-5".into() },
         }];
         answer.extend(odd.map(|id| Item::ToolCall {
             call_id: id.to_owned(),
@@ -134,41 +121,23 @@ async fn when_picks_a_turn_by_what_came_last() {
         let first = call(&endpoint, None, &items).await.expect("answers");
         answered(&mut items, &first.answer.items, "denied: no rule");
         let second = call(&endpoint, None, &items).await.expect("answers");
-        assert_eq!(
-            second.answer.items,
-            [Item::AssistantMessage {
-                text: "It was denied.".into()
-            }]
-        );
+        assert_eq!(second.answer.items, [Item::AssistantMessage { text: "It was denied.".into() }]);
         answered(&mut items, &second.answer.items, "");
         items.push(user("try again"));
         let third = call(&endpoint, None, &items).await.expect("answers");
-        assert_eq!(
-            names(&third.answer.items),
-            ["call"],
-            "the turn in order was not used up"
-        );
+        assert_eq!(names(&third.answer.items), ["call"], "the turn in order was not used up");
     }
 }
 
 /// The class, code and wait of a script's only turn.
 async fn check_fault(fault: &str, dialect: Dialect, expected: (FaultClass, &str, Option<u64>)) {
-    let text = format!(
-        "[[turn]]\ntext = \"{}\"\nfault = {fault}\n",
-        "words ".repeat(50)
-    );
+    let text = format!("[[turn]]\ntext = \"{}\"\nfault = {fault}\n", "words ".repeat(50));
     let (base_url, _server) = scripted(&text).await;
     let mut endpoint = endpoint(&base_url, dialect);
-    endpoint.timeouts = Timeouts {
-        idle_ms: 300,
-        ..Timeouts::SCRIPT
-    };
+    endpoint.timeouts = Timeouts { idle_ms: 300, ..Timeouts::SCRIPT };
     let failed = call(&endpoint, None, &[user("go")]).await.expect_err(fault);
-    let seen = (
-        failed.fault.class,
-        failed.fault.failure.code.as_str(),
-        failed.fault.retry_after_ms,
-    );
+    let seen =
+        (failed.fault.class, failed.fault.failure.code.as_str(), failed.fault.retry_after_ms);
     assert_eq!(seen, expected, "{fault} {dialect:?}: {:?}", failed.fault);
     assert!(failed.raw.len() <= models::limits::FAULT_RAW_BYTES_MAX);
 }
@@ -183,45 +152,15 @@ async fn every_fault_has_its_class_and_code() {
             (Transient, "BP-MODEL-003", Some(1000)),
         )
         .await;
-        check_fault(
-            "{ status = 500 }",
-            dialect,
-            (Transient, "BP-MODEL-004", None),
-        )
-        .await;
+        check_fault("{ status = 500 }", dialect, (Transient, "BP-MODEL-004", None)).await;
         check_fault("{ status = 401 }", dialect, (Auth, "BP-MODEL-001", None)).await;
         check_fault("{ status = 404 }", dialect, (Gone, "BP-MODEL-011", None)).await;
-        check_fault(
-            "{ status = 422 }",
-            dialect,
-            (Rejected, "BP-MODEL-010", None),
-        )
-        .await;
-        check_fault(
-            "{ stall = true }",
-            dialect,
-            (Transient, "BP-MODEL-007", None),
-        )
-        .await;
-        check_fault(
-            "{ cut_at = 120 }",
-            dialect,
-            (Transient, "BP-MODEL-006", None),
-        )
-        .await;
+        check_fault("{ status = 422 }", dialect, (Rejected, "BP-MODEL-010", None)).await;
+        check_fault("{ stall = true }", dialect, (Transient, "BP-MODEL-007", None)).await;
+        check_fault("{ cut_at = 120 }", dialect, (Transient, "BP-MODEL-006", None)).await;
         check_fault("{ cut_at = 0 }", dialect, (Transient, "BP-MODEL-006", None)).await;
-        check_fault(
-            "{ garbage = true }",
-            dialect,
-            (Transient, "BP-MODEL-005", None),
-        )
-        .await;
-        check_fault(
-            "{ endless = true }",
-            dialect,
-            (Transient, "BP-MODEL-008", None),
-        )
-        .await;
+        check_fault("{ garbage = true }", dialect, (Transient, "BP-MODEL-005", None)).await;
+        check_fault("{ endless = true }", dialect, (Transient, "BP-MODEL-008", None)).await;
     }
 }
 
@@ -231,9 +170,7 @@ async fn a_fault_fires_as_often_as_it_says() {
     let (base_url, _server) = scripted(text).await;
     let endpoint = endpoint(&base_url, Dialect::Chat);
     for _ in 0..2 {
-        call(&endpoint, None, &[user("go")])
-            .await
-            .expect_err("fires");
+        call(&endpoint, None, &[user("go")]).await.expect_err("fires");
     }
     call(&endpoint, None, &[user("go")]).await.expect("answers");
 }
@@ -241,9 +178,7 @@ async fn a_fault_fires_as_often_as_it_says() {
 #[tokio::test]
 async fn the_whole_call_ends_after_its_total_time() {
     let reply = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n".to_vec();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("loopback");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
     let server = tokio::spawn(async move {
         use tokio::io::AsyncWriteExt as _;
@@ -257,20 +192,15 @@ async fn the_whole_call_ends_after_its_total_time() {
     });
     let mut endpoint = endpoint(&format!("http://{address}/v1"), Dialect::Chat);
     endpoint.timeouts.total_ms = 300;
-    let failed = call(&endpoint, None, &[user("go")])
-        .await
-        .expect_err("too long");
+    let failed = call(&endpoint, None, &[user("go")]).await.expect_err("too long");
     assert_eq!(failed.fault.failure.code, "BP-MODEL-008");
     assert_eq!(failed.fault.class, FaultClass::Transient);
     server.abort();
 }
 
 fn http(status: &str, headers: &str, body: &str) -> Vec<u8> {
-    format!(
-        "HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
+    format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
+        .into_bytes()
 }
 
 #[tokio::test]
@@ -278,23 +208,14 @@ async fn a_server_that_sends_the_key_back_gives_it_to_nobody() {
     let key = Secret::new(b"sk-very-secret-123".to_vec());
     let said = r#"{"choices":[{"index":0,"message":{"content":"key sk-very-secret-123"},"finish_reason":"stop"}]}"#;
     let replies = [
-        http(
-            "401 Unauthorized",
-            "",
-            r#"{"error":{"message":"bad key sk-very-secret-123"}}"#,
-        ),
+        http("401 Unauthorized", "", r#"{"error":{"message":"bad key sk-very-secret-123"}}"#),
         http("500 Oops", "", "sk-very-secret-123"),
         http("200 OK", "", said),
         http("200 OK", "", "data: sk-very-secret-123\n\n"),
     ];
     for reply in replies {
         let (base_url, server) = raw_server(reply).await;
-        let result = call(
-            &endpoint(&base_url, Dialect::Chat),
-            Some(&key),
-            &[user("go")],
-        )
-        .await;
+        let result = call(&endpoint(&base_url, Dialect::Chat), Some(&key), &[user("go")]).await;
         let (shown, raw) = match &result {
             Ok(reply) => (format!("{:?}", reply.answer), &reply.raw),
             Err(failed) => (format!("{:?}", failed.fault), &failed.raw),
@@ -307,9 +228,7 @@ async fn a_server_that_sends_the_key_back_gives_it_to_nobody() {
 
 #[tokio::test]
 async fn keys_are_sent_as_a_bearer_and_refused_when_they_cannot_be() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("loopback");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.expect("a client");
@@ -317,41 +236,28 @@ async fn keys_are_sent_as_a_bearer_and_refused_when_they_cannot_be() {
     });
     let mut endpoint = endpoint(&format!("http://{address}/v1"), Dialect::Chat);
     endpoint.key_env = Some("ACME_KEY".into());
-    let missing = call(&endpoint, None, &[user("go")])
-        .await
-        .expect_err("no key");
+    let missing = call(&endpoint, None, &[user("go")]).await.expect_err("no key");
     assert_eq!(
         (missing.fault.class, missing.fault.failure.code.as_str()),
         (FaultClass::Auth, "BP-MODEL-002")
     );
     assert!(missing.fault.failure.message.contains("ACME_KEY"));
     let broken = Secret::new(b"two\nlines-secret".to_vec());
-    let broken = call(&endpoint, Some(&broken), &[user("go")])
-        .await
-        .expect_err("no header");
+    let broken = call(&endpoint, Some(&broken), &[user("go")]).await.expect_err("no header");
     assert_eq!(broken.fault.failure.code, "BP-MODEL-016");
     assert!(!format!("{:?}", broken.fault).contains("lines-secret"));
     let key = Secret::new(b"sk-good-key\n".to_vec());
     let _ = call(&endpoint, Some(&key), &[user("go")]).await;
     let seen = server.await.expect("one request");
-    assert!(
-        seen.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"),
-        "{seen}"
-    );
-    assert!(
-        seen.contains("authorization: Bearer sk-good-key\r\n"),
-        "{seen}"
-    );
+    assert!(seen.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{seen}");
+    assert!(seen.contains("authorization: Bearer sk-good-key\r\n"), "{seen}");
 }
 
 #[tokio::test]
 async fn redirects_are_not_followed_and_nobody_is_a_fault() {
     let (elsewhere, _server) = scripted(TURNS).await;
-    let redirect = http(
-        "307 Temporary Redirect",
-        &format!("location: {elsewhere}/chat/completions\r\n"),
-        "",
-    );
+    let redirect =
+        http("307 Temporary Redirect", &format!("location: {elsewhere}/chat/completions\r\n"), "");
     let (base_url, server) = raw_server(redirect).await;
     let failed = call(&endpoint(&base_url, Dialect::Chat), None, &[user("go")])
         .await
@@ -361,15 +267,11 @@ async fn redirects_are_not_followed_and_nobody_is_a_fault() {
         ("BP-MODEL-010", 307)
     );
     server.abort();
-    let free = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("loopback");
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = free.local_addr().expect("bound");
     drop(free);
     let nobody = endpoint(&format!("http://{address}/v1"), Dialect::Chat);
-    let failed = call(&nobody, None, &[user("go")])
-        .await
-        .expect_err("nobody listens");
+    let failed = call(&nobody, None, &[user("go")]).await.expect_err("nobody listens");
     assert_eq!(
         (failed.fault.class, failed.fault.failure.code.as_str()),
         (FaultClass::Transient, "BP-MODEL-009")
@@ -383,9 +285,7 @@ async fn redirects_are_not_followed_and_nobody_is_a_fault() {
     unknown.base_url = "http://no-such-host.invalid/v1".into();
     unknown.timeouts.connect_ms = 500;
     unknown.timeouts.header_ms = 500;
-    let failed = call(&unknown, None, &[user("go")])
-        .await
-        .expect_err("no such host");
+    let failed = call(&unknown, None, &[user("go")]).await.expect_err("no such host");
     assert!(["BP-MODEL-007", "BP-MODEL-009"].contains(&failed.fault.failure.code.as_str()));
 }
 
@@ -408,18 +308,12 @@ async fn a_short_reply_cut_at_every_byte_is_an_answer_or_a_fault() {
             let (base_url, server) = raw_server(whole.as_bytes()[..at].to_vec()).await;
             match call(&endpoint(&base_url, Dialect::Chat), None, &[user("go")]).await {
                 Ok(reply) => {
-                    assert_eq!(
-                        reply.answer.items,
-                        [Item::AssistantMessage { text: "hi".into() }]
-                    );
+                    assert_eq!(reply.answer.items, [Item::AssistantMessage { text: "hi".into() }]);
                     answers += 1;
                 }
-                Err(failed) => assert_eq!(
-                    failed.fault.class,
-                    FaultClass::Transient,
-                    "{:?}",
-                    failed.fault
-                ),
+                Err(failed) => {
+                    assert_eq!(failed.fault.class, FaultClass::Transient, "{:?}", failed.fault)
+                }
             }
             server.abort();
         }
@@ -431,37 +325,26 @@ async fn a_short_reply_cut_at_every_byte_is_an_answer_or_a_fault() {
 async fn a_script_is_served_on_loopback_only() {
     use types::Coded as _;
     let script = models::script::parse(TURNS, "t").expect("good");
-    let everywhere = tokio::net::TcpListener::bind("0.0.0.0:0")
-        .await
-        .expect("binds");
-    let error = models::script::serve(std::sync::Arc::new(script), everywhere)
-        .await
-        .expect_err("refused");
+    let everywhere = tokio::net::TcpListener::bind("0.0.0.0:0").await.expect("binds");
+    let error =
+        models::script::serve(std::sync::Arc::new(script), everywhere).await.expect_err("refused");
     assert_eq!(error.code(), "BP-MODEL-019");
 }
 
 #[tokio::test]
 async fn other_clients_are_served_too() {
     let (base_url, _server) = scripted(TURNS).await;
-    let address = base_url
-        .trim_start_matches("http://")
-        .trim_end_matches("/v1")
-        .to_owned();
+    let address = base_url.trim_start_matches("http://").trim_end_matches("/v1").to_owned();
     let ask = |head: &'static str, body: &'static str| {
         let address = address.clone();
         async move {
             use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-            let mut stream = tokio::net::TcpStream::connect(address)
-                .await
-                .expect("listens");
+            let mut stream = tokio::net::TcpStream::connect(address).await.expect("listens");
             let request = format!(
                 "{head} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
                 body.len()
             );
-            stream
-                .write_all(request.as_bytes())
-                .await
-                .expect("takes it");
+            stream.write_all(request.as_bytes()).await.expect("takes it");
             let mut reply = String::new();
             stream.read_to_string(&mut reply).await.expect("text");
             reply
@@ -482,10 +365,7 @@ async fn other_clients_are_served_too() {
         "{whole}"
     );
     let whole = ask("POST /v1/responses", r#"{"model":"m","input":"go"}"#).await;
-    assert!(
-        whole.contains("\"object\":\"response\"") && whole.contains("I look."),
-        "{whole}"
-    );
+    assert!(whole.contains("\"object\":\"response\"") && whole.contains("I look."), "{whole}");
     let refused = ask(
         "POST /v1/chat/completions",
         r#"{"model":"m","messages":[{"role":"tool","tool_call_id":"1","content":"r"}]}"#,
@@ -511,9 +391,7 @@ async fn tls_server(reply: Vec<u8>) -> (String, String) {
         .with_single_cert(vec![made.cert.der().clone()], key.into())
         .expect("a key that fits");
     let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("loopback");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let port = listener.local_addr().expect("bound").port();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -533,27 +411,15 @@ async fn tls_trusts_the_host_and_what_the_operator_names() {
     let said = r#"{"choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}]}"#;
     let (base_url, certificate) = tls_server(http("200 OK", "", said)).await;
     let mut endpoint = endpoint(&base_url, Dialect::Chat);
-    let stranger = call(&endpoint, None, &[user("go")])
-        .await
-        .expect_err("not trusted")
-        .fault;
+    let stranger = call(&endpoint, None, &[user("go")]).await.expect_err("not trusted").fault;
     assert_eq!(
         (stranger.class, stranger.failure.code.as_str()),
         (FaultClass::Transient, "BP-MODEL-009")
     );
-    assert!(
-        stranger.failure.message.contains("certificate"),
-        "{}",
-        stranger.failure
-    );
+    assert!(stranger.failure.message.contains("certificate"), "{}", stranger.failure);
     endpoint.trust = vec![certificate];
-    call(&endpoint, None, &[user("go")])
-        .await
-        .expect("trusted now");
+    call(&endpoint, None, &[user("go")]).await.expect("trusted now");
     endpoint.trust = vec!["no certificate".into()];
-    let unusable = call(&endpoint, None, &[user("go")])
-        .await
-        .expect_err("no PEM")
-        .fault;
+    let unusable = call(&endpoint, None, &[user("go")]).await.expect_err("no PEM").fault;
     assert_eq!(unusable.failure.code, "BP-MODEL-016");
 }

@@ -45,39 +45,21 @@ fn measure(name: &str, set: &PolicySet, request: &ActionRequest) {
 
 fn main() {
     for hosts in [1, 10, 100, 1000] {
-        let allow: Vec<String> = (0..hosts)
-            .map(|n| format!("GET api{n}.example.test/v1/*"))
-            .collect();
+        let allow: Vec<String> =
+            (0..hosts).map(|n| format!("GET api{n}.example.test/v1/*")).collect();
         let mut sources = Sources::new(Principal::agent("triage", "support"));
         sources.routes = vec!["default".to_owned()];
-        sources.permissions = Some(Permissions {
-            preset: Some(Preset::Observe),
-            allow,
-            ..Permissions::default()
-        });
+        sources.permissions =
+            Some(Permissions { preset: Some(Preset::Observe), allow, ..Permissions::default() });
         let start = Instant::now();
         let set = PolicySet::compile(&sources).expect("generated permissions compile");
         let compiled = start.elapsed().as_secs_f64() * 1e3;
         println!("{hosts} host rules, compiled in {compiled:.1} ms");
-        measure(
-            "  http_request, permitted",
-            &set,
-            &http("api0.example.test", "GET"),
-        );
-        measure(
-            "  http_request, other method",
-            &set,
-            &http("api0.example.test", "PUT"),
-        );
-        measure(
-            "  http_request, unknown host",
-            &set,
-            &http("evil.test", "GET"),
-        );
-        let command = ActionRequest::RunCommand {
-            tool: "shell".to_owned(),
-            command: "ls -l".to_owned(),
-        };
+        measure("  http_request, permitted", &set, &http("api0.example.test", "GET"));
+        measure("  http_request, other method", &set, &http("api0.example.test", "PUT"));
+        measure("  http_request, unknown host", &set, &http("evil.test", "GET"));
+        let command =
+            ActionRequest::RunCommand { tool: "shell".to_owned(), command: "ls -l".to_owned() };
         measure("  run_command, permitted", &set, &command);
     }
 }

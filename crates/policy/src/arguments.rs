@@ -158,15 +158,11 @@ impl Type {
                 let text = value.as_str().ok_or_else(unlike)?;
                 Ok(RestrictedExpression::new_string(text.to_owned()))
             }
-            Self::Bool => Ok(RestrictedExpression::new_bool(
-                value.as_bool().ok_or_else(unlike)?,
-            )),
-            Self::Long => Ok(RestrictedExpression::new_long(
-                value.as_i64().ok_or_else(unlike)?,
-            )),
-            Self::Decimal => decimal(value)
-                .map(RestrictedExpression::new_decimal)
-                .ok_or_else(unlike),
+            Self::Bool => Ok(RestrictedExpression::new_bool(value.as_bool().ok_or_else(unlike)?)),
+            Self::Long => Ok(RestrictedExpression::new_long(value.as_i64().ok_or_else(unlike)?)),
+            Self::Decimal => {
+                decimal(value).map(RestrictedExpression::new_decimal).ok_or_else(unlike)
+            }
             Self::Set(of) => set(of, value, name).unwrap_or_else(|| Err(unlike())),
             Self::Record(attributes) => {
                 let fields = value.as_object().ok_or_else(unlike)?;
@@ -189,13 +185,9 @@ impl Type {
 }
 
 fn set(of: &Type, value: &Value, name: &str) -> Option<Result<RestrictedExpression, String>> {
-    let elements = value
-        .as_array()
-        .filter(|elements| elements.len() <= ARGUMENT_ELEMENTS_MAX)?;
-    let read: Result<Vec<_>, _> = elements
-        .iter()
-        .map(|element| of.value(element, &format!("{name}[]")))
-        .collect();
+    let elements = value.as_array().filter(|elements| elements.len() <= ARGUMENT_ELEMENTS_MAX)?;
+    let read: Result<Vec<_>, _> =
+        elements.iter().map(|element| of.value(element, &format!("{name}[]"))).collect();
     Some(read.map(RestrictedExpression::new_set))
 }
 
@@ -294,28 +286,15 @@ mod tests {
         for (bad, says) in [
             (json!({}), "argument title is missing"),
             (json!({"title": null}), "argument title is not a string"),
-            (
-                json!({"title": "a", "count": 1.5}),
-                "argument count is not a 64-bit integer",
-            ),
+            (json!({"title": "a", "count": 1.5}), "argument count is not a 64-bit integer"),
             (
                 json!({"title": "a", "count": 9_300_000_000_000_000_000_u64}),
                 "argument count is not a 64-bit integer",
             ),
-            (
-                json!({"title": "a", "to": {"name": 1}}),
-                "argument to.name is not a string",
-            ),
-            (
-                json!({"title": "a", "tags": [1]}),
-                "argument tags[] is not a string",
-            ),
+            (json!({"title": "a", "to": {"name": 1}}), "argument to.name is not a string"),
+            (json!({"title": "a", "tags": [1]}), "argument tags[] is not a string"),
         ] {
-            assert_eq!(
-                of.value(&bad, "").map(|_| ()),
-                Err(says.to_owned()),
-                "{bad}"
-            );
+            assert_eq!(of.value(&bad, "").map(|_| ()), Err(says.to_owned()), "{bad}");
         }
         assert!(of.value(&json!("text"), "").is_err());
     }

@@ -97,10 +97,7 @@ const ATTRIBUTES: [(&str, &[&str]); 9] = [
     ("read_file", &["path"]),
     ("write_file", &["path"]),
     ("mount", &["path"]),
-    (
-        "http_request",
-        &["method", "path", "port", "scheme", "query"],
-    ),
+    ("http_request", &["method", "path", "port", "scheme", "query"]),
     ("connect", &["port"]),
     ("use_secret", &["host"]),
 ];
@@ -125,10 +122,7 @@ const SHARED: [&str; 11] = [
 /// # Errors
 /// BP-POLICY-014, BP-POLICY-005: the file is no such file or too large.
 pub fn parse_cases(file: &str, text: &str) -> Result<Vec<Case>, PolicyError> {
-    let bad = |message: String| PolicyError::BadTest {
-        file: file.to_owned(),
-        message,
-    };
+    let bad = |message: String| PolicyError::BadTest { file: file.to_owned(), message };
     let too_large = |unit: &str, actual, limit| PolicyError::TooLarge {
         what: format!("{file}, in {unit}"),
         actual,
@@ -147,11 +141,8 @@ pub fn parse_cases(file: &str, text: &str) -> Result<Vec<Case>, PolicyError> {
     }
     let mut cases = Vec::with_capacity(read.cases.len());
     for (index, table) in read.cases.into_iter().enumerate() {
-        let name = table
-            .get("name")
-            .and_then(toml::Value::as_str)
-            .unwrap_or("without a name")
-            .to_owned();
+        let name =
+            table.get("name").and_then(toml::Value::as_str).unwrap_or("without a name").to_owned();
         let case =
             read_case(table).map_err(|why| bad(format!("case {} ({name}): {why}", index + 1)))?;
         cases.push(case);
@@ -171,23 +162,15 @@ fn read_case(mut table: toml::Table) -> Result<Case, String> {
         }
     }
     let keys: Vec<String> = table.keys().cloned().collect();
-    let fields: Fields = table
-        .try_into()
-        .map_err(|error| error.to_string().trim_end().to_owned())?;
-    let own = ATTRIBUTES
-        .iter()
-        .find(|(action, _)| *action == fields.action);
+    let fields: Fields =
+        table.try_into().map_err(|error| error.to_string().trim_end().to_owned())?;
+    let own = ATTRIBUTES.iter().find(|(action, _)| *action == fields.action);
     let Some((_, own)) = own else {
         let known: Vec<&str> = ATTRIBUTES.iter().map(|(action, _)| *action).collect();
-        return Err(format!(
-            "`{}` is no action: {}",
-            fields.action,
-            known.join(", ")
-        ));
+        return Err(format!("`{}` is no action: {}", fields.action, known.join(", ")));
     };
-    let strange = keys
-        .iter()
-        .find(|key| !SHARED.contains(&key.as_str()) && !own.contains(&key.as_str()));
+    let strange =
+        keys.iter().find(|key| !SHARED.contains(&key.as_str()) && !own.contains(&key.as_str()));
     if let Some(key) = strange {
         return Err(format!("{} has no `{key}`", fields.action));
     }
@@ -244,10 +227,9 @@ fn request(fields: &Fields, effect: EffectClass) -> Result<ActionRequest, String
             scheme: fields.scheme.clone().unwrap_or_else(|| "https".to_owned()),
             query: fields.query.clone().unwrap_or_default(),
         }),
-        "connect" => Ok(ActionRequest::Connect {
-            host: resource(),
-            port: fields.port.unwrap_or(443),
-        }),
+        "connect" => {
+            Ok(ActionRequest::Connect { host: resource(), port: fields.port.unwrap_or(443) })
+        }
         _ => Ok(ActionRequest::UseSecret {
             secret: resource(),
             host: needed(fields.host.as_ref(), "host")?,
@@ -292,10 +274,7 @@ pub fn run_tests(set: &PolicySet, cases: &[Case]) -> Vec<CaseResult> {
         .iter()
         .map(|case| {
             let decision: Decision = set.decide(&case.input(set));
-            let by_policy = case
-                .policy
-                .as_ref()
-                .is_none_or(|id| decision.policies.contains(id));
+            let by_policy = case.policy.as_ref().is_none_or(|id| decision.policies.contains(id));
             CaseResult {
                 name: case.name.clone(),
                 passed: decision.verdict == case.expect && by_policy,

@@ -116,13 +116,10 @@ fn push_escaped(out: &mut String, c: char) {
 /// Reads one file of policies. Ids are the `@id` annotations, else `FILE[N]` from 0.
 pub(crate) fn read(file: &str, text: &str) -> Result<Vec<Statement>, Vec<PolicyError>> {
     check_limits(file, text).map_err(|error| vec![error])?;
-    let set: cedar_policy::PolicySet = text
-        .parse()
-        .map_err(|errors| syntax_errors(file, text, &errors))?;
+    let set: cedar_policy::PolicySet =
+        text.parse().map_err(|errors| syntax_errors(file, text, &errors))?;
     if set.templates().next().is_some() {
-        return Err(vec![PolicyError::Template {
-            file: file.to_owned(),
-        }]);
+        return Err(vec![PolicyError::Template { file: file.to_owned() }]);
     }
     let mut policies: Vec<&Policy> = set.policies().collect();
     policies.sort_by_key(|policy| default_number(policy.id()));
@@ -138,19 +135,13 @@ pub(crate) fn read(file: &str, text: &str) -> Result<Vec<Statement>, Vec<PolicyE
             Err(error) => errors.push(error),
         }
     }
-    if errors.is_empty() {
-        Ok(statements)
-    } else {
-        Err(errors)
-    }
+    if errors.is_empty() { Ok(statements) } else { Err(errors) }
 }
 
 /// Cedar numbers the policies of a text `policy0`, `policy1` in their order.
 fn default_number(id: &PolicyId) -> usize {
     let text: &str = id.as_ref();
-    text.trim_start_matches("policy")
-        .parse()
-        .unwrap_or(usize::MAX)
+    text.trim_start_matches("policy").parse().unwrap_or(usize::MAX)
 }
 
 fn statement(
@@ -176,16 +167,8 @@ fn statement(
         });
     }
     let policy = policy.new_id(PolicyId::new(&id));
-    let tree = tree_of(&policy).ok_or_else(|| PolicyError::Template {
-        file: at.file.clone(),
-    })?;
-    Ok(Statement {
-        policy,
-        tree,
-        text,
-        source: format!("{}:{}", at.file, at.line),
-        at,
-    })
+    let tree = tree_of(&policy).ok_or_else(|| PolicyError::Template { file: at.file.clone() })?;
+    Ok(Statement { policy, tree, text, source: format!("{}:{}", at.file, at.line), at })
 }
 
 fn tree_of(policy: &Policy) -> Option<pst::Template> {
@@ -225,11 +208,7 @@ pub(crate) fn check_ids(
 /// little.
 pub(crate) fn check_limits(file: &str, text: &str) -> Result<(), PolicyError> {
     let over = |what: &str, actual, limit| {
-        Err(PolicyError::TooLarge {
-            what: format!("{file}, in {what}"),
-            actual,
-            limit,
-        })
+        Err(PolicyError::TooLarge { what: format!("{file}, in {what}"), actual, limit })
     };
     if text.len() > POLICY_BYTES_MAX {
         return over("bytes", text.len(), POLICY_BYTES_MAX);
@@ -239,18 +218,10 @@ pub(crate) fn check_limits(file: &str, text: &str) -> Result<(), PolicyError> {
         return over("policies", complexity.policies, POLICIES_MAX);
     }
     if complexity.nesting > NESTING_MAX {
-        return over(
-            "nested brackets of one policy",
-            complexity.nesting,
-            NESTING_MAX,
-        );
+        return over("nested brackets of one policy", complexity.nesting, NESTING_MAX);
     }
     if complexity.operators > OPERATORS_MAX {
-        return over(
-            "operators of one policy",
-            complexity.operators,
-            OPERATORS_MAX,
-        );
+        return over("operators of one policy", complexity.operators, OPERATORS_MAX);
     }
     Ok(())
 }
@@ -317,10 +288,8 @@ fn syntax_errors(file: &str, text: &str, errors: &cedar_policy::ParseErrors) -> 
 
 /// Where a diagnostic of Cedar points.
 pub(crate) fn place(file: &str, text: &str, diagnostic: &dyn Diagnostic) -> Location {
-    let offset = diagnostic
-        .labels()
-        .and_then(|mut labels| labels.next())
-        .map_or(0, |label| label.offset());
+    let offset =
+        diagnostic.labels().and_then(|mut labels| labels.next()).map_or(0, |label| label.offset());
     Location::at(file, text, offset)
 }
 
@@ -335,8 +304,5 @@ pub(crate) fn described(diagnostic: &dyn Diagnostic) -> String {
         message.push_str(": ");
         message.push_str(&label);
     }
-    message
-        .chars()
-        .map(|c| if is_hidden(c) { ' ' } else { c })
-        .collect()
+    message.chars().map(|c| if is_hidden(c) { ' ' } else { c }).collect()
 }

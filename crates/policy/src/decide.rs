@@ -66,11 +66,7 @@ impl Decision {
             }
             _ => "Change or remove the policy that forbids it; no permit can open it.",
         };
-        Some(Failure {
-            code: code.to_owned(),
-            message: self.reason.clone(),
-            next: next.to_owned(),
-        })
+        Some(Failure { code: code.to_owned(), message: self.reason.clone(), next: next.to_owned() })
     }
 }
 
@@ -103,11 +99,7 @@ impl PolicySet {
     pub fn decide_all(&self, inputs: &[DecisionInput]) -> Decision {
         let decisions: Vec<Decision> = inputs.iter().map(|input| self.decide(input)).collect();
         let Some(strictest) = decisions.iter().rev().max_by_key(|d| d.verdict) else {
-            let failure = failed(
-                "BP-POLICY-012",
-                "nothing was asked".to_owned(),
-                NEXT_CANONICAL,
-            );
+            let failure = failed("BP-POLICY-012", "nothing was asked".to_owned(), NEXT_CANONICAL);
             return self.failed(failure, Digest::of_parts("bedplate policy inputs 1", &[]));
         };
         let mut joined = strictest.clone();
@@ -118,11 +110,8 @@ impl PolicySet {
         };
         joined.errors = decisions.iter().flat_map(|d| d.errors.clone()).collect();
         let alike = |d: &&Decision| d.verdict == joined.verdict;
-        let policies: BTreeSet<String> = decisions
-            .iter()
-            .filter(alike)
-            .flat_map(|d| d.policies.clone())
-            .collect();
+        let policies: BTreeSet<String> =
+            decisions.iter().filter(alike).flat_map(|d| d.policies.clone()).collect();
         joined.policies = policies.into_iter().collect();
         let mut obligations = BTreeMap::new();
         for decision in &decisions {
@@ -138,9 +127,9 @@ impl PolicySet {
 
     fn question<'a>(&self, input: &'a DecisionInput) -> Result<Question<'a>, Failure> {
         let arguments = match &input.request {
-            ActionRequest::CallTool {
-                tool, arguments, ..
-            } => Some(self.arguments(tool, arguments)?),
+            ActionRequest::CallTool { tool, arguments, .. } => {
+                Some(self.arguments(tool, arguments)?)
+            }
             _ => None,
         };
         Ok(Question::of(input, arguments))
@@ -156,9 +145,7 @@ impl PolicySet {
         };
         let refuse = |message| failed("BP-POLICY-013", message, NEXT_ARGUMENTS);
         let of = types.get(tool).ok_or_else(|| {
-            refuse(format!(
-                "tool {tool} is not declared, and policy looks at arguments"
-            ))
+            refuse(format!("tool {tool} is not declared, and policy looks at arguments"))
         })?;
         of.value(arguments, "").map_err(refuse)
     }
@@ -176,19 +163,14 @@ impl PolicySet {
         if second.allowed() && first.errors.is_empty() {
             return self.decision(Because::Asked, &[&first, &second], input);
         }
-        let last = if second.errors.is_empty() && !first.errors.is_empty() {
-            first
-        } else {
-            second
-        };
+        let last =
+            if second.errors.is_empty() && !first.errors.is_empty() { first } else { second };
         self.denial(&last, input)
     }
 
     fn ask(&self, question: &Question<'_>, approved: bool, entities: &Entities) -> Answer {
         match question.request(approved) {
-            Ok(request) => self
-                .slices
-                .ask(question.action, &question.keys, &request, entities),
+            Ok(request) => self.slices.ask(question.action, &question.keys, &request, entities),
             Err(error) => Answer {
                 errors: BTreeMap::from([("request".to_owned(), error)]),
                 ..Answer::default()
@@ -225,10 +207,8 @@ impl PolicySet {
         }
         let mut obligations = BTreeMap::new();
         let mut said = Vec::new();
-        let mut places: Vec<usize> = ids
-            .iter()
-            .filter_map(|id| self.by_id.get(*id).copied())
-            .collect();
+        let mut places: Vec<usize> =
+            ids.iter().filter_map(|id| self.by_id.get(*id).copied()).collect();
         places.sort_unstable();
         for statement in places.into_iter().map(|place| &self.statements[place]) {
             for (key, value) in &statement.tree.annotations {
@@ -272,11 +252,7 @@ const NEXT_ARGUMENTS: &str =
 const NEXT_EVALUATION: &str = "Correct the policy; until then what it applies to is denied.";
 
 fn failed(code: &str, message: String, next: &str) -> Failure {
-    Failure {
-        code: code.to_owned(),
-        message,
-        next: next.to_owned(),
-    }
+    Failure { code: code.to_owned(), message, next: next.to_owned() }
 }
 
 const fn verdict_of(because: Because) -> Verdict {
@@ -294,16 +270,9 @@ fn reason(because: Because, policies: &[String], said: &[String], errors: &[Fail
         Because::Asked => format!("permitted once a person approves: {by}"),
         Because::NoRule => "no rule permits it".to_owned(),
         Because::Forbidden => format!("forbidden by {by}"),
-        Because::Failed => errors
-            .first()
-            .map(|e| e.message.clone())
-            .unwrap_or_default(),
+        Because::Failed => errors.first().map(|e| e.message.clone()).unwrap_or_default(),
     };
-    if said.is_empty() {
-        sentence
-    } else {
-        format!("{sentence} ({})", said.join("; "))
-    }
+    if said.is_empty() { sentence } else { format!("{sentence} ({})", said.join("; ")) }
 }
 
 fn unite<'a>(obligations: &mut BTreeMap<String, BTreeSet<&'a str>>, key: &str, value: &'a str) {
@@ -313,14 +282,6 @@ fn unite<'a>(obligations: &mut BTreeMap<String, BTreeSet<&'a str>>, key: &str, v
 fn join_values(obligations: BTreeMap<String, BTreeSet<&str>>) -> BTreeMap<String, String> {
     obligations
         .into_iter()
-        .map(|(key, values)| {
-            (
-                key,
-                values
-                    .into_iter()
-                    .collect::<Vec<_>>()
-                    .join(VALUES_JOINED_BY),
-            )
-        })
+        .map(|(key, values)| (key, values.into_iter().collect::<Vec<_>>().join(VALUES_JOINED_BY)))
         .collect()
 }

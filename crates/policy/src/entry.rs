@@ -98,12 +98,7 @@ pub(crate) fn read(
     match text.split_once(' ') {
         Some((method, rest)) => read_method(method, rest, list).map_err(bad),
         None if looks_like_host(text) => read_target(text, list)
-            .map(|(hosts, port, path)| Entry::Http {
-                method: None,
-                hosts,
-                port,
-                path,
-            })
+            .map(|(hosts, port, path)| Entry::Http { method: None, hosts, port, path })
             .map_err(bad),
         None => Err(PolicyError::UnknownTool {
             source_name: source_name.to_owned(),
@@ -146,10 +141,7 @@ fn read_secret(text: &str, list: List) -> Result<Entry, String> {
         None if list == List::Deny => None,
         None => return Err("say where it may go: `secret:NAME@host`".to_owned()),
     };
-    Ok(Entry::Secret {
-        name: name.to_owned(),
-        host,
-    })
+    Ok(Entry::Secret { name: name.to_owned(), host })
 }
 
 fn read_method(method: &str, rest: &str, list: List) -> Result<Entry, String> {
@@ -168,22 +160,14 @@ fn read_method(method: &str, rest: &str, list: List) -> Result<Entry, String> {
     match method {
         "CONNECT" if path == PathRule::Any => Ok(Entry::Connect { hosts, port }),
         "CONNECT" => Err("an opaque connection has no path".to_owned()),
-        _ => Ok(Entry::Http {
-            method: Some(method.to_owned()),
-            hosts,
-            port,
-            path,
-        }),
+        _ => Ok(Entry::Http { method: Some(method.to_owned()), hosts, port, path }),
     }
 }
 
 /// `host[:port][/path*]`.
 fn read_target(text: &str, list: List) -> Result<(Hosts, Option<u16>, PathRule), String> {
     if let Some((scheme, rest)) = text.split_once("://") {
-        return Err(format!(
-            "write it without `{scheme}://`, as in `{}`",
-            rest.trim()
-        ));
+        return Err(format!("write it without `{scheme}://`, as in `{}`", rest.trim()));
     }
     let (authority, path) = match text.find('/') {
         Some(slash) => (&text[..slash], Some(&text[slash..])),
@@ -216,9 +200,7 @@ fn read_hosts(text: &str, list: List) -> Result<Hosts, String> {
     };
     let domain = read_name(domain)?;
     if list == List::Allow && !domain.contains('.') {
-        return Err(format!(
-            "`*.{domain}` would allow a whole top-level domain; use policy.cedar"
-        ));
+        return Err(format!("`*.{domain}` would allow a whole top-level domain; use policy.cedar"));
     }
     Ok(Hosts::Below(domain))
 }
@@ -236,18 +218,12 @@ fn read_path(path: Option<&str>) -> Result<PathRule, String> {
     let Some(path) = path else {
         return Ok(PathRule::Any);
     };
-    if let Some(bad) = path
-        .chars()
-        .find(|c| "?#%\\".contains(*c) || c.is_whitespace())
-    {
+    if let Some(bad) = path.chars().find(|c| "?#%\\".contains(*c) || c.is_whitespace()) {
         return Err(format!(
             "a path is written decoded and without a query; `{bad}` does not belong"
         ));
     }
-    if path
-        .split('/')
-        .any(|segment| segment == "." || segment == "..")
-    {
+    if path.split('/').any(|segment| segment == "." || segment == "..") {
         return Err("a path has no `.` or `..`".to_owned());
     }
     Ok(match path {
@@ -263,67 +239,30 @@ mod tests {
     use crate::ToolDecl;
 
     fn entry(text: &str) -> Result<Entry, String> {
-        read(
-            text,
-            List::Allow,
-            "permissions.allow[0]",
-            &ToolDecl::builtins(),
-        )
-        .map_err(|error| error.to_string())
+        read(text, List::Allow, "permissions.allow[0]", &ToolDecl::builtins())
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn entries_are_read() {
         let http = |method: Option<&str>, hosts: Hosts, port, path| {
-            Ok(Entry::Http {
-                method: method.map(str::to_owned),
-                hosts,
-                port,
-                path,
-            })
+            Ok(Entry::Http { method: method.map(str::to_owned), hosts, port, path })
         };
         let one = |name: &str| Hosts::One(name.to_owned());
         for (text, expected) in [
-            (
-                "api.example.test",
-                http(None, one("api.example.test"), None, PathRule::Any),
-            ),
-            (
-                "API.Example.Test",
-                http(None, one("api.example.test"), None, PathRule::Any),
-            ),
-            (
-                "localhost",
-                http(None, one("localhost"), None, PathRule::Any),
-            ),
+            ("api.example.test", http(None, one("api.example.test"), None, PathRule::Any)),
+            ("API.Example.Test", http(None, one("api.example.test"), None, PathRule::Any)),
+            ("localhost", http(None, one("localhost"), None, PathRule::Any)),
             ("build/*", http(None, one("build"), None, PathRule::Any)),
             (
                 "GET a.test/v1/*",
-                http(
-                    Some("GET"),
-                    one("a.test"),
-                    None,
-                    PathRule::Pattern("/v1/*".into()),
-                ),
+                http(Some("GET"), one("a.test"), None, PathRule::Pattern("/v1/*".into())),
             ),
             (
                 "POST a.test:8443/v1",
-                http(
-                    Some("POST"),
-                    one("a.test"),
-                    Some(8443),
-                    PathRule::Exactly("/v1".into()),
-                ),
+                http(Some("POST"), one("a.test"), Some(8443), PathRule::Exactly("/v1".into())),
             ),
-            (
-                "GET *.a.test",
-                http(
-                    Some("GET"),
-                    Hosts::Below("a.test".into()),
-                    None,
-                    PathRule::Any,
-                ),
-            ),
+            ("GET *.a.test", http(Some("GET"), Hosts::Below("a.test".into()), None, PathRule::Any)),
         ] {
             assert_eq!(entry(text), expected, "{text}");
         }
@@ -331,19 +270,9 @@ mod tests {
 
     #[test]
     fn tools_connections_and_secrets_are_read() {
-        let connect = Entry::Connect {
-            hosts: Hosts::One("a.test".into()),
-            port: Some(22),
-        };
-        let secret = Entry::Secret {
-            name: "api".into(),
-            host: Some("a.test".into()),
-        };
-        let shell = Entry::Tool(
-            "shell".into(),
-            ToolKind::Shell,
-            types::EffectClass::Workspace,
-        );
+        let connect = Entry::Connect { hosts: Hosts::One("a.test".into()), port: Some(22) };
+        let secret = Entry::Secret { name: "api".into(), host: Some("a.test".into()) };
+        let shell = Entry::Tool("shell".into(), ToolKind::Shell, types::EffectClass::Workspace);
         assert_eq!(entry("CONNECT a.test:22"), Ok(connect));
         assert_eq!(entry("secret:api@a.test"), Ok(secret));
         assert_eq!(entry("shell"), Ok(shell));

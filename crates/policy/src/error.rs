@@ -32,12 +32,7 @@ impl Location {
         let start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let column = text[start..offset].chars().count() + 1;
         let whole = text[start..].lines().next().unwrap_or_default();
-        Self {
-            file: file.to_owned(),
-            line,
-            column,
-            excerpt: excerpt(line, column, whole),
-        }
+        Self { file: file.to_owned(), line, column, excerpt: excerpt(line, column, whole) }
     }
 }
 

@@ -44,10 +44,7 @@ pub fn explain_denial(decision: &Decision, request: &ActionRequest) -> Explanati
             }
         }
         Because::Forbidden => Explanation {
-            reason: format!(
-                "{what}: {}; adding a permit cannot open it",
-                decision.reason
-            ),
+            reason: format!("{what}: {}; adding a permit cannot open it", decision.reason),
             also_opens: String::new(),
             suggestion: None,
         },
@@ -75,11 +72,7 @@ fn suggestion(request: &ActionRequest) -> Suggestion {
     match request {
         ActionRequest::CallModel { route, .. } => Suggestion {
             entry: None,
-            cedar: Some(permit(
-                "call_model",
-                &format!("resource == Route::{}", quote(route)),
-                &[],
-            )),
+            cedar: Some(permit("call_model", &format!("resource == Route::{}", quote(route)), &[])),
             opens: format!("every model call on route {}", shown(route)),
         },
         ActionRequest::CallTool { tool, .. } => of_tool("call_tool", tool, "every call of"),
@@ -87,14 +80,9 @@ fn suggestion(request: &ActionRequest) -> Suggestion {
             of_tool("run_command", tool, "every command with")
         }
         ActionRequest::Path { access, path } => of_path(*access, path),
-        ActionRequest::HttpRequest {
-            host,
-            method,
-            path,
-            port,
-            scheme,
-            query: _,
-        } => of_http(host, method, path, *port, scheme),
+        ActionRequest::HttpRequest { host, method, path, port, scheme, query: _ } => {
+            of_http(host, method, path, *port, scheme)
+        }
         ActionRequest::Connect { host, port } => Suggestion {
             entry: valid(format!("CONNECT {host}:{port}")),
             cedar: Some(permit(
@@ -121,22 +109,15 @@ fn suggestion(request: &ActionRequest) -> Suggestion {
 }
 
 fn permit(action: &str, resource: &str, when: &[String]) -> String {
-    let when = if when.is_empty() {
-        String::new()
-    } else {
-        format!(" when {{ {} }}", when.join(" && "))
-    };
+    let when =
+        if when.is_empty() { String::new() } else { format!(" when {{ {} }}", when.join(" && ")) };
     format!("permit(principal, action == Action::\"{action}\", {resource}){when};")
 }
 
 fn of_tool(action: &str, tool: &str, what: &str) -> Suggestion {
     Suggestion {
         entry: Some(tool.to_owned()),
-        cedar: Some(permit(
-            action,
-            &format!("resource == Tool::{}", quote(tool)),
-            &[],
-        )),
+        cedar: Some(permit(action, &format!("resource == Tool::{}", quote(tool)), &[])),
         opens: format!("{what} {}, with whatever arguments", shown(tool)),
     }
 }
@@ -147,9 +128,8 @@ fn of_path(access: FsAccess, path: &str) -> Suggestion {
         FsAccess::Write => ("write_file", "changing", Some("write_file")),
         FsAccess::Mount => ("mount", "mounting", None),
     };
-    let in_workspace = path
-        .strip_prefix(WORKSPACE)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let in_workspace =
+        path.strip_prefix(WORKSPACE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let entry = entry.filter(|_| in_workspace).map(str::to_owned);
     let opens = if entry.is_some() {
         format!("{verb} everything in {WORKSPACE}")
@@ -157,23 +137,14 @@ fn of_path(access: FsAccess, path: &str) -> Suggestion {
         format!("{verb} {} and nothing else", shown(path))
     };
     let scope = format!("resource == Path::{}", quote(path));
-    Suggestion {
-        entry,
-        cedar: Some(permit(action, &scope, &[])),
-        opens,
-    }
+    Suggestion { entry, cedar: Some(permit(action, &scope, &[])), opens }
 }
 
 fn of_http(host: &str, method: &str, path: &str, port: u16, scheme: &str) -> Suggestion {
     let usual = port == if scheme == "http" { 80 } else { 443 };
-    let authority = if usual {
-        host.to_owned()
-    } else {
-        format!("{host}:{port}")
-    };
-    let entry = Some(format!("{method} {authority}{path}"))
-        .filter(|_| !path.contains('*'))
-        .and_then(valid);
+    let authority = if usual { host.to_owned() } else { format!("{host}:{port}") };
+    let entry =
+        Some(format!("{method} {authority}{path}")).filter(|_| !path.contains('*')).and_then(valid);
     let cedar = permit(
         "http_request",
         &format!("resource == Host::{}", quote(host)),
@@ -183,11 +154,7 @@ fn of_http(host: &str, method: &str, path: &str, port: u16, scheme: &str) -> Sug
             format!("context.port == {port}"),
         ],
     );
-    let any_port = if usual && entry.is_some() {
-        ", any port"
-    } else {
-        ""
-    };
+    let any_port = if usual && entry.is_some() { ", any port" } else { "" };
     Suggestion {
         entry,
         cedar: Some(cedar),
@@ -203,9 +170,7 @@ fn of_http(host: &str, method: &str, path: &str, port: u16, scheme: &str) -> Sug
 /// The entry, if it reads back as one.
 fn valid(entry: String) -> Option<String> {
     let none: [ToolDecl; 0] = [];
-    entry::read(&entry, List::Allow, "", &none)
-        .ok()
-        .map(|_| entry)
+    entry::read(&entry, List::Allow, "", &none).ok().map(|_| entry)
 }
 
 /// Text of the sandbox for a person's terminal: control characters escaped.

@@ -36,17 +36,14 @@ pub(crate) fn check(name: &str) -> Result<(), &'static str> {
 }
 
 fn is_address(name: &str) -> bool {
-    name.parse::<IpAddr>()
-        .is_ok_and(|address| address.to_string() == name)
+    name.parse::<IpAddr>().is_ok_and(|address| address.to_string() == name)
 }
 
 /// The domains a host lies in: its own name and every parent. An address lies in none.
 pub(crate) fn domains(name: &str) -> impl Iterator<Item = &str> {
     let none = is_address(name);
-    std::iter::successors(Some(name), |rest| {
-        rest.split_once('.').map(|(_, rest)| rest)
-    })
-    .take_while(move |_| !none)
+    std::iter::successors(Some(name), |rest| rest.split_once('.').map(|(_, rest)| rest))
+        .take_while(move |_| !none)
 }
 
 /// Whether this is an absolute, normalised file path.
@@ -102,15 +99,9 @@ mod tests {
 
     #[test]
     fn host_names() {
-        for good in [
-            "a",
-            "localhost",
-            "api.example.test",
-            "x_y-z.test",
-            "127.0.0.1",
-            "::1",
-            "a1.2b",
-        ] {
+        for good in
+            ["a", "localhost", "api.example.test", "x_y-z.test", "127.0.0.1", "::1", "a1.2b"]
+        {
             assert_eq!(check(good), Ok(()), "{good}");
         }
         let long = "a".repeat(64);
@@ -156,10 +147,7 @@ mod tests {
         for bad in ["", "a", "/a/", "//a", "/a/../b", "/./a", "/a\0"] {
             assert!(check_file_path(bad).is_err(), "{bad}");
         }
-        assert_eq!(
-            directories("/a/b/c").collect::<Vec<_>>(),
-            ["/a/b", "/a", "/"]
-        );
+        assert_eq!(directories("/a/b/c").collect::<Vec<_>>(), ["/a/b", "/a", "/"]);
         assert_eq!(directories("/").count(), 0);
         for bad in ["", "*", "a", "/a/../b", "/.", "/\0"] {
             assert!(check_http_path(bad).is_err(), "{bad}");

@@ -44,11 +44,7 @@ impl Principal {
     /// A person.
     #[must_use]
     pub fn user(login: &str) -> Self {
-        Self {
-            kind: PrincipalKind::User,
-            name: login.to_owned(),
-            teams: Vec::new(),
-        }
+        Self { kind: PrincipalKind::User, name: login.to_owned(), teams: Vec::new() }
     }
 
     pub(crate) const fn type_name(&self) -> &'static str {
@@ -114,14 +110,7 @@ impl DecisionInput {
             ActionRequest::Path { path, .. } => {
                 host::check_file_path(path).map_err(|why| format!("path {path:?}: {why}"))
             }
-            ActionRequest::HttpRequest {
-                host,
-                method,
-                path,
-                scheme,
-                query,
-                port,
-            } => {
+            ActionRequest::HttpRequest { host, method, path, scheme, query, port } => {
                 bad_host(host)?;
                 check_port(*port)?;
                 check_http(method, path, scheme)?;
@@ -192,10 +181,7 @@ fn check_port(port: u16) -> Result<(), String> {
 
 fn check_text(what: &str, text: &str) -> Result<(), String> {
     if text.len() > TEXT_BYTES_MAX {
-        return Err(format!(
-            "{what} has {} bytes, the limit is {TEXT_BYTES_MAX}",
-            text.len()
-        ));
+        return Err(format!("{what} has {} bytes, the limit is {TEXT_BYTES_MAX}", text.len()));
     }
     Ok(())
 }

@@ -44,11 +44,7 @@ pub(crate) fn check(statements: &[Statement]) -> Vec<PolicyError> {
     statements
         .iter()
         .filter(|statement| {
-            let wanted = if statement.forbids() {
-                Motion::Falls
-            } else {
-                Motion::Rises
-            };
+            let wanted = if statement.forbids() { Motion::Falls } else { Motion::Rises };
             let motion = of_policy(&statement.tree);
             motion != Motion::Still && motion != wanted
         })
@@ -89,11 +85,7 @@ fn of(expr: &Expr) -> Motion {
             _ => still(of(expr)),
         },
         Expr::BinaryOp { op, left, right } => of_binary(*op, left, right),
-        Expr::IfThenElse {
-            cond,
-            then_expr,
-            else_expr,
-        } => of_choice(cond, then_expr, else_expr),
+        Expr::IfThenElse { cond, then_expr, else_expr } => of_choice(cond, then_expr, else_expr),
         Expr::Like { expr, .. } => still(of(expr)),
         Expr::Is { expr, in_expr, .. } => {
             let inner = in_expr.as_ref().map_or(Motion::Still, |e| of(e));
@@ -132,11 +124,7 @@ fn of_binary(op: BinaryOp, left: &Expr, right: &Expr) -> Motion {
             (_, Some(literal)) => (literal, left),
             _ => return still(of(left).with(of(right))),
         };
-        if literal == flip {
-            of(other).flipped()
-        } else {
-            of(other)
-        }
+        if literal == flip { of(other).flipped() } else { of(other) }
     };
     match op {
         BinaryOp::And | BinaryOp::Or => of(left).with(of(right)),

@@ -110,17 +110,11 @@ impl Region {
     }
 
     const fn none() -> Self {
-        Self {
-            include: Vec::new(),
-            exclude: Vec::new(),
-        }
+        Self { include: Vec::new(), exclude: Vec::new() }
     }
 
     fn of(node: Node) -> Self {
-        Self {
-            include: vec![node],
-            exclude: Vec::new(),
-        }
+        Self { include: vec![node], exclude: Vec::new() }
     }
 
     fn of_bool(value: bool) -> Self {
@@ -134,10 +128,7 @@ impl Region {
     fn and(self, other: Self) -> Self {
         let mut exclude = self.exclude;
         exclude.extend(other.exclude);
-        Self {
-            include: meet(&self.include, &other.include),
-            exclude,
-        }
+        Self { include: meet(&self.include, &other.include), exclude }
     }
 
     fn or(mut self, other: Self) -> Result<Self, String> {
@@ -150,25 +141,17 @@ impl Region {
 
     fn not(self) -> Result<Self, String> {
         if self.exclude.is_empty() {
-            return Ok(Self {
-                exclude: self.include,
-                ..Self::all()
-            });
+            return Ok(Self { exclude: self.include, ..Self::all() });
         }
         if self.is_all_but() {
-            return Ok(Self {
-                include: self.exclude,
-                exclude: Vec::new(),
-            });
+            return Ok(Self { include: self.exclude, exclude: Vec::new() });
         }
         Err("an exception of an exception is no set of whole directories".to_owned())
     }
 }
 
 fn meet(a: &[Node], b: &[Node]) -> Vec<Node> {
-    a.iter()
-        .flat_map(|x| b.iter().filter_map(|y| x.meet(y)))
-        .collect()
+    a.iter().flat_map(|x| b.iter().filter_map(|y| x.meet(y))).collect()
 }
 
 /// What one action's policies come to.
@@ -255,10 +238,7 @@ impl PolicySet {
 }
 
 fn refusal(statement: &Statement, reason: String) -> PolicyError {
-    PolicyError::NotEnforceable {
-        policy: statement.id().to_owned(),
-        reason,
-    }
+    PolicyError::NotEnforceable { policy: statement.id().to_owned(), reason }
 }
 
 fn combine(
@@ -268,10 +248,7 @@ fn combine(
     let mut denied = Vec::new();
     let mut permitted: Option<Vec<Node>> = None;
     for (index, (statement, region)) in permits.iter().enumerate() {
-        let others = permits
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != index);
+        let others = permits.iter().enumerate().filter(|(other, _)| *other != index);
         for (_, (_, other)) in others {
             if other != region && !meet(&region.exclude, &other.include).is_empty() {
                 let reason = "its exception is permitted by another policy";
@@ -279,9 +256,7 @@ fn combine(
             }
         }
         denied.extend(region.exclude.clone());
-        permitted
-            .get_or_insert_default()
-            .extend(region.include.clone());
+        permitted.get_or_insert_default().extend(region.include.clone());
     }
     for (statement, region) in forbids {
         if region.exclude.is_empty() {
@@ -303,9 +278,7 @@ fn written(mut nodes: Vec<Node>) -> Vec<String> {
     nodes.sort();
     nodes.dedup();
     let held = |node: &Node| {
-        nodes
-            .iter()
-            .any(|other| other != node && other.meet(node).as_ref() == Some(node))
+        nodes.iter().any(|other| other != node && other.meet(node).as_ref() == Some(node))
     };
     let kept: Vec<&Node> = nodes.iter().filter(|node| !held(node)).collect();
     kept.into_iter().map(Node::write).collect()
@@ -366,9 +339,7 @@ fn exact(path: &str) -> Result<Region, String> {
 
 fn tree_of(path: &str) -> Result<Region, String> {
     match crate::host::check_file_path(path) {
-        Ok(()) => Ok(Region::of(Node::Tree(
-            path.trim_end_matches('/').to_owned(),
-        ))),
+        Ok(()) => Ok(Region::of(Node::Tree(path.trim_end_matches('/').to_owned()))),
         Err(why) => Err(format!("path {path:?} never matches: {why}")),
     }
 }
@@ -377,32 +348,29 @@ fn of(expr: &Expr, action: &str, principal: &Principal) -> Result<Region, String
     let unlike = || format!("`{expr}` is no set of whole directories and single paths");
     match expr {
         Expr::Literal(Literal::Bool(value)) => Ok(Region::of_bool(*value)),
-        Expr::UnaryOp {
-            op: UnaryOp::Not,
-            expr,
-        } => of(expr, action, principal)?.not(),
+        Expr::UnaryOp { op: UnaryOp::Not, expr } => of(expr, action, principal)?.not(),
         Expr::BinaryOp { op, left, right } => match op {
             BinaryOp::And => Ok(of(left, action, principal)?.and(of(right, action, principal)?)),
             BinaryOp::Or => of(left, action, principal)?.or(of(right, action, principal)?),
             BinaryOp::Eq => equal(left, right, action, principal).unwrap_or_else(|| Err(unlike())),
-            BinaryOp::NotEq => equal(left, right, action, principal)
-                .unwrap_or_else(|| Err(unlike()))?
-                .not(),
+            BinaryOp::NotEq => {
+                equal(left, right, action, principal).unwrap_or_else(|| Err(unlike()))?.not()
+            }
             BinaryOp::In => within(left, right, principal).unwrap_or_else(|| Err(unlike())),
             _ => Err(unlike()),
         },
         Expr::Like { expr: of, pattern } if is_context_path(of) => {
             like(pattern).unwrap_or_else(|| Err(unlike()))
         }
-        Expr::Is {
-            expr,
-            entity_type,
-            in_expr: None,
-        } => match (expr.as_ref(), entity_type.0.id.as_str()) {
-            (Expr::Var(Var::Resource), kind) => Ok(Region::of_bool(kind == "Path")),
-            (Expr::Var(Var::Principal), kind) => Ok(Region::of_bool(kind == principal.type_name())),
-            _ => Err(unlike()),
-        },
+        Expr::Is { expr, entity_type, in_expr: None } => {
+            match (expr.as_ref(), entity_type.0.id.as_str()) {
+                (Expr::Var(Var::Resource), kind) => Ok(Region::of_bool(kind == "Path")),
+                (Expr::Var(Var::Principal), kind) => {
+                    Ok(Region::of_bool(kind == principal.type_name()))
+                }
+                _ => Err(unlike()),
+            }
+        }
         _ => Err(unlike()),
     }
 }
@@ -452,10 +420,9 @@ fn equal(
         (of, Expr::Literal(Literal::String(path))) if is_context_path(of) => Some(exact(path)),
         (Expr::Var(Var::Resource), _) => Some(exact(&uid_of(constant)?.eid)),
         (Expr::Var(Var::Action), _) => Some(Ok(Region::of_bool(uid_of(constant)?.eid == action))),
-        (Expr::Var(Var::Principal), _) => Some(Ok(Region::of_bool(is_principal(
-            uid_of(constant)?,
-            principal,
-        )))),
+        (Expr::Var(Var::Principal), _) => {
+            Some(Ok(Region::of_bool(is_principal(uid_of(constant)?, principal))))
+        }
         _ => None,
     }
 }

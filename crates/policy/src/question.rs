@@ -124,10 +124,7 @@ impl<'a> Question<'a> {
 
     /// The request, with or without approval.
     pub(crate) fn request(&self, approved: bool) -> Result<Request, String> {
-        let approved = (
-            "approved".to_owned(),
-            RestrictedExpression::new_bool(approved),
-        );
+        let approved = ("approved".to_owned(), RestrictedExpression::new_bool(approved));
         let pairs = self.pairs.iter().cloned().chain([approved]);
         let context = Context::from_pairs(pairs).map_err(|error| error.to_string())?;
         Request::new(
@@ -198,12 +195,7 @@ fn long(name: &str, value: i64) -> (String, RestrictedExpression) {
 
 fn own_pairs(request: &ActionRequest) -> Pairs {
     match request {
-        ActionRequest::CallModel {
-            provider,
-            model,
-            local,
-            route: _,
-        } => vec![
+        ActionRequest::CallModel { provider, model, local, route: _ } => vec![
             text("provider", provider),
             text("model", model),
             ("local".to_owned(), RestrictedExpression::new_bool(*local)),
@@ -211,14 +203,7 @@ fn own_pairs(request: &ActionRequest) -> Pairs {
         ActionRequest::CallTool { effect, .. } => vec![text("effect", &effect.to_string())],
         ActionRequest::RunCommand { command, .. } => vec![text("command", command)],
         ActionRequest::Path { path, .. } => vec![text("path", path)],
-        ActionRequest::HttpRequest {
-            method,
-            path,
-            port,
-            scheme,
-            query,
-            host: _,
-        } => vec![
+        ActionRequest::HttpRequest { method, path, port, scheme, query, host: _ } => vec![
             text("method", method),
             text("path", path),
             long("port", i64::from(*port)),

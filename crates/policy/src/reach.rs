@@ -13,9 +13,7 @@ impl PolicySet {
         if host::check(host).is_err() {
             return false;
         }
-        ["http_request", "connect"]
-            .into_iter()
-            .any(|action| self.may_reach_by(action, host))
+        ["http_request", "connect"].into_iter().any(|action| self.may_reach_by(action, host))
     }
 
     fn may_reach_by(&self, action: &str, host: &str) -> bool {
@@ -23,8 +21,7 @@ impl PolicySet {
         let applies = |statement: &&Statement| {
             let scope = slice::filed_under(&statement.tree);
             let on_host = scope.is_none_or(|(kind, id)| {
-                keys.iter()
-                    .any(|(key, name)| key.name() == kind && *name == id)
+                keys.iter().any(|(key, name)| key.name() == kind && *name == id)
             });
             on_host
                 && slice::has_action(&statement.tree, action)

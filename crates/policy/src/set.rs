@@ -38,12 +38,7 @@ impl ToolDecl {
     /// A tool whose arguments policy does not look at.
     #[must_use]
     pub fn new(name: &str, kind: ToolKind, effect: EffectClass) -> Self {
-        Self {
-            name: name.to_owned(),
-            effect,
-            kind,
-            input_schema: Value::Null,
-        }
+        Self { name: name.to_owned(), effect, kind, input_schema: Value::Null }
     }
 
     /// The workspace tools every agent has.
@@ -126,19 +121,11 @@ impl PolicySet {
         let mut errors = Vec::new();
         for (what, actual, limit) in [
             ("tools", sources.tools.len(), TOOLS_MAX),
-            (
-                "organisation policy files",
-                sources.organisation.len(),
-                ORGANISATION_FILES_MAX,
-            ),
+            ("organisation policy files", sources.organisation.len(), ORGANISATION_FILES_MAX),
         ] {
             if actual > limit {
                 let what = format!("the number of {what}");
-                errors.push(PolicyError::TooLarge {
-                    what,
-                    actual,
-                    limit,
-                });
+                errors.push(PolicyError::TooLarge { what, actual, limit });
             }
         }
         errors.extend(duplicate_tools(&sources.tools));
@@ -200,9 +187,7 @@ impl PolicySet {
         }
         let statements = files.statements;
         let source = source_of(&statements);
-        let looks = statements
-            .iter()
-            .any(|s| monotone::reads(&s.tree, "arguments"));
+        let looks = statements.iter().any(|s| monotone::reads(&s.tree, "arguments"));
         let arguments = looks.then_some(types);
         let digest = digest_of(&source, arguments.as_ref());
         let ids = statements.iter().map(|s| s.id().to_owned());
@@ -247,19 +232,12 @@ fn source_of(statements: &[Statement]) -> String {
 }
 
 fn digest_of(source: &str, arguments: Option<&BTreeMap<String, Type>>) -> Digest {
-    let types: serde_json::Map<String, Value> = arguments
-        .into_iter()
-        .flatten()
-        .map(|(tool, of)| (tool.clone(), of.to_schema()))
-        .collect();
+    let types: serde_json::Map<String, Value> =
+        arguments.into_iter().flatten().map(|(tool, of)| (tool.clone(), of.to_schema())).collect();
     let types = crate::canonical::text(&Value::Object(types));
     Digest::of_parts(
         "bedplate policy set 1",
-        &[
-            arguments::schema_text().as_bytes(),
-            source.as_bytes(),
-            types.as_bytes(),
-        ],
+        &[arguments::schema_text().as_bytes(), source.as_bytes(), types.as_bytes()],
     )
 }
 
@@ -328,18 +306,14 @@ impl Files {
 fn duplicate_tools(tools: &[ToolDecl]) -> Option<PolicyError> {
     let mut seen = std::collections::BTreeSet::new();
     let twice = tools.iter().find(|tool| !seen.insert(&tool.name))?;
-    Some(PolicyError::DuplicateTool {
-        name: cedar::printable(&twice.name),
-    })
+    Some(PolicyError::DuplicateTool { name: cedar::printable(&twice.name) })
 }
 
 fn organisation_permits(statements: &[Statement]) -> Vec<PolicyError> {
     statements
         .iter()
         .filter(|statement| !statement.forbids())
-        .map(|statement| PolicyError::OrganisationPermits {
-            at: Box::new(statement.at.clone()),
-        })
+        .map(|statement| PolicyError::OrganisationPermits { at: Box::new(statement.at.clone()) })
         .collect()
 }
 
@@ -366,11 +340,7 @@ fn validate(files: &Files, types: &BTreeMap<String, Type>) -> Vec<PolicyError> {
     }
     let of_none: Vec<&Statement> = typed
         .into_iter()
-        .filter(|s| {
-            !types
-                .keys()
-                .any(|tool| crate::slice::may_be_tool(&s.tree, tool))
-        })
+        .filter(|s| !types.keys().any(|tool| crate::slice::may_be_tool(&s.tree, tool)))
         .collect();
     errors.extend(validate_with(files, &of_none, None, None));
     errors
@@ -400,10 +370,7 @@ fn validate_with(
             let (file, start) = statement
                 .map(|s| (s.at.file.as_str(), &s.at))
                 .map_or((GENERATED, None), |(file, at)| (file, Some(at.clone())));
-            let located = error
-                .labels()
-                .and_then(|mut labels| labels.next())
-                .is_some();
+            let located = error.labels().and_then(|mut labels| labels.next()).is_some();
             let at = match start {
                 Some(start) if !located => start,
                 _ => cedar::place(file, files.text(file), error),
@@ -411,10 +378,7 @@ fn validate_with(
             PolicyError::Schema {
                 at: Box::new(at),
                 message: cedar::described(error),
-                help: error
-                    .help()
-                    .map(|help| help.to_string())
-                    .unwrap_or_default(),
+                help: error.help().map(|help| help.to_string()).unwrap_or_default(),
                 tool: tool.cloned(),
             }
         })

@@ -81,8 +81,7 @@ impl Slices {
                     Some(key) => slice.filed.entry(key).or_default(),
                     None => &mut slice.general,
                 };
-                set.add(statement.policy.clone())
-                    .expect("ids are unique, `check_ids` saw to it");
+                set.add(statement.policy.clone()).expect("ids are unique, `check_ids` saw to it");
             }
         }
         Self { by_action }

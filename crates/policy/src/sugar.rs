@@ -34,22 +34,14 @@ impl Generated {
     }
 
     fn forbid(&mut self, id: &str, scope: &str, when: &[String], approvable: bool) {
-        let unless = if approvable {
-            "\n  unless { context.approved }"
-        } else {
-            ""
-        };
+        let unless = if approvable { "\n  unless { context.approved }" } else { "" };
         let when = clauses(when);
         self.push(id, &format!("forbid(principal, {scope}){when}{unless};"));
     }
 }
 
 fn clauses(when: &[String]) -> String {
-    if when.is_empty() {
-        String::new()
-    } else {
-        format!("\n  when {{ {} }}", when.join(" && "))
-    }
+    if when.is_empty() { String::new() } else { format!("\n  when {{ {} }}", when.join(" && ")) }
 }
 
 const APPROVED: &str = "context.approved";
@@ -58,10 +50,8 @@ const APPROVED: &str = "context.approved";
 pub(crate) fn generate(sources: &Sources) -> Result<Generated, Vec<PolicyError>> {
     let mut out = Generated::default();
     for route in &sources.routes {
-        let scope = format!(
-            "action == Action::\"call_model\", resource == Route::{}",
-            quote(route)
-        );
+        let scope =
+            format!("action == Action::\"call_model\", resource == Route::{}", quote(route));
         out.permit(&format!("own.route: {}", shown(route)), &scope, &[]);
     }
     let mut errors = Vec::new();
@@ -78,19 +68,8 @@ pub(crate) fn generate(sources: &Sources) -> Result<Generated, Vec<PolicyError>>
         }
     }
     let extra = &sources.extra_allow;
-    push_list(
-        &mut out,
-        "run.allow",
-        extra,
-        List::Allow,
-        &sources.tools,
-        &mut errors,
-    );
-    if errors.is_empty() {
-        Ok(out)
-    } else {
-        Err(errors)
-    }
+    push_list(&mut out, "run.allow", extra, List::Allow, &sources.tools, &mut errors);
+    if errors.is_empty() { Ok(out) } else { Err(errors) }
 }
 
 fn push_list(
@@ -112,12 +91,7 @@ fn push_list(
     for (index, text) in entries.iter().enumerate() {
         let source_name = format!("{name}[{index}]");
         match entry::read(text, list, &source_name, tools) {
-            Ok(entry) => push_entry(
-                out,
-                &format!("{source_name}: {}", shown(text)),
-                &entry,
-                list,
-            ),
+            Ok(entry) => push_entry(out, &format!("{source_name}: {}", shown(text)), &entry, list),
             Err(error) => errors.push(error),
         }
     }
@@ -143,19 +117,12 @@ fn push_preset(out: &mut Generated, preset: Preset, tools: &[ToolDecl]) {
     }
     for (name, actions) in [
         ("tools", "action == Action::\"call_tool\""),
-        (
-            "network",
-            "action in [Action::\"http_request\", Action::\"connect\"]",
-        ),
+        ("network", "action in [Action::\"http_request\", Action::\"connect\"]"),
         ("secrets", "action == Action::\"use_secret\""),
         ("models", "action == Action::\"call_model\""),
     ] {
         let scope = format!("{actions}, resource");
-        out.permit(
-            &format!("preset.draft.{name}"),
-            &scope,
-            &[APPROVED.to_owned()],
-        );
+        out.permit(&format!("preset.draft.{name}"), &scope, &[APPROVED.to_owned()]);
     }
     if preset == Preset::Act {
         let scope = "action == Action::\"call_tool\", resource";
@@ -165,10 +132,7 @@ fn push_preset(out: &mut Generated, preset: Preset, tools: &[ToolDecl]) {
 }
 
 fn tool_scope(action: &str, tool: &str) -> String {
-    format!(
-        "action == Action::\"{action}\", resource == Tool::{}",
-        quote(tool)
-    )
+    format!("action == Action::\"{action}\", resource == Tool::{}", quote(tool))
 }
 
 /// What one entry covers: scopes with their conditions.
@@ -202,12 +166,7 @@ fn push_entry(out: &mut Generated, id: &str, entry: &Entry, list: List) {
 fn opened(entry: &Entry) -> Vec<Cover> {
     match entry {
         Entry::Tool(name, kind, effect) => vec![tool_cover(name, *kind, *effect)],
-        Entry::Http {
-            method,
-            hosts,
-            port,
-            path,
-        } => {
+        Entry::Http { method, hosts, port, path } => {
             let mut when = match method {
                 Some(method) => vec![format!("context.method == {}", quote(method))],
                 None => vec!["[\"GET\", \"HEAD\"].contains(context.method)".to_owned()],
@@ -231,12 +190,7 @@ fn opened(entry: &Entry) -> Vec<Cover> {
 fn closed(entry: &Entry) -> Vec<Cover> {
     match entry {
         Entry::Tool(..) | Entry::Secret { .. } | Entry::Connect { .. } => opened(entry),
-        Entry::Http {
-            method,
-            hosts,
-            port,
-            path,
-        } => {
+        Entry::Http { method, hosts, port, path } => {
             let mut when: Vec<String> = method
                 .iter()
                 .map(|method| format!("context.method == {}", quote(method)))
@@ -258,33 +212,19 @@ fn tool_cover(name: &str, kind: ToolKind, effect: EffectClass) -> Cover {
         ToolKind::Shell | ToolKind::Check => tool_scope("run_command", name),
         ToolKind::Command | ToolKind::Wait => tool_scope("call_tool", name),
         ToolKind::Files => {
-            let action = if effect == EffectClass::Read {
-                "read_file"
-            } else {
-                "write_file"
-            };
+            let action = if effect == EffectClass::Read { "read_file" } else { "write_file" };
             let workspace = quote(WORKSPACE);
             format!("action == Action::\"{action}\", resource in Path::{workspace}")
         }
     };
-    Cover {
-        suffix: "",
-        scope,
-        when: Vec::new(),
-    }
+    Cover { suffix: "", scope, when: Vec::new() }
 }
 
 fn secret_cover(name: &str, host: Option<&str>) -> Cover {
     Cover {
         suffix: "",
-        scope: format!(
-            "action == Action::\"use_secret\", resource == Secret::{}",
-            quote(name)
-        ),
-        when: host
-            .map(|host| format!("context.host == {}", quote(host)))
-            .into_iter()
-            .collect(),
+        scope: format!("action == Action::\"use_secret\", resource == Secret::{}", quote(name)),
+        when: host.map(|host| format!("context.host == {}", quote(host))).into_iter().collect(),
     }
 }
 
@@ -294,11 +234,7 @@ fn cover(action: &str, hosts: &Hosts, when: Vec<String>) -> Cover {
         Hosts::One(name) => format!("resource == Host::{}", quote(name)),
         Hosts::Below(domain) => format!("resource in Domain::{}", quote(domain)),
     };
-    Cover {
-        suffix: "",
-        scope: format!("action == Action::\"{action}\", {resource}"),
-        when,
-    }
+    Cover { suffix: "", scope: format!("action == Action::\"{action}\", {resource}"), when }
 }
 
 /// `*.example.com` is what lies below the domain, without the domain's own name.

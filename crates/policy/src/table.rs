@@ -35,10 +35,8 @@ impl PolicySet {
 
 fn rows(statement: &Statement) -> Vec<Row> {
     let tree = &statement.tree;
-    let named: Vec<&str> = slice::ACTIONS
-        .into_iter()
-        .filter(|action| slice::names_action(tree, action))
-        .collect();
+    let named: Vec<&str> =
+        slice::ACTIONS.into_iter().filter(|action| slice::names_action(tree, action)).collect();
     let actions = if named.is_empty() { vec!["any"] } else { named };
     let verdict = match (monotone::needs_approval(tree), statement.forbids()) {
         (true, _) => Verdict::Ask,
@@ -59,10 +57,8 @@ fn rows(statement: &Statement) -> Vec<Row> {
 }
 
 fn resource(statement: &Statement) -> String {
-    let below = matches!(
-        statement.tree.resource,
-        ResourceConstraint::In(_) | ResourceConstraint::IsIn(..)
-    );
+    let below =
+        matches!(statement.tree.resource, ResourceConstraint::In(_) | ResourceConstraint::IsIn(..));
     match slice::filed_under(&statement.tree) {
         None => "any".to_owned(),
         Some((kind, id)) if below && kind == "Domain" => format!("*.{id}"),
@@ -97,11 +93,7 @@ fn when(statement: &Statement) -> String {
 
 fn conjuncts(expr: &Expr) -> Vec<&Expr> {
     match expr {
-        Expr::BinaryOp {
-            op: BinaryOp::And,
-            left,
-            right,
-        } => {
+        Expr::BinaryOp { op: BinaryOp::And, left, right } => {
             let mut all = conjuncts(left);
             all.extend(conjuncts(right));
             all
@@ -173,11 +165,7 @@ fn described((action, resource, when, forbids): &Key, verdict: Verdict) -> Strin
         (Verdict::Ask, true) => "forbids unless approved",
         (Verdict::Deny, _) => "forbids",
     };
-    let when = if when.is_empty() {
-        String::new()
-    } else {
-        format!(" when {when}")
-    };
+    let when = if when.is_empty() { String::new() } else { format!(" when {when}") };
     format!("{verb} {action} {resource}{when}")
 }
 

@@ -37,32 +37,20 @@ pub fn pending(
     layers: &LayerStore,
     run: &RunId,
 ) -> Result<Pending, RuntimeError> {
-    let records = store
-        .records(run, BRANCH_MAIN, 0)
-        .map_err(|error| RuntimeError::part(&error))?;
+    let records = store.records(run, BRANCH_MAIN, 0).map_err(|error| RuntimeError::part(&error))?;
     let workspace = records.first().and_then(|record| match &record.body {
         Body::RunStarted { workspace, .. } => workspace.clone(),
         _ => None,
     });
     let Some(workspace) = workspace else {
         let reason = "it had no workspace on the host, so there is nowhere to apply to".to_owned();
-        return Err(RuntimeError::RunState {
-            run: run.to_string(),
-            reason,
-        });
+        return Err(RuntimeError::RunState { run: run.to_string(), reason });
     };
     let state = State::of(&records);
     let base = state.base.clone().expect("a run has a base layer");
     let top = state.layer.clone().expect("a run has a layer");
-    let changes = layers
-        .changes(&base, &top)
-        .map_err(|error| RuntimeError::part(&error))?;
-    Ok(Pending {
-        target: workspace.into(),
-        base,
-        top,
-        changes,
-    })
+    let changes = layers.changes(&base, &top).map_err(|error| RuntimeError::part(&error))?;
+    Ok(Pending { target: workspace.into(), base, top, changes })
 }
 
 /// Applies: records first, then writes.
@@ -77,30 +65,20 @@ pub(crate) async fn apply(
     let found = tokio::task::spawn_blocking(move || -> Result<Pending, RuntimeError> {
         let mut pending = pending(parts.store.as_ref(), &parts.layers, &id)?;
         if !paths.is_empty() {
-            pending
-                .changes
-                .retain(|change| paths.contains(&change.path));
+            pending.changes.retain(|change| paths.contains(&change.path));
         }
         conflicts(&parts.layers, &pending)?;
         Ok(pending)
     });
-    let gone = |error: tokio::task::JoinError| RuntimeError::OwnerGone {
-        reason: error.to_string(),
-    };
+    let gone =
+        |error: tokio::task::JoinError| RuntimeError::OwnerGone { reason: error.to_string() };
     let pending = found.await.map_err(gone)??;
     let lines: Vec<String> = pending.changes.iter().map(line).collect();
     if lines.is_empty() {
         return Ok(lines);
     }
-    let control = Control::Applied {
-        changes: lines.clone(),
-        by,
-    };
-    let wanted = Wanted {
-        keys: Keys::default(),
-        resume: false,
-        control: Some(control),
-    };
+    let control = Control::Applied { changes: lines.clone(), by };
+    let wanted = Wanted { keys: Keys::default(), resume: false, control: Some(control) };
     registry.ask(run, wanted).await?;
     let layers = Arc::clone(&registry.parts.layers);
     let written = tokio::task::spawn_blocking(move || write_all(&layers, &pending));
@@ -120,13 +98,8 @@ pub fn line(change: &Change) -> String {
 /// A path of a change on the host: never outside the target, whatever a layer says.
 fn host_path(target: &Path, path: &str) -> Result<PathBuf, RuntimeError> {
     let relative = Path::new(path);
-    let plain = relative
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)));
-    let fail = |reason: &str| RuntimeError::Apply {
-        path: path.into(),
-        reason: reason.to_owned(),
-    };
+    let plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
+    let fail = |reason: &str| RuntimeError::Apply { path: path.into(), reason: reason.to_owned() };
     if !plain {
         return Err(fail("it is not a plain relative path"));
     }
@@ -134,10 +107,7 @@ fn host_path(target: &Path, path: &str) -> Result<PathBuf, RuntimeError> {
     let mut walked = target.to_owned();
     for part in relative.parent().into_iter().flat_map(Path::components) {
         walked.push(part);
-        if walked
-            .symlink_metadata()
-            .is_ok_and(|meta| meta.is_symlink())
-        {
+        if walked.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) {
             return Err(fail("a directory above it is a symbolic link on the host"));
         }
     }
@@ -159,11 +129,7 @@ fn conflicts(layers: &LayerStore, pending: &Pending) -> Result<(), RuntimeError>
             }
         }
     }
-    if changed.is_empty() {
-        Ok(())
-    } else {
-        Err(RuntimeError::Conflict { paths: changed })
-    }
+    if changed.is_empty() { Ok(()) } else { Err(RuntimeError::Conflict { paths: changed }) }
 }
 
 fn same_as_base(
@@ -172,9 +138,7 @@ fn same_as_base(
     path: &str,
     host: &Path,
 ) -> Result<bool, RuntimeError> {
-    let before = layers
-        .entry(base, path)
-        .map_err(|error| RuntimeError::part(&error))?;
+    let before = layers.entry(base, path).map_err(|error| RuntimeError::part(&error))?;
     let Ok(now) = host.symlink_metadata() else {
         return Ok(before.is_none());
     };
@@ -195,18 +159,14 @@ fn same_as_base(
             if now.size() != before.size {
                 return Ok(false);
             }
-            let old = layers
-                .open_file(base, path)
-                .map_err(|error| RuntimeError::part(&error))?;
+            let old = layers.open_file(base, path).map_err(|error| RuntimeError::part(&error))?;
             let fail = |error: std::io::Error| RuntimeError::Apply {
                 path: host.to_owned(),
                 reason: error.to_string(),
             };
             same_bytes(old, std::fs::File::open(host).map_err(fail)?).map_err(fail)
         }
-        FileKind::Symlink => {
-            Ok(std::fs::read_link(host).ok() == link)
-        }
+        FileKind::Symlink => Ok(std::fs::read_link(host).ok() == link),
         _ => Ok(true),
     }
 }
@@ -250,9 +210,7 @@ fn write_all(layers: &LayerStore, pending: &Pending) -> Result<(), RuntimeError>
     let is_there = |change: &&Change| change.kind != ChangeKind::Deleted;
     let mut written: Vec<&Change> = pending.changes.iter().filter(is_there).collect();
     written.sort_by(|a, b| a.path.cmp(&b.path));
-    written
-        .into_iter()
-        .try_for_each(|change| write_one(layers, pending, change))
+    written.into_iter().try_for_each(|change| write_one(layers, pending, change))
 }
 
 fn write_one(layers: &LayerStore, pending: &Pending, change: &Change) -> Result<(), RuntimeError> {
@@ -261,10 +219,11 @@ fn write_one(layers: &LayerStore, pending: &Pending, change: &Change) -> Result<
         path: host.clone(),
         reason: error.to_string(),
     };
-    let entry = layers
-        .entry(&pending.top, &change.path)
-        .map_err(|error| RuntimeError::part(&error))?;
-    let Some((entry, link)) = entry else { return Ok(()) };
+    let entry =
+        layers.entry(&pending.top, &change.path).map_err(|error| RuntimeError::part(&error))?;
+    let Some((entry, link)) = entry else {
+        return Ok(());
+    };
     let mode = std::fs::Permissions::from_mode(entry.mode & 0o777);
     match entry.kind {
         FileKind::Dir => {

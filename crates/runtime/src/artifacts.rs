@@ -41,24 +41,16 @@ pub(crate) fn keep(
         path: "[artifacts] paths".into(),
         reason: error.to_string(),
     })?;
-    let files = layers
-        .list_files(layer)
-        .map_err(|error| RuntimeError::part(&error))?;
+    let files = layers.list_files(layer).map_err(|error| RuntimeError::part(&error))?;
     let mut kept = Vec::new();
     let files = files.into_iter().filter(|file| file.kind == FileKind::File);
     for path in files.map(|file| file.path).filter(|path| wanted.is_match(path)) {
         if kept.len() == ARTIFACT_FILES_MAX {
             let what = "the list of results, in files,".to_owned();
             let bytes = kept.len() as u64 + 1;
-            return Err(RuntimeError::TooLarge {
-                what,
-                bytes,
-                limit: ARTIFACT_FILES_MAX as u64,
-            });
+            return Err(RuntimeError::TooLarge { what, bytes, limit: ARTIFACT_FILES_MAX as u64 });
         }
-        let source = layers
-            .open_file(layer, &path)
-            .map_err(|error| RuntimeError::part(&error))?;
+        let source = layers.open_file(layer, &path).map_err(|error| RuntimeError::part(&error))?;
         kept.push(copy(source, path, target)?);
     }
     kept.sort_by(|a, b| a.path.cmp(&b.path));
@@ -67,21 +59,11 @@ pub(crate) fn keep(
 
 fn copy(mut source: File, path: String, target: &Path) -> Result<Kept, RuntimeError> {
     let to = target.join(&path);
-    let fail = |reason: String| RuntimeError::Apply {
-        path: to.clone(),
-        reason,
-    };
-    let size = source
-        .metadata()
-        .map_err(|error| fail(error.to_string()))?
-        .len();
+    let fail = |reason: String| RuntimeError::Apply { path: to.clone(), reason };
+    let size = source.metadata().map_err(|error| fail(error.to_string()))?.len();
     if size > ARTIFACT_BYTES_MAX {
         let what = format!("the result {path}");
-        return Err(RuntimeError::TooLarge {
-            what,
-            bytes: size,
-            limit: ARTIFACT_BYTES_MAX,
-        });
+        return Err(RuntimeError::TooLarge { what, bytes: size, limit: ARTIFACT_BYTES_MAX });
     }
     let mut bytes = Vec::new();
     Read::take(&mut source, ARTIFACT_BYTES_MAX)
@@ -98,9 +80,5 @@ fn copy(mut source: File, path: String, target: &Path) -> Result<Kept, RuntimeEr
         std::fs::rename(&temporary, &to)
     };
     write().map_err(|error| fail(error.to_string()))?;
-    Ok(Kept {
-        path,
-        sha256: Digest::of(&bytes),
-        bytes: bytes.len() as u64,
-    })
+    Ok(Kept { path, sha256: Digest::of(&bytes), bytes: bytes.len() as u64 })
 }

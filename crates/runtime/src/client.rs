@@ -36,10 +36,7 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
-        Err(RuntimeError::OwnerStart {
-            home: home.path().to_owned(),
-            reason: last,
-        })
+        Err(RuntimeError::OwnerStart { home: home.path().to_owned(), reason: last })
     }
 
     /// Connects to a live owner; `None` when there is none.
@@ -56,16 +53,11 @@ impl Client {
         let mut client = Self { stream };
         match client.next().await? {
             Some(Reply::Hello { version }) if version == VERSION => Ok(Some(client)),
-            Some(Reply::Hello { version }) => Err(RuntimeError::OwnerVersion {
-                owner: version,
-                ours: VERSION.to_owned(),
-            }),
-            Some(_) => Err(RuntimeError::Frame {
-                reason: "the owner did not greet".to_owned(),
-            }),
-            None => Err(RuntimeError::OwnerGone {
-                reason: "it was leaving".to_owned(),
-            }),
+            Some(Reply::Hello { version }) => {
+                Err(RuntimeError::OwnerVersion { owner: version, ours: VERSION.to_owned() })
+            }
+            Some(_) => Err(RuntimeError::Frame { reason: "the owner did not greet".to_owned() }),
+            None => Err(RuntimeError::OwnerGone { reason: "it was leaving".to_owned() }),
         }
     }
 
@@ -95,28 +87,20 @@ fn short_socket_path(home: &Home) -> Result<Option<(std::fs::File, PathBuf)>, Ru
             Ok(Some((dir, path)))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(RuntimeError::Home {
-            path: home.path().to_owned(),
-            reason: error.to_string(),
-        }),
+        Err(error) => {
+            Err(RuntimeError::Home { path: home.path().to_owned(), reason: error.to_string() })
+        }
     }
 }
 
 /// Starts an owner and waits until it listens. An owner that finds another one there leaves
 /// quietly, which is success too.
 fn start_owner(home: &Home, exe: &Path) -> Result<(), RuntimeError> {
-    let fail = |reason: String| RuntimeError::OwnerStart {
-        home: home.path().to_owned(),
-        reason,
-    };
-    let log = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(home.owner_log())
-        .map_err(|error| RuntimeError::Home {
-            path: home.path().to_owned(),
-            reason: error.to_string(),
-        })?;
+    let fail = |reason: String| RuntimeError::OwnerStart { home: home.path().to_owned(), reason };
+    let log =
+        std::fs::OpenOptions::new().create(true).append(true).open(home.owner_log()).map_err(
+            |error| RuntimeError::Home { path: home.path().to_owned(), reason: error.to_string() },
+        )?;
     let mut child = Command::new(exe)
         .arg("__owner")
         .arg(home.path())
@@ -145,16 +129,7 @@ fn start_owner(home: &Home, exe: &Path) -> Result<(), RuntimeError> {
 /// What an owner inherits: no keys, only what finds programs and speaks the language. Command
 /// tools run under it as the operator.
 fn owner_environment() -> Vec<(String, String)> {
-    const KEPT: [&str; 7] = [
-        "PATH",
-        "HOME",
-        "LANG",
-        "TMPDIR",
-        "BEDPLATE_CRASH",
-        "SSL_CERT_FILE",
-        "SSL_CERT_DIR",
-    ];
-    KEPT.iter()
-        .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
-        .collect()
+    const KEPT: [&str; 7] =
+        ["PATH", "HOME", "LANG", "TMPDIR", "BEDPLATE_CRASH", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+    KEPT.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
 }

@@ -25,14 +25,8 @@ impl Clock {
     #[must_use]
     pub fn new() -> Self {
         let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let hex: String = text
-            .chars()
-            .filter(char::is_ascii_hexdigit)
-            .take(16)
-            .collect();
-        Self {
-            boot: u64::from_str_radix(&hex, 16).unwrap_or(0),
-        }
+        let hex: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+        Self { boot: u64::from_str_radix(&hex, 16).unwrap_or(0) }
     }
 
     /// Wall milliseconds now.

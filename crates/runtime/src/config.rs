@@ -47,16 +47,8 @@ pub fn load(dir: &Path, environment: Option<&str>) -> Result<Project, RuntimeErr
         tool.output_schema = schema(&dir, tool.output_schema_file.as_deref())?;
     }
     let cedar_path = dir.join(POLICY_FILE);
-    let cedar = if cedar_path.exists() {
-        Some(read_text(&cedar_path)?)
-    } else {
-        None
-    };
-    Ok(Project {
-        dir,
-        manifest,
-        cedar,
-    })
+    let cedar = if cedar_path.exists() { Some(read_text(&cedar_path)?) } else { None };
+    Ok(Project { dir, manifest, cedar })
 }
 
 /// The host directory that the workspace is made from.
@@ -70,14 +62,8 @@ pub fn workspace(project: &Project) -> Result<Option<PathBuf>, RuntimeError> {
     let path = project.dir.join(relative);
     match std::fs::canonicalize(&path) {
         Ok(found) if found.is_dir() => Ok(Some(found)),
-        Ok(_) => Err(RuntimeError::Workspace {
-            path,
-            reason: "it is not a directory".to_owned(),
-        }),
-        Err(error) => Err(RuntimeError::Workspace {
-            path,
-            reason: error.to_string(),
-        }),
+        Ok(_) => Err(RuntimeError::Workspace { path, reason: "it is not a directory".to_owned() }),
+        Err(error) => Err(RuntimeError::Workspace { path, reason: error.to_string() }),
     }
 }
 
@@ -97,10 +83,7 @@ pub fn absolute(dir: &Path) -> Result<PathBuf, RuntimeError> {
 /// # Errors
 /// When it cannot be read, is too large or is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String, RuntimeError> {
-    let fail = |reason: String| RuntimeError::ConfigFile {
-        path: path.to_owned(),
-        reason,
-    };
+    let fail = |reason: String| RuntimeError::ConfigFile { path: path.to_owned(), reason };
     let meta = std::fs::metadata(path).map_err(|error| fail(error.to_string()))?;
     if !meta.is_file() {
         return Err(fail("it is not a file".to_owned()));

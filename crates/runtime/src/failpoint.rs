@@ -20,19 +20,13 @@ impl Failpoints {
 
     #[cfg(feature = "failpoints")]
     pub(crate) fn before_append(&self) {
-        let count = self
-            .appends
-            .fetch_add(1, std::sync::atomic::Ordering::SeqCst)
-            + 1;
+        let count = self.appends.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
         Self::die_at("before", count);
     }
 
     #[cfg(feature = "failpoints")]
     pub(crate) fn after_append(&self) {
-        Self::die_at(
-            "after",
-            self.appends.load(std::sync::atomic::Ordering::SeqCst),
-        );
+        Self::die_at("after", self.appends.load(std::sync::atomic::Ordering::SeqCst));
     }
 
     #[cfg(feature = "failpoints")]

@@ -20,27 +20,19 @@ impl Home {
     /// # Errors
     /// When it is no directory, or cannot be made or written.
     pub fn prepare(&self) -> Result<(), RuntimeError> {
-        let fail = |reason: String| RuntimeError::Home {
-            path: self.0.clone(),
-            reason,
-        };
+        let fail = |reason: String| RuntimeError::Home { path: self.0.clone(), reason };
         match std::fs::metadata(&self.0) {
             Ok(meta) if !meta.is_dir() => return Err(fail("it is a file".to_owned())),
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let mut builder = std::fs::DirBuilder::new();
                 builder.recursive(true).mode(0o700);
-                builder
-                    .create(&self.0)
-                    .map_err(|error| fail(error.to_string()))?;
+                builder.create(&self.0).map_err(|error| fail(error.to_string()))?;
             }
             Err(error) => return Err(fail(error.to_string())),
         }
-        rustix::fs::access(
-            &self.0,
-            rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
-        )
-        .map_err(|error| fail(format!("it cannot be written: {error}")))
+        rustix::fs::access(&self.0, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+            .map_err(|error| fail(format!("it cannot be written: {error}")))
     }
 
     /// The directory.

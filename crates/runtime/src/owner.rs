@@ -12,7 +12,7 @@ use crate::apply;
 use crate::error::RuntimeError;
 use crate::home::Home;
 use crate::parts::Parts;
-use crate::protocol::{self, Keys, NewRun, Reply, Request, VERSION};
+use crate::protocol::{self, Keys, Reply, Request, VERSION};
 use crate::registry::{Registry, Wanted};
 use crate::run::{self, Control};
 use std::io::Write;
@@ -64,10 +64,7 @@ fn refuse(error: RuntimeError) -> i32 {
 /// Takes the home; `None`: another owner has it.
 fn claim(home: &Home) -> Result<Option<std::fs::File>, RuntimeError> {
     home.prepare()?;
-    let fail = |reason: String| RuntimeError::OwnerStart {
-        home: home.path().to_owned(),
-        reason,
-    };
+    let fail = |reason: String| RuntimeError::OwnerStart { home: home.path().to_owned(), reason };
     // A session of its own: closing the terminal does not end a run.
     let _ = rustix::process::setsid();
     std::env::set_current_dir(home.path()).map_err(|error| fail(error.to_string()))?;
@@ -104,10 +101,7 @@ async fn serve(home: &Home, exe: PathBuf) -> i32 {
 
 /// The working directory is the home, so that the socket's name is short however deep it lies.
 fn listen(home: &Home) -> Result<UnixListener, RuntimeError> {
-    let fail = |reason: String| RuntimeError::OwnerStart {
-        home: home.path().to_owned(),
-        reason,
-    };
+    let fail = |reason: String| RuntimeError::OwnerStart { home: home.path().to_owned(), reason };
     let _ = std::fs::remove_file("owner.sock");
     let listener = UnixListener::bind("owner.sock").map_err(|error| fail(error.to_string()))?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
@@ -151,13 +145,7 @@ async fn accept(registry: &Arc<Registry>, listener: UnixListener) {
 
 /// One connection: one request, then its replies.
 async fn converse(registry: &Arc<Registry>, mut stream: UnixStream) -> Result<(), RuntimeError> {
-    protocol::send(
-        &mut stream,
-        &Reply::Hello {
-            version: VERSION.to_owned(),
-        },
-    )
-    .await?;
+    protocol::send(&mut stream, &Reply::Hello { version: VERSION.to_owned() }).await?;
     while let Some(request) = protocol::receive::<Request>(&mut stream).await? {
         if let Err(error) = answer(registry, &mut stream, request).await {
             let usage = error.is_usage();
@@ -175,43 +163,13 @@ async fn answer(
 ) -> Result<(), RuntimeError> {
     match request {
         Request::Start { new, keys, detach } => {
-            let run = start_run(registry, *new).await?;
-            let wanted = Wanted {
-                keys,
-                resume: true,
-                control: None,
-            };
-            registry.ask(&run, wanted).await?;
-            accepted(stream, &run).await?;
-            if detach {
-                Ok(())
-            } else {
-                stream_run(registry, stream, &run, 0).await
-            }
+            let run = run::create(&registry.parts, *new).await?;
+            take_up(registry, stream, run, keys, (!detach).then_some(0)).await
         }
         Request::Resume { run, keys, detach } => {
-            let from = registry
-                .parts
-                .store
-                .head(&run, 0)
-                .map_err(|e| RuntimeError::part(&e))?;
-            registry
-                .ask(
-                    &run,
-                    Wanted {
-                        keys,
-                        resume: true,
-                        control: None,
-                    },
-                )
-                .await?;
-            accepted(stream, &run).await?;
-            let from = from.next_seq;
-            if detach {
-                Ok(())
-            } else {
-                stream_run(registry, stream, &run, from).await
-            }
+            let head = registry.parts.store.head(&run, 0);
+            let from = head.map_err(|error| RuntimeError::part(&error))?.next_seq;
+            take_up(registry, stream, run, keys, (!detach).then_some(from)).await
         }
         Request::Watch { run, from } => {
             accepted(stream, &run).await?;
@@ -249,43 +207,15 @@ async fn change(
 ) -> Result<(), RuntimeError> {
     let (run, keys, resume, control) = match request {
         Request::Send { run, text, keys } => (run, keys, true, Control::Send { text }),
-        Request::Signal {
-            run,
-            name,
-            payload,
-            by,
-            keys,
-        } => (run, keys, true, Control::Signal { name, payload, by }),
-        Request::Answer {
-            id,
-            approve,
-            reason,
-            by,
-            resume,
-            keys,
-        } => {
-            let control = Control::Answer {
-                asked: id.seq,
-                approve,
-                reason,
-                by,
-            };
+        Request::Signal { run, name, payload, by, keys } => {
+            (run, keys, true, Control::Signal { name, payload, by })
+        }
+        Request::Answer { id, approve, reason, by, resume, keys } => {
+            let control = Control::Answer { asked: id.seq, approve, reason, by };
             (id.run, keys, resume, control)
         }
-        Request::Resolve {
-            id,
-            resolution,
-            result,
-            by,
-            resume,
-            keys,
-        } => {
-            let control = Control::Resolve {
-                seq: id.seq,
-                resolution,
-                result,
-                by,
-            };
+        Request::Resolve { id, resolution, result, by, resume, keys } => {
+            let control = Control::Resolve { seq: id.seq, resolution, result, by };
             (id.run, keys, resume, control)
         }
         Request::Cancel { run, by } => (run, Keys::default(), true, Control::Cancel { by }),
@@ -294,36 +224,32 @@ async fn change(
             (run, Keys::default(), false, Control::Allow { entries, by })
         }
         _ => {
-            return Err(RuntimeError::Frame {
-                reason: "not a change".to_owned(),
-            });
+            return Err(RuntimeError::Frame { reason: "not a change".to_owned() });
         }
     };
-    registry
-        .ask(
-            &run,
-            Wanted {
-                keys,
-                resume,
-                control: Some(control),
-            },
-        )
-        .await?;
+    registry.ask(&run, Wanted { keys, resume, control: Some(control) }).await?;
     accepted(stream, &run).await
 }
 
 async fn accepted(stream: &mut UnixStream, run: &RunId) -> Result<(), RuntimeError> {
-    protocol::send(
-        stream,
-        &Reply::Accepted {
-            run: Some(run.clone()),
-        },
-    )
-    .await
+    protocol::send(stream, &Reply::Accepted { run: Some(run.clone()) }).await
 }
 
-async fn start_run(registry: &Arc<Registry>, new: NewRun) -> Result<RunId, RuntimeError> {
-    run::create(&registry.parts, new).await
+/// Has a run go on, and streams it from this record when somebody wants to see it.
+async fn take_up(
+    registry: &Arc<Registry>,
+    stream: &mut UnixStream,
+    run: RunId,
+    keys: Keys,
+    stream_from: Option<u64>,
+) -> Result<(), RuntimeError> {
+    let (resume, control) = (true, None);
+    registry.ask(&run, Wanted { keys, resume, control }).await?;
+    accepted(stream, &run).await?;
+    match stream_from {
+        Some(from) => stream_run(registry, stream, &run, from).await,
+        None => Ok(()),
+    }
 }
 
 /// Streams records from `from` until the run is at rest.
@@ -339,13 +265,7 @@ async fn stream_run(
         let records = registry.parts.store.records(run, 0, from);
         for record in records.map_err(|error| RuntimeError::part(&error))? {
             from = record.stamp.seq + 1;
-            protocol::send(
-                stream,
-                &Reply::Record {
-                    record: Box::new(record),
-                },
-            )
-            .await?;
+            protocol::send(stream, &Reply::Record { record: Box::new(record) }).await?;
         }
         match &mut head {
             Some(head) if alive => {

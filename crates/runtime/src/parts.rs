@@ -66,17 +66,10 @@ impl Parts {
 /// Makes one sandbox and ends it: a host that cannot contain refuses here, before any run.
 async fn trial(layers: &LayerStore, spawner: &Spawner) -> Result<Facts, RuntimeError> {
     let base = layers.empty().map_err(|error| RuntimeError::part(&error))?;
-    let upper = layers
-        .begin(&base)
-        .map_err(|error| RuntimeError::part(&error))?;
+    let upper = layers.begin(&base).map_err(|error| RuntimeError::part(&error))?;
     let made = spawner.create(CreateSpec::new(upper.overlay())).await;
     let made = made.map_err(|error| RuntimeError::part(&error))?;
-    spawner
-        .destroy(&made.id)
-        .await
-        .map_err(|error| RuntimeError::part(&error))?;
-    layers
-        .discard(upper)
-        .map_err(|error| RuntimeError::part(&error))?;
+    spawner.destroy(&made.id).await.map_err(|error| RuntimeError::part(&error))?;
+    layers.discard(upper).map_err(|error| RuntimeError::part(&error))?;
     Ok(made.facts)
 }

@@ -37,12 +37,6 @@ pub fn compile(
 /// Several errors as one failure: each on its own line.
 fn joined(errors: &[impl Coded]) -> Failure {
     let messages: Vec<String> = errors.iter().map(|error| error.to_string()).collect();
-    let first = errors
-        .first()
-        .expect("a refused policy has at least one error");
-    Failure {
-        code: first.code().to_owned(),
-        message: messages.join("\n"),
-        next: first.next(),
-    }
+    let first = errors.first().expect("a refused policy has at least one error");
+    Failure { code: first.code().to_owned(), message: messages.join("\n"), next: first.next() }
 }

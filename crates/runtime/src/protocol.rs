@@ -219,24 +219,14 @@ pub async fn send<T: Serialize>(
     stream: &mut (impl AsyncWrite + Unpin),
     message: &T,
 ) -> Result<(), RuntimeError> {
-    let bytes = serde_json::to_vec(message).map_err(|e| RuntimeError::Frame {
-        reason: e.to_string(),
-    })?;
-    let length = u32::try_from(bytes.len())
-        .ok()
-        .filter(|n| *n as usize <= FRAME_BYTES_MAX);
-    let length = length.ok_or_else(|| RuntimeError::Frame {
-        reason: "too large".to_owned(),
-    })?;
+    let bytes =
+        serde_json::to_vec(message).map_err(|e| RuntimeError::Frame { reason: e.to_string() })?;
+    let length = u32::try_from(bytes.len()).ok().filter(|n| *n as usize <= FRAME_BYTES_MAX);
+    let length = length.ok_or_else(|| RuntimeError::Frame { reason: "too large".to_owned() })?;
     let mut frame = Vec::with_capacity(bytes.len() + 4);
     frame.extend_from_slice(&length.to_be_bytes());
     frame.extend_from_slice(&bytes);
-    stream
-        .write_all(&frame)
-        .await
-        .map_err(|e| RuntimeError::OwnerGone {
-            reason: e.to_string(),
-        })
+    stream.write_all(&frame).await.map_err(|e| RuntimeError::OwnerGone { reason: e.to_string() })
 }
 
 /// Reads one frame; `None` at the end.
@@ -252,29 +242,21 @@ pub async fn receive<T: DeserializeOwned>(
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(None),
         Err(error) => {
-            return Err(RuntimeError::OwnerGone {
-                reason: error.to_string(),
-            });
+            return Err(RuntimeError::OwnerGone { reason: error.to_string() });
         }
     }
     let length = u32::from_be_bytes(length) as usize;
     if length > FRAME_BYTES_MAX {
-        return Err(RuntimeError::Frame {
-            reason: format!("{length} bytes announced"),
-        });
+        return Err(RuntimeError::Frame { reason: format!("{length} bytes announced") });
     }
     let mut bytes = vec![0u8; length];
     stream
         .read_exact(&mut bytes)
         .await
-        .map_err(|error| RuntimeError::OwnerGone {
-            reason: error.to_string(),
-        })?;
+        .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?;
     serde_json::from_slice(&bytes)
         .map(Some)
-        .map_err(|error| RuntimeError::Frame {
-            reason: error.to_string(),
-        })
+        .map_err(|error| RuntimeError::Frame { reason: error.to_string() })
 }
 
 #[cfg(test)]
@@ -283,10 +265,7 @@ mod tests {
     use types::Coded;
 
     fn block<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread()
-            .build()
-            .expect("builds")
-            .block_on(future)
+        tokio::runtime::Builder::new_current_thread().build().expect("builds").block_on(future)
     }
 
     #[test]
@@ -298,19 +277,14 @@ mod tests {
             assert!(matches!(read, Some(Reply::AtRest)));
             let mut huge = (FRAME_BYTES_MAX as u32 + 1).to_be_bytes().to_vec();
             huge.extend_from_slice(b"x");
-            let error = receive::<Reply>(&mut huge.as_slice())
-                .await
-                .expect_err("too large");
+            let error = receive::<Reply>(&mut huge.as_slice()).await.expect_err("too large");
             assert_eq!(error.code(), "BP-OWNER-005");
         });
     }
 
     #[test]
     fn keys_are_never_printed() {
-        let keys = Keys(BTreeMap::from([(
-            "OPENAI_API_KEY".to_owned(),
-            "sk-secret".to_owned(),
-        )]));
+        let keys = Keys(BTreeMap::from([("OPENAI_API_KEY".to_owned(), "sk-secret".to_owned())]));
         assert!(!format!("{keys:?}").contains("sk-secret"));
     }
 }

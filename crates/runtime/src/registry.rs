@@ -63,17 +63,12 @@ impl Registry {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<RunId, Live>> {
-        self.live
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.live.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     pub(crate) fn enter(&self) -> Guest {
         self.guests.fetch_add(1, Ordering::SeqCst);
-        Guest {
-            guests: Arc::clone(&self.guests),
-            changed: Arc::clone(&self.changed),
-        }
+        Guest { guests: Arc::clone(&self.guests), changed: Arc::clone(&self.changed) }
     }
 
     pub(crate) fn live(&self) -> Vec<RunId> {
@@ -90,10 +85,7 @@ impl Registry {
             let busy = self.guests.load(Ordering::SeqCst) > 0 || !self.lock().is_empty();
             if busy {
                 self.changed.notified().await;
-            } else if tokio::time::timeout(linger, self.changed.notified())
-                .await
-                .is_err()
-            {
+            } else if tokio::time::timeout(linger, self.changed.notified()).await.is_err() {
                 return;
             }
         }
@@ -114,11 +106,7 @@ impl Registry {
         run: &RunId,
         wanted: Wanted,
     ) -> Result<(), RuntimeError> {
-        let head = self
-            .parts
-            .store
-            .head(run, 0)
-            .map_err(|error| RuntimeError::part(&error))?;
+        let head = self.parts.store.head(run, 0).map_err(|error| RuntimeError::part(&error))?;
         let mut wanted = wanted;
         loop {
             let post = self.post_of(run, head.next_seq);
@@ -126,9 +114,7 @@ impl Registry {
             match post.send(Post { wanted, done }).await {
                 Ok(()) => {
                     return recorded.await.unwrap_or_else(|_| {
-                        Err(RuntimeError::OwnerGone {
-                            reason: "the run's task ended".to_owned(),
-                        })
+                        Err(RuntimeError::OwnerGone { reason: "the run's task ended".to_owned() })
                     });
                 }
                 // It was leaving: start another.
@@ -147,13 +133,7 @@ impl Registry {
         }
         let (post, inbox) = mpsc::channel(CONTROL_QUEUE_MAX);
         let (head_sender, head) = watch::channel(next_seq);
-        live.insert(
-            run.clone(),
-            Live {
-                post: post.clone(),
-                head,
-            },
-        );
+        live.insert(run.clone(), Live { post: post.clone(), head });
         let registry = Arc::clone(self);
         let run = run.clone();
         tokio::spawn(async move {
@@ -190,16 +170,9 @@ impl Registry {
     pub(crate) async fn remove(&self, run: &RunId) -> Result<(), RuntimeError> {
         if self.lock().contains_key(run) {
             let reason = "it lives; cancel it first".to_owned();
-            return Err(RuntimeError::RunState {
-                run: run.to_string(),
-                reason,
-            });
+            return Err(RuntimeError::RunState { run: run.to_string(), reason });
         }
-        self.parts
-            .store
-            .remove(run)
-            .await
-            .map_err(|error| RuntimeError::part(&error))?;
+        self.parts.store.remove(run).await.map_err(|error| RuntimeError::part(&error))?;
         let _ = std::fs::remove_dir_all(self.parts.home.artifacts(run));
         self.collect().await.map(|_| ())
     }
@@ -210,19 +183,12 @@ impl Registry {
         if !self.lock().is_empty() {
             return Ok(vec!["nothing collected: runs are live".to_owned()]);
         }
-        let report = self
-            .parts
-            .store
-            .gc()
-            .await
-            .map_err(|error| RuntimeError::part(&error))?;
+        let report = self.parts.store.gc().await.map_err(|error| RuntimeError::part(&error))?;
         let keep = self.layers_in_use()?;
         let layers = Arc::clone(&self.parts.layers);
         let removed = tokio::task::spawn_blocking(move || layers.remove_unreferenced(&keep))
             .await
-            .map_err(|error| RuntimeError::OwnerGone {
-                reason: error.to_string(),
-            })?
+            .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?
             .map_err(|error| RuntimeError::part(&error))?;
         Ok(vec![format!(
             "removed {} payload files ({} bytes) and {removed} layers",
@@ -232,12 +198,7 @@ impl Registry {
 
     fn layers_in_use(&self) -> Result<BTreeSet<LayerId>, RuntimeError> {
         let mut keep = BTreeSet::new();
-        for summary in self
-            .parts
-            .store
-            .runs()
-            .map_err(|error| RuntimeError::part(&error))?
-        {
+        for summary in self.parts.store.runs().map_err(|error| RuntimeError::part(&error))? {
             if summary.erased {
                 continue;
             }

@@ -36,13 +36,8 @@ struct Options {
 }
 
 fn options() -> Options {
-    let mut options = Options {
-        dir: PathBuf::new(),
-        samples: 2000,
-        writers: 64,
-        raw: false,
-        acks: false,
-    };
+    let mut options =
+        Options { dir: PathBuf::new(), samples: 2000, writers: 64, raw: false, acks: false };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || arguments.next().unwrap().parse::<usize>().unwrap();
@@ -62,18 +57,12 @@ fn options() -> Options {
 fn record() -> NewRecord {
     let empty = serde_json::to_vec(&sample("").body).unwrap().len();
     let record = sample(&"x".repeat(RECORD_BYTES - empty));
-    assert_eq!(
-        serde_json::to_vec(&record.body).unwrap().len(),
-        RECORD_BYTES
-    );
+    assert_eq!(serde_json::to_vec(&record.body).unwrap().len(), RECORD_BYTES);
     record
 }
 
 async fn create(store: &dyn Store, number: u8) {
-    let row = RunRow {
-        run: run_id(number),
-        started_ms: 1,
-    };
+    let row = RunRow { run: run_id(number), started_ms: 1 };
     store.create_run(row, vec![]).await.unwrap();
 }
 
@@ -149,10 +138,7 @@ async fn one_writer(options: &Options, store: &dyn Store) {
     let bare = report("bare write and fdatasync, 256 B", bares, options.raw);
     let synced = report("append synced, 256 B, 1 writer", appends, options.raw);
     report("append written, 256 B, 1 writer", writes, options.raw);
-    println!(
-        "ratio of medians, synced to bare: {:.2}",
-        synced.as_secs_f64() / bare.as_secs_f64()
-    );
+    println!("ratio of medians, synced to bare: {:.2}", synced.as_secs_f64() / bare.as_secs_f64());
 }
 
 async fn many_writers(options: &Options, store: std::sync::Arc<SqliteStore>) {

@@ -107,10 +107,7 @@ pub fn noise(length: usize, seed: u64) -> Vec<u8> {
 }
 
 fn create(store: &dyn Store, number: u8, texts: &[&str]) -> Created {
-    let row = RunRow {
-        run: run_id(number),
-        started_ms: 1000 + u64::from(number),
-    };
+    let row = RunRow { run: run_id(number), started_ms: 1000 + u64::from(number) };
     let first = texts.iter().map(|text| sample(text)).collect();
     wait(store.create_run(row, first)).expect("a new run is created")
 }
@@ -185,10 +182,7 @@ fn read_back(store: &dyn Store) {
     let created = create(store, 1, &["a", "b"]);
     assert_eq!(created.epoch, 1);
     let mut third = sample("c");
-    third.causes = vec![Cause {
-        link: Link::ResultOf,
-        seq: 1,
-    }];
+    third.causes = vec![Cause { link: Link::ResultOf, seq: 1 }];
     let appended = wait(store.append(at_head(store, 1, BRANCH_MAIN, vec![third, sample("d")])));
     let written = [created.records, appended.expect("an append at the head")].concat();
     let read = store.records(&run_id(1), BRANCH_MAIN, 0).expect("read");
@@ -209,14 +203,8 @@ fn read_back(store: &dyn Store) {
 
 fn created_once(store: &dyn Store) {
     create(store, 1, &["a"]);
-    let row = RunRow {
-        run: run_id(1),
-        started_ms: 1,
-    };
-    assert_eq!(
-        code(wait(store.create_run(row, vec![sample("z")]))),
-        "BP-STORE-015"
-    );
+    let row = RunRow { run: run_id(1), started_ms: 1 };
+    assert_eq!(code(wait(store.create_run(row, vec![sample("z")]))), "BP-STORE-015");
     assert_eq!(seen(store, 1, BRANCH_MAIN), ["a"]);
     create(store, 2, &[]);
     assert_eq!(store.head(&run_id(2), BRANCH_MAIN), Ok(Head::EMPTY));
@@ -235,15 +223,7 @@ fn fenced(store: &dyn Store) {
     }
     assert_eq!(wait(store.claim(&run_id(1))), Ok(2));
     let refused = attempt(1, 1).expect_err("the old owner is fenced");
-    assert!(matches!(
-        refused,
-        StoreError::Fenced {
-            given_epoch: 1,
-            epoch: 2,
-            next_seq: 1,
-            ..
-        }
-    ));
+    assert!(matches!(refused, StoreError::Fenced { given_epoch: 1, epoch: 2, next_seq: 1, .. }));
     assert!(attempt(1, 2).is_ok(), "the new owner is not");
     assert_eq!(seen(store, 1, BRANCH_MAIN), ["a", "x"]);
     let mut elsewhere = at_head(store, 1, BRANCH_MAIN, Vec::new());
@@ -295,10 +275,7 @@ fn atomic(store: &dyn Store) {
     let mut doubled = sample("c");
     doubled.attachments = vec![("raw".to_owned(), vec![]), ("raw".to_owned(), vec![])];
     let mut early = sample("c");
-    early.causes = vec![Cause {
-        link: Link::ResultOf,
-        seq: 2,
-    }];
+    early.causes = vec![Cause { link: Link::ResultOf, seq: 2 }];
     for bad in [clashing, misnamed, doubled, early] {
         let batch = vec![sample("b"), bad, sample("d")];
         let refused = wait(store.append(at_head(store, 1, BRANCH_MAIN, batch)));
@@ -352,16 +329,7 @@ fn forks(store: &dyn Store) {
     assert_eq!(branches, [BRANCH_MAIN, early, inner]);
     let branches = store.branches(&run).expect("read");
     let forked: Vec<_> = branches.iter().map(|branch| branch.forked).collect();
-    assert_eq!(
-        forked,
-        [
-            None,
-            Some((0, 0)),
-            Some((0, 2)),
-            Some((early, 1)),
-            Some((inner, 0))
-        ]
-    );
+    assert_eq!(forked, [None, Some((0, 0)), Some((0, 2)), Some((early, 1)), Some((inner, 0))]);
     let report = store.verify(&run).expect("read");
     assert_eq!((report.branches, report.records), (5, 7));
     assert_verifies(store, 1);
@@ -391,10 +359,8 @@ fn deep_forks(store: &dyn Store) {
 
 fn erased(store: &dyn Store) {
     let mut record = sample("secret");
-    record.attachments = vec![
-        ("small".to_owned(), vec![1]),
-        ("large".to_owned(), vec![7; 300_000]),
-    ];
+    record.attachments =
+        vec![("small".to_owned(), vec![1]), ("large".to_owned(), vec![7; 300_000])];
     create(store, 1, &["a"]);
     wait(store.append(at_head(store, 1, BRANCH_MAIN, vec![record]))).expect("an append");
     let fork = wait(store.fork_branch(&run_id(1), BRANCH_MAIN, 0)).expect("a fork");
@@ -427,10 +393,7 @@ fn removed(store: &dyn Store) {
     create(store, 2, &["other"]);
     wait(store.fork_branch(&run_id(1), BRANCH_MAIN, 3)).expect("a fork");
     assert_eq!(wait(store.remove(&run_id(1))), Ok(()));
-    assert_eq!(
-        code(store.records(&run_id(1), BRANCH_MAIN, 0)),
-        "BP-STORE-007"
-    );
+    assert_eq!(code(store.records(&run_id(1), BRANCH_MAIN, 0)), "BP-STORE-007");
     assert_eq!(code(wait(store.remove(&run_id(1)))), "BP-STORE-007");
     assert_eq!(store.find("last"), Ok(run_id(2)));
     assert_eq!(seen(store, 2, BRANCH_MAIN), ["other"]);
@@ -441,23 +404,15 @@ fn removed(store: &dyn Store) {
 }
 
 fn found(store: &dyn Store) {
-    let ids = [
-        "aaaaaaaaaaaa",
-        "aaaaaaaaaaab",
-        "abaaaaaaaaaa",
-        "ccccccccccc0",
-    ];
+    let ids = ["aaaaaaaaaaaa", "aaaaaaaaaaab", "abaaaaaaaaaa", "ccccccccccc0"];
     for (started_ms, id) in (0..).zip(ids) {
         let run = RunId::parse(id).expect("an id");
         wait(store.create_run(RunRow { run, started_ms }, Vec::new())).expect("a new run");
     }
     let find = |text: &str| store.find(text).map(|run| run.to_string());
-    for (text, expected) in [
-        ("c", ids[3]),
-        ("ab", ids[2]),
-        ("aaaaaaaaaaab", ids[1]),
-        ("last", ids[3]),
-    ] {
+    for (text, expected) in
+        [("c", ids[3]), ("ab", ids[2]), ("aaaaaaaaaaab", ids[1]), ("last", ids[3])]
+    {
         assert_eq!(find(text).as_deref(), Ok(expected));
     }
     for none in ["", "d", "aaaaaaaaaaaaa", "%", "_", "AB", "a b", "las"] {
@@ -465,10 +420,7 @@ fn found(store: &dyn Store) {
     }
     let ambiguous = find("aa").expect_err("two fit");
     assert_eq!(ambiguous.code(), "BP-STORE-008");
-    assert_eq!(
-        ambiguous.to_string(),
-        "'aa' fits several runs: aaaaaaaaaaaa, aaaaaaaaaaab"
-    );
+    assert_eq!(ambiguous.to_string(), "'aa' fits several runs: aaaaaaaaaaaa, aaaaaaaaaaab");
     for id in ["adaaaaaaaaaa", "aeaaaaaaaaaa", "afaaaaaaaaaa"] {
         let (run, started_ms) = (RunId::parse(id).expect("an id"), 9);
         wait(store.create_run(RunRow { run, started_ms }, Vec::new())).expect("a new run");
@@ -486,20 +438,10 @@ fn listed(store: &dyn Store) {
     wait(store.claim(&run_id(3))).expect("a claim");
     let runs = store.runs().expect("read");
     let order: Vec<_> = runs.iter().map(|row| row.run.clone()).collect();
-    assert_eq!(
-        order,
-        [2, 4, 3, 1].map(run_id),
-        "newest first, then latest created"
-    );
-    assert_eq!(
-        (runs[0].head_seq, runs[0].epoch, &runs[0].last),
-        (None, 1, &None)
-    );
+    assert_eq!(order, [2, 4, 3, 1].map(run_id), "newest first, then latest created");
+    assert_eq!((runs[0].head_seq, runs[0].epoch, &runs[0].last), (None, 1, &None));
     let busy = &runs[2];
-    assert_eq!(
-        (busy.head_seq, busy.epoch, busy.started_ms),
-        (Some(1), 2, 60)
-    );
+    assert_eq!((busy.head_seq, busy.epoch, busy.started_ms), (Some(1), 2, 60));
     assert_eq!(busy.head_kind, "signal_received");
     let last = busy.last.clone().expect("a last record");
     assert_eq!(texts(&[last]), ["b"]);
@@ -514,37 +456,19 @@ fn paged(store: &dyn Store) {
     assert_eq!(seen(store, 1, BRANCH_MAIN), many);
     let expected = [&many[..=700], &["x", "y"]].concat();
     assert_eq!(seen(store, 1, fork), expected);
-    for (from, limit, count) in [
-        (0, 0, 0),
-        (699, 3, 3),
-        (700, 9, 3),
-        (702, 9, 1),
-        (703, 9, 0),
-    ] {
-        let page = store
-            .records_page(&run_id(1), fork, from, limit)
-            .expect("read");
+    for (from, limit, count) in [(0, 0, 0), (699, 3, 3), (700, 9, 3), (702, 9, 1), (703, 9, 0)] {
+        let page = store.records_page(&run_id(1), fork, from, limit).expect("read");
         let start = usize::try_from(from).expect("small");
         assert_eq!(texts(&page), expected[start..start + count]);
-        let headers = store
-            .headers_page(&run_id(1), fork, from, limit)
-            .expect("read");
+        let headers = store.headers_page(&run_id(1), fork, from, limit).expect("read");
         assert_eq!(headers.len(), count);
     }
-    assert_eq!(
-        store.records_page(&run_id(1), fork, u64::MAX, 9),
-        Ok(Vec::new())
-    );
+    assert_eq!(store.records_page(&run_id(1), fork, u64::MAX, 9), Ok(Vec::new()));
     assert_verifies(store, 1);
 }
 
 fn settings(store: &dyn Store) {
-    for (name, value) in [
-        ("a", &b"1"[..]),
-        ("b", b""),
-        ("a", b"2"),
-        ("naïve key", &[0, 255]),
-    ] {
+    for (name, value) in [("a", &b"1"[..]), ("b", b""), ("a", b"2"), ("naïve key", &[0, 255])] {
         assert_eq!(wait(store.set_setting(name, value)), Ok(()));
     }
     for (name, value) in [("a", &b"2"[..]), ("b", b""), ("naïve key", &[0, 255])] {
@@ -590,9 +514,7 @@ fn evident(store: &dyn Store) {
     record.attachments = vec![("raw".to_owned(), b"bytes".to_vec())];
     create(store, 1, &["a"]);
     wait(store.append(at_head(store, 1, BRANCH_MAIN, vec![record]))).expect("an append");
-    let evidence = store
-        .evidence_page(&run_id(1), BRANCH_MAIN, 0, 9)
-        .expect("read");
+    let evidence = store.evidence_page(&run_id(1), BRANCH_MAIN, 0, 9).expect("read");
     let head = store.head(&run_id(1), BRANCH_MAIN).expect("read");
     let headers: Arc<[_]> = evidence.iter().map(|one| one.header.clone()).collect();
     assert_eq!(ledger::verify_chain(headers.iter(), head), Ok(head));

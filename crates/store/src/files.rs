@@ -46,10 +46,7 @@ fn lock(staged: &Mutex<HashSet<FileId>>) -> MutexGuard<'_, HashSet<FileId>> {
 
 impl Files {
     pub(crate) fn at(dir: PathBuf) -> Self {
-        Self {
-            dir,
-            staged: Arc::default(),
-        }
+        Self { dir, staged: Arc::default() }
     }
 
     /// Makes the directory if it is missing.
@@ -69,10 +66,7 @@ impl Files {
         let mut id = FileId::default();
         random(&mut id)?;
         lock(&self.staged).insert(id);
-        let staged = Staged {
-            id,
-            staged: Arc::clone(&self.staged),
-        };
+        let staged = Staged { id, staged: Arc::clone(&self.staged) };
         let temporary = self.dir.join(name(&id) + TEMPORARY);
         let written = write_whole(&temporary, bytes)
             .and_then(|()| std::fs::rename(&temporary, self.path(&id)))
@@ -155,11 +149,7 @@ pub(crate) struct Candidate {
 
 fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -215,9 +205,6 @@ pub(crate) fn io_error(doing: &str, error: &io::Error) -> StoreError {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             StoreError::Full { why }
         }
-        _ => StoreError::Io {
-            doing: doing.to_owned(),
-            why,
-        },
+        _ => StoreError::Io { doing: doing.to_owned(), why },
     }
 }

@@ -76,10 +76,7 @@ impl Home {
             }
         }
         self.check_log()?;
-        let made = DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.dir);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
         made.map_err(|error| self.refused(&error))?;
         let lock = self.lock()?;
         if !self.check_log()? {
@@ -101,17 +98,14 @@ impl Home {
                 why: format!("{} is not a directory", dir.display()),
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(StoreError::HomeUnusable {
-                path: self.shown(),
-                why: error.to_string(),
-            }),
+            Err(error) => {
+                Err(StoreError::HomeUnusable { path: self.shown(), why: error.to_string() })
+            }
         }
     }
 
     fn check_ours(&self, dir: &Path) -> Result<(), StoreError> {
-        let owner = std::fs::metadata(dir)
-            .map_err(|error| self.refused(&error))?
-            .uid();
+        let owner = std::fs::metadata(dir).map_err(|error| self.refused(&error))?.uid();
         let user = rustix::process::geteuid().as_raw();
         if owner != user {
             let path = self.shown();
@@ -125,17 +119,13 @@ impl Home {
     /// as a database could change it.
     fn check_log(&self) -> Result<bool, StoreError> {
         let path = self.db();
-        let not_a_log = |why: String| StoreError::NotALog {
-            path: path.display().to_string(),
-            why,
-        };
+        let not_a_log = |why: String| StoreError::NotALog { path: path.display().to_string(), why };
         let mut file = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             opened => opened.map_err(|error| not_a_log(error.to_string()))?,
         };
         let mut header = [0; DB_HEADER_BYTES];
-        file.read_exact(&mut header)
-            .map_err(|_| not_a_log("it is too short".to_owned()))?;
+        file.read_exact(&mut header).map_err(|_| not_a_log("it is too short".to_owned()))?;
         if !header.starts_with(DB_MAGIC)
             || number(&header, APPLICATION_ID_AT) != sql::APPLICATION_ID
         {
@@ -154,9 +144,7 @@ impl Home {
     fn lock(&self) -> Result<OwnerLock, StoreError> {
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true).mode(0o600);
-        let file = options
-            .open(self.dir.join("lock"))
-            .map_err(|error| self.refused(&error))?;
+        let file = options.open(self.dir.join("lock")).map_err(|error| self.refused(&error))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(OwnerLock(file)),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Busy { path: self.shown() }),
@@ -178,9 +166,7 @@ impl Home {
         }
         let mut options = OpenOptions::new();
         options.create_new(true).write(true).mode(0o600);
-        options
-            .open(&making)
-            .map_err(|error| self.refused(&error))?;
+        options.open(&making).map_err(|error| self.refused(&error))?;
         sql::create(&making)?;
         File::open(&making)
             .and_then(|file| file.sync_all())

@@ -90,26 +90,15 @@ impl State {
             return Err(StoreError::RunExists { run: row.run });
         }
         let drafts = prepare::drafts(&row.run, BRANCH_MAIN, 0, first)?;
-        let mut line = Line {
-            forked: None,
-            head: Head::EMPTY,
-            own: Vec::new(),
-        };
+        let mut line = Line { forked: None, head: Head::EMPTY, own: Vec::new() };
         let records = line.extend(drafts);
-        self.runs.push(Run {
-            row,
-            epoch: 1,
-            erased: false,
-            branches: vec![line],
-        });
+        self.runs.push(Run { row, epoch: 1, erased: false, branches: vec![line] });
         Ok(Created { epoch: 1, records })
     }
 }
 
 fn no_such_run(run: &RunId) -> StoreError {
-    StoreError::NoSuchRun {
-        text: run.to_string(),
-    }
+    StoreError::NoSuchRun { text: run.to_string() }
 }
 
 impl Line {
@@ -215,16 +204,9 @@ impl Run {
         let Some(entry) = self.entry(parent, at_seq)? else {
             return Err(self.no_such(format!("record {at_seq} on branch {parent}")));
         };
-        let head = Head {
-            next_seq: at_seq + 1,
-            digest: ledger::digest_encoded(&entry.header),
-        };
+        let head = Head { next_seq: at_seq + 1, digest: ledger::digest_encoded(&entry.header) };
         let branch = BranchId::try_from(self.branches.len()).expect("branches fit in memory");
-        self.branches.push(Line {
-            forked: Some((parent, at_seq)),
-            head,
-            own: Vec::new(),
-        });
+        self.branches.push(Line { forked: Some((parent, at_seq)), head, own: Vec::new() });
         Ok(branch)
     }
 
@@ -270,9 +252,7 @@ impl Read for MemoryStore {
 
     fn find(&self, text: &str) -> Result<RunId, StoreError> {
         let state = self.state();
-        let none = || StoreError::NoSuchRun {
-            text: text.chars().take(80).collect(),
-        };
+        let none = || StoreError::NoSuchRun { text: text.chars().take(80).collect() };
         if text == "last" {
             let newest = state.newest_first().first().map(|run| run.row.run.clone());
             return newest.ok_or_else(none);
@@ -286,11 +266,7 @@ impl Read for MemoryStore {
             [one] => Ok((*one).clone()),
             many => Err(StoreError::AmbiguousRun {
                 text: text.to_owned(),
-                candidates: many
-                    .iter()
-                    .take(CANDIDATES_MAX)
-                    .map(ToString::to_string)
-                    .collect(),
+                candidates: many.iter().take(CANDIDATES_MAX).map(ToString::to_string).collect(),
                 more: many.len() > CANDIDATES_MAX,
             }),
         }
@@ -336,10 +312,7 @@ impl Read for MemoryStore {
         limit: usize,
     ) -> Result<Vec<Vec<u8>>, StoreError> {
         let state = self.state();
-        let entries = state
-            .run(run)?
-            .entries(branch, from_seq, limit)?
-            .into_iter();
+        let entries = state.run(run)?.entries(branch, from_seq, limit)?.into_iter();
         Ok(entries.map(|(_, entry)| entry.header.clone()).collect())
     }
 

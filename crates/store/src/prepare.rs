@@ -46,11 +46,7 @@ pub(crate) fn drafts(
     next_seq: u64,
     records: Vec<NewRecord>,
 ) -> Result<Vec<Draft>, StoreError> {
-    limit(
-        "the number of records in one append",
-        records.len(),
-        BATCH_RECORDS_MAX as u64,
-    )?;
+    limit("the number of records in one append", records.len(), BATCH_RECORDS_MAX as u64)?;
     let last = next_seq.saturating_add(records.len() as u64);
     limit("a record's number", last, SEQ_MAX)?;
     let mut drafts = Vec::with_capacity(records.len());
@@ -69,11 +65,7 @@ pub(crate) fn limit(
     max: u64,
 ) -> Result<(), StoreError> {
     let given = given.try_into().unwrap_or(u64::MAX);
-    if given <= max {
-        Ok(())
-    } else {
-        Err(StoreError::TooLarge { what, given, max })
-    }
+    if given <= max { Ok(()) } else { Err(StoreError::TooLarge { what, given, max }) }
 }
 
 fn draft(run: &RunId, branch: BranchId, seq: u64, record: NewRecord) -> Result<Draft, StoreError> {
@@ -99,11 +91,7 @@ fn draft(run: &RunId, branch: BranchId, seq: u64, record: NewRecord) -> Result<D
         causes: record.causes.clone(),
         commitments: commitments(&pieces),
     };
-    ledger::check(&header).map_err(|why| StoreError::BadRecord {
-        run: run.clone(),
-        seq,
-        why,
-    })?;
+    ledger::check(&header).map_err(|why| StoreError::BadRecord { run: run.clone(), seq, why })?;
     let record = Record {
         stamp: stamp(&header),
         prev: Digest::ZERO,
@@ -112,11 +100,7 @@ fn draft(run: &RunId, branch: BranchId, seq: u64, record: NewRecord) -> Result<D
         actor: record.actor,
         body: record.body,
     };
-    Ok(Draft {
-        header,
-        pieces,
-        record,
-    })
+    Ok(Draft { header, pieces, record })
 }
 
 fn piece(name: String, bytes: Vec<u8>) -> Result<Piece, StoreError> {
@@ -169,10 +153,7 @@ pub(crate) fn link(header: &mut Header, head: &mut Head) -> Vec<u8> {
     assert_eq!(header.seq, head.next_seq, "a record follows the head");
     header.prev = head.digest;
     let encoded = ledger::encode(header);
-    *head = Head {
-        next_seq: header.seq + 1,
-        digest: ledger::digest_encoded(&encoded),
-    };
+    *head = Head { next_seq: header.seq + 1, digest: ledger::digest_encoded(&encoded) };
     encoded
 }
 
@@ -184,11 +165,7 @@ pub(crate) fn assemble(
     actor: &[u8],
     body: &[u8],
 ) -> Result<Record, StoreError> {
-    let damaged = |why: String| StoreError::Damaged {
-        run: run.clone(),
-        seq,
-        why,
-    };
+    let damaged = |why: String| StoreError::Damaged { run: run.clone(), seq, why };
     let digest = ledger::digest_encoded(header);
     let header = ledger::decode(header).map_err(|why| damaged(why.to_string()))?;
     let record = Record {

@@ -63,9 +63,7 @@ where
 }
 
 fn closed() -> StoreError {
-    StoreError::Stopped {
-        why: "the store was closed".to_owned(),
-    }
+    StoreError::Stopped { why: "the store was closed".to_owned() }
 }
 
 impl Queue {
@@ -110,13 +108,7 @@ impl Queue {
         act: impl FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let request = Request {
-            durability,
-            act,
-            value: None,
-            reply,
-            _room: room,
-        };
+        let request = Request { durability, act, value: None, reply, _room: room };
         let sent = self.senders()?.writer.send(Box::new(request));
         sent.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?

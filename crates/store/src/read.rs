@@ -61,11 +61,7 @@ impl Reader {
     }
 
     fn connection(&self) -> Result<Option<Connection>, StoreError> {
-        let idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if idle.is_some() {
             return Ok(idle);
         }
@@ -73,17 +69,12 @@ impl Reader {
             return Ok(None);
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        Connection::open_with_flags(self.home.db(), flags)
-            .map(Some)
-            .map_err(read_failed)
+        Connection::open_with_flags(self.home.db(), flags).map(Some).map_err(read_failed)
     }
 
     /// Closes connections that no read uses.
     pub(crate) fn close_idle(&self) {
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Runs `act` with the run's row.
@@ -113,33 +104,21 @@ impl Reader {
             seq: 0,
             why: format!("the run's key cannot be read: {why}"),
         };
-        let bytes = self
-            .home
-            .keys
-            .read(id)
-            .map_err(|error| lost(error.to_string()))?;
+        let bytes = self.home.keys.read(id).map_err(|error| lost(error.to_string()))?;
         let bytes = zeroize::Zeroizing::new(bytes);
         let key = Key::from_bytes(&bytes).ok_or_else(|| lost("wrong length".to_owned()))?;
         Ok(Some(key))
     }
 
     fn opener<'a>(&'a self, run: &'a RunId, key: &'a Key) -> Opener<'a> {
-        Opener {
-            home: &self.home,
-            run,
-            key,
-        }
+        Opener { home: &self.home, run, key }
     }
 
     fn summary(&self, row: &rusqlite::Row<'_>) -> rusqlite::Result<SummaryRow> {
         Ok(SummaryRow {
             run: row.get(0)?,
             started_ms: unsigned(row.get(1)?),
-            state: RunState {
-                id: row.get(2)?,
-                epoch: unsigned(row.get(3)?),
-                key: row.get(4)?,
-            },
+            state: RunState { id: row.get(2)?, epoch: unsigned(row.get(3)?), key: row.get(4)? },
             next_seq: unsigned(row.get(5)?),
             cells: row
                 .get::<_, Option<Vec<u8>>>(6)?
@@ -173,13 +152,7 @@ impl Reader {
         }
         // One damaged run does not hide the others; `verify` says what is wrong with it.
         if let Ok(Some(key)) = self.key_of(&summary.run, &row.state) {
-            let cells = Cells {
-                branch: BRANCH_MAIN,
-                seq,
-                header,
-                actor,
-                body,
-            };
+            let cells = Cells { branch: BRANCH_MAIN, seq, header, actor, body };
             summary.last = self.opener(&summary.run, &key).record(&cells).ok();
         }
         Ok(summary)
@@ -209,12 +182,7 @@ impl Opener<'_> {
         name: &str,
         cell: &[u8],
     ) -> Result<(Salt, Vec<u8>), String> {
-        let place = Place {
-            run: self.run,
-            branch,
-            seq,
-            name,
-        };
+        let place = Place { run: self.run, branch, seq, name };
         match crate::cell::Cell::parse(cell).ok_or("its row is damaged")? {
             crate::cell::Cell::Inline(sealed) => seal::open(self.key, place, sealed),
             crate::cell::Cell::File(id) => {
@@ -227,13 +195,13 @@ impl Opener<'_> {
 
     fn record(&self, cells: &Cells) -> Result<Record, StoreError> {
         let content = |name, cell| {
-            self.open(cells.branch, cells.seq, name, cell)
-                .map(|(_, bytes)| bytes)
-                .map_err(|why| StoreError::Damaged {
+            self.open(cells.branch, cells.seq, name, cell).map(|(_, bytes)| bytes).map_err(|why| {
+                StoreError::Damaged {
                     run: self.run.clone(),
                     seq: cells.seq,
                     why: format!("its {name}: {why}"),
-                })
+                }
+            })
         };
         let actor = content(ACTOR, &cells.actor)?;
         let body = content(BODY, &cells.body)?;
@@ -264,9 +232,7 @@ impl Read for Reader {
     }
 
     fn find(&self, text: &str) -> Result<RunId, StoreError> {
-        let none = || StoreError::NoSuchRun {
-            text: text.chars().take(80).collect(),
-        };
+        let none = || StoreError::NoSuchRun { text: text.chars().take(80).collect() };
         let newest = "SELECT run FROM runs WHERE ?1 = ?1 AND ?2 = ?2
                       ORDER BY started_ms DESC, id DESC LIMIT 1";
         let fitting = "SELECT run FROM runs WHERE run >= ?1 AND substr(run, 1, length(?1)) = ?1
@@ -278,10 +244,9 @@ impl Read for Reader {
         let found = self.read(|conn| {
             let read = || {
                 conn.prepare_cached(query)?
-                    .query_map(
-                        params![text, sql::signed(CANDIDATES_MAX as u64 + 1)],
-                        |row| row.get(0),
-                    )?
+                    .query_map(params![text, sql::signed(CANDIDATES_MAX as u64 + 1)], |row| {
+                        row.get(0)
+                    })?
                     .collect::<rusqlite::Result<Vec<String>>>()
             };
             read().map_err(read_failed)
@@ -292,11 +257,7 @@ impl Read for Reader {
         match found.as_slice() {
             [] => Err(none()),
             [one] => RunId::parse(one).map_err(|_| none()),
-            _ => Err(StoreError::AmbiguousRun {
-                text: text.to_owned(),
-                candidates: found,
-                more,
-            }),
+            _ => Err(StoreError::AmbiguousRun { text: text.to_owned(), candidates: found, more }),
         }
     }
 
@@ -324,8 +285,7 @@ impl Read for Reader {
     fn head(&self, run: &RunId, branch: BranchId) -> Result<Head, StoreError> {
         self.with_run(run, |conn, state| {
             let row = sql::branch_state(conn, state.id, branch).map_err(read_failed)?;
-            row.map(|row| row.head)
-                .ok_or_else(|| no_such_branch(run, branch))
+            row.map(|row| row.head).ok_or_else(|| no_such_branch(run, branch))
         })
     }
 
@@ -429,13 +389,9 @@ impl Read for Reader {
 
     fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let found = self.read(|conn| {
-            conn.query_row(
-                "SELECT value FROM settings WHERE name = ?1",
-                [name],
-                |row| row.get(0),
-            )
-            .optional()
-            .map_err(read_failed)
+            conn.query_row("SELECT value FROM settings WHERE name = ?1", [name], |row| row.get(0))
+                .optional()
+                .map_err(read_failed)
         })?;
         Ok(found.flatten())
     }
@@ -446,10 +402,7 @@ fn evidence(
     cells: Cells,
     attachments: Vec<(String, Vec<u8>)>,
 ) -> Evidence {
-    let fixed = [
-        (ACTOR.to_owned(), cells.actor),
-        (BODY.to_owned(), cells.body),
-    ];
+    let fixed = [(ACTOR.to_owned(), cells.actor), (BODY.to_owned(), cells.body)];
     let content = |(name, cell): (String, Vec<u8>)| {
         let content = match opener {
             None => Content::Erased,

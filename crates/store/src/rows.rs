@@ -140,12 +140,10 @@ pub(crate) fn fork_point(
     let depth = stretches(conn, run, state, parent)?.len();
     prepare::limit("the depth of forks", depth, FORK_DEPTH_MAX as u64)?;
     let found = cells_at(conn, run, state, parent, at_seq)?;
-    found
-        .map(|(_, cells)| cells.header)
-        .ok_or_else(|| StoreError::NoSuchPlace {
-            run: run.clone(),
-            what: format!("record {at_seq} on branch {parent}"),
-        })
+    found.map(|(_, cells)| cells.header).ok_or_else(|| StoreError::NoSuchPlace {
+        run: run.clone(),
+        what: format!("record {at_seq} on branch {parent}"),
+    })
 }
 
 pub(crate) fn attachments_of(

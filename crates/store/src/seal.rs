@@ -95,14 +95,9 @@ pub(crate) fn seal(
     let mut nonce = [0; NONCE_BYTES];
     random(&mut nonce)?;
     let aad = place.additional_data();
-    let message = Payload {
-        msg: &plain,
-        aad: &aad,
-    };
-    let encrypted = key
-        .cipher()
-        .encrypt(&XNonce::from(nonce), message)
-        .map_err(|_| StoreError::Io {
+    let message = Payload { msg: &plain, aad: &aad };
+    let encrypted =
+        key.cipher().encrypt(&XNonce::from(nonce), message).map_err(|_| StoreError::Io {
             doing: "encrypt content".to_owned(),
             why: "the cipher refused it".to_owned(),
         })?;
@@ -114,22 +109,15 @@ pub(crate) fn seal(
 
 /// Opens a sealed piece; the error says why it cannot be.
 pub(crate) fn open(key: &Key, place: Place<'_>, sealed: &[u8]) -> Result<(Salt, Vec<u8>), String> {
-    let (nonce, encrypted) = sealed
-        .split_first_chunk::<NONCE_BYTES>()
-        .ok_or("it is cut short")?;
+    let (nonce, encrypted) = sealed.split_first_chunk::<NONCE_BYTES>().ok_or("it is cut short")?;
     let aad = place.additional_data();
-    let message = Payload {
-        msg: encrypted,
-        aad: &aad,
-    };
+    let message = Payload { msg: encrypted, aad: &aad };
     let plain = key
         .cipher()
         .decrypt(&XNonce::from(*nonce), message)
         .map_err(|_| "it was altered, moved, or sealed under another key")?;
     let (flag, rest) = plain.split_first().ok_or("it is empty")?;
-    let (salt, bytes) = rest
-        .split_first_chunk::<SALT_BYTES>()
-        .ok_or("it has no salt")?;
+    let (salt, bytes) = rest.split_first_chunk::<SALT_BYTES>().ok_or("it has no salt")?;
     match *flag {
         PLAIN => Ok((*salt, bytes.to_vec())),
         DEFLATED => Ok((*salt, inflate(bytes)?)),
@@ -179,12 +167,7 @@ mod tests {
 
     fn place<'a>(run: &'a RunId, seq: u64, name: &'a str) -> Place<'a> {
         let branch = BRANCH_MAIN;
-        Place {
-            run,
-            branch,
-            seq,
-            name,
-        }
+        Place { run, branch, seq, name }
     }
 
     #[test]

@@ -83,10 +83,7 @@ pub(crate) fn failed(doing: &str, error: &rusqlite::Error) -> StoreError {
     let why = error.to_string();
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StoreError::Full { why },
-        _ => StoreError::Io {
-            doing: doing.to_owned(),
-            why,
-        },
+        _ => StoreError::Io { doing: doing.to_owned(), why },
     }
 }
 
@@ -96,10 +93,7 @@ fn write_failed(error: rusqlite::Error) -> StoreError {
 
 pub(crate) fn record_key(branch_row: i64, seq: u64) -> i64 {
     let seq = i64::try_from(seq).expect("numbers are at most SEQ_MAX");
-    assert!(
-        branch_row < 1 << (63 - SEQ_BITS),
-        "fewer than 2^31 branches"
-    );
+    assert!(branch_row < 1 << (63 - SEQ_BITS), "fewer than 2^31 branches");
     branch_row << SEQ_BITS | seq
 }
 
@@ -154,16 +148,11 @@ impl From<&Append> for Expect {
 }
 
 pub(crate) fn no_such_run(run: &RunId) -> StoreError {
-    StoreError::NoSuchRun {
-        text: run.to_string(),
-    }
+    StoreError::NoSuchRun { text: run.to_string() }
 }
 
 pub(crate) fn no_such_branch(run: &RunId, branch: BranchId) -> StoreError {
-    StoreError::NoSuchPlace {
-        run: run.clone(),
-        what: format!("branch {branch}"),
-    }
+    StoreError::NoSuchPlace { run: run.clone(), what: format!("branch {branch}") }
 }
 
 /// A run's row.
@@ -178,11 +167,7 @@ pub(crate) struct RunState {
 pub(crate) fn run_state(conn: &Connection, run: &RunId) -> rusqlite::Result<Option<RunState>> {
     conn.prepare_cached("SELECT id, epoch, key FROM runs WHERE run = ?1")?
         .query_row([run.as_str()], |row| {
-            Ok(RunState {
-                id: row.get(0)?,
-                epoch: unsigned(row.get(1)?),
-                key: row.get(2)?,
-            })
+            Ok(RunState { id: row.get(0)?, epoch: unsigned(row.get(1)?), key: row.get(2)? })
         })
         .optional()
 }
@@ -205,10 +190,7 @@ pub(crate) fn branch_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<BranchState
         id: row.get(0)?,
         branch: row.get(1)?,
         forked: parent.zip(at.map(unsigned)),
-        head: Head {
-            next_seq: unsigned(row.get(4)?),
-            digest: Digest(row.get(5)?),
-        },
+        head: Head { next_seq: unsigned(row.get(4)?), digest: Digest(row.get(5)?) },
     })
 }
 
@@ -218,9 +200,7 @@ pub(crate) fn branch_state(
     branch: BranchId,
 ) -> rusqlite::Result<Option<BranchState>> {
     let sql = format!("SELECT {BRANCH_COLUMNS} FROM branches WHERE run = ?1 AND branch = ?2");
-    conn.prepare_cached(&sql)?
-        .query_row((run_id, branch), branch_of)
-        .optional()
+    conn.prepare_cached(&sql)?.query_row((run_id, branch), branch_of).optional()
 }
 
 /// Inserts a run with its first branch and records; its epoch is 1.
@@ -240,12 +220,7 @@ pub(crate) fn create_run(
         })
         .and_then(|run_id| insert_branch(conn, run_id, BRANCH_MAIN, None, Head::EMPTY))
         .map_err(write_failed)?;
-    let expect = Expect {
-        run: row.run.clone(),
-        branch: BRANCH_MAIN,
-        next_seq: 0,
-        epoch: 1,
-    };
+    let expect = Expect { run: row.run.clone(), branch: BRANCH_MAIN, next_seq: 0, epoch: 1 };
     append(conn, &expect, rows)
 }
 
@@ -291,10 +266,7 @@ pub(crate) fn append(
         let key = record_key(branch.id, row.header.seq);
         let encoded = prepare::link(&mut row.header, &mut head);
         insert_record(conn, run.id, key, &encoded, row).map_err(write_failed)?;
-        linked.push(Linked {
-            prev: row.header.prev,
-            digest: head.digest,
-        });
+        linked.push(Linked { prev: row.header.prev, digest: head.digest });
     }
     move_head(conn, &branch, head).map_err(write_failed)?;
     Ok(linked)
@@ -358,9 +330,7 @@ fn move_head(conn: &Connection, branch: &BranchState, head: Head) -> rusqlite::R
 pub(crate) fn claim(conn: &Connection, run: &RunId) -> Result<u64, StoreError> {
     conn.prepare_cached("UPDATE runs SET epoch = epoch + 1 WHERE run = ?1 RETURNING epoch")
         .and_then(|mut update| {
-            update
-                .query_row([run.as_str()], |row| row.get(0).map(unsigned))
-                .optional()
+            update.query_row([run.as_str()], |row| row.get(0).map(unsigned)).optional()
         })
         .map_err(write_failed)?
         .ok_or_else(|| no_such_run(run))
@@ -373,14 +343,9 @@ pub(crate) fn fork(
     parent: BranchId,
     at_seq: u64,
 ) -> Result<BranchId, StoreError> {
-    let state = run_state(conn, run)
-        .map_err(write_failed)?
-        .ok_or_else(|| no_such_run(run))?;
+    let state = run_state(conn, run).map_err(write_failed)?.ok_or_else(|| no_such_run(run))?;
     let header = crate::rows::fork_point(conn, run, &state, parent, at_seq)?;
-    let head = Head {
-        next_seq: at_seq + 1,
-        digest: ledger::digest_encoded(&header),
-    };
+    let head = Head { next_seq: at_seq + 1, digest: ledger::digest_encoded(&header) };
     let insert = || {
         let branch = conn
             .prepare_cached("SELECT max(branch) + 1 FROM branches WHERE run = ?1")?
@@ -400,9 +365,7 @@ pub(crate) struct Leftovers {
 
 /// Takes a run's key and large payloads from it. The key's file is doomed until it is destroyed.
 pub(crate) fn erase(conn: &Connection, run: &RunId) -> Result<Leftovers, StoreError> {
-    let state = run_state(conn, run)
-        .map_err(write_failed)?
-        .ok_or_else(|| no_such_run(run))?;
+    let state = run_state(conn, run).map_err(write_failed)?.ok_or_else(|| no_such_run(run))?;
     disown(conn, &state).map_err(write_failed)
 }
 
@@ -421,9 +384,7 @@ fn disown(conn: &Connection, state: &RunState) -> rusqlite::Result<Leftovers> {
 
 /// Makes a run unknown; its rows are purged afterwards. Returns its row's id.
 pub(crate) fn remove(conn: &Connection, run: &RunId) -> Result<(i64, Leftovers), StoreError> {
-    let state = run_state(conn, run)
-        .map_err(write_failed)?
-        .ok_or_else(|| no_such_run(run))?;
+    let state = run_state(conn, run).map_err(write_failed)?.ok_or_else(|| no_such_run(run))?;
     let disown = || {
         let leftovers = disown(conn, &state)?;
         conn.execute("INSERT INTO doomed_runs (run) VALUES (?1)", [state.id])?;
@@ -452,10 +413,8 @@ fn purge_rows(conn: &Connection, run_id: i64, limit: usize) -> rusqlite::Result<
         .query_map(params![first, last, signed(limit as u64)], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     for key in &keys {
-        conn.prepare_cached("DELETE FROM attachments WHERE record = ?1")?
-            .execute([key])?;
-        conn.prepare_cached("DELETE FROM records WHERE key = ?1")?
-            .execute([key])?;
+        conn.prepare_cached("DELETE FROM attachments WHERE record = ?1")?.execute([key])?;
+        conn.prepare_cached("DELETE FROM records WHERE key = ?1")?.execute([key])?;
     }
     if keys.len() < limit {
         conn.execute("DELETE FROM branches WHERE id = ?1", [branch])?;
@@ -465,9 +424,7 @@ fn purge_rows(conn: &Connection, run_id: i64, limit: usize) -> rusqlite::Result<
 
 /// A doomed key's file is gone.
 pub(crate) fn key_destroyed(conn: &Connection, key: &FileId) -> Result<(), StoreError> {
-    conn.execute("DELETE FROM doomed_keys WHERE file = ?1", [key])
-        .map(|_| ())
-        .map_err(write_failed)
+    conn.execute("DELETE FROM doomed_keys WHERE file = ?1", [key]).map(|_| ()).map_err(write_failed)
 }
 
 pub(crate) fn set_setting(conn: &Connection, name: &str, value: &[u8]) -> Result<(), StoreError> {

@@ -99,11 +99,7 @@ impl SqliteStore {
             spawn("store-hand", move || tasks.iter().for_each(|task| task()))?,
             spawn("store-writer", move || writer.run(&jobs))?,
         ];
-        let inner = Inner {
-            reader: Reader::of(home),
-            keys: Mutex::default(),
-            queue,
-        };
+        let inner = Inner { reader: Reader::of(home), keys: Mutex::default(), queue };
         let inner = Arc::new(inner);
         Ok(Self { inner, threads })
     }
@@ -191,9 +187,7 @@ impl Inner {
         if content_bytes(&drafts) <= SEAL_HERE_BYTES_MAX {
             seal_all(&blobs, &key, drafts)
         } else {
-            self.queue
-                .by_hand(move || seal_all(&blobs, &key, drafts))
-                .await
+            self.queue.by_hand(move || seal_all(&blobs, &key, drafts)).await
         }
     }
 
@@ -215,10 +209,7 @@ impl Inner {
         let create = move |conn: &Connection| sql::create_run(conn, &row, &file.id, &mut rows);
         let linked = self.queue.write(room, Durability::Synced, create).await?;
         self.remember(&run, &key);
-        Ok(Created {
-            epoch: 1,
-            records: link_records(records, &linked),
-        })
+        Ok(Created { epoch: 1, records: link_records(records, &linked) })
     }
 
     async fn append(self: Arc<Self>, append: Append) -> Result<Vec<Record>, StoreError> {
@@ -258,10 +249,7 @@ impl Inner {
             if let Some(key) = &leftovers.key {
                 home.keys.destroy(key)?;
             }
-            leftovers
-                .blobs
-                .iter()
-                .try_for_each(|blob| home.blobs.remove(blob))
+            leftovers.blobs.iter().try_for_each(|blob| home.blobs.remove(blob))
         };
         self.queue.by_hand(destroy).await?;
         match key {
@@ -290,9 +278,8 @@ impl Inner {
     }
 
     async fn gc(self: Arc<Self>) -> Result<GcReport, StoreError> {
-        let doomed = self
-            .reader
-            .read(|conn| column::<i64, Vec<_>>(conn, "SELECT run FROM doomed_runs"))?;
+        let doomed =
+            self.reader.read(|conn| column::<i64, Vec<_>>(conn, "SELECT run FROM doomed_runs"))?;
         for run_row in doomed.unwrap_or_default() {
             Arc::clone(&self).purge(run_row).await?;
         }
@@ -307,10 +294,7 @@ impl Inner {
         let named = self.reader.read(|conn| {
             let keys = "SELECT key FROM runs WHERE key IS NOT NULL";
             let blobs = "SELECT file FROM blobs";
-            Ok((
-                column::<FileId, _>(conn, keys)?,
-                column::<FileId, _>(conn, blobs)?,
-            ))
+            Ok((column::<FileId, _>(conn, keys)?, column::<FileId, _>(conn, blobs)?))
         })?;
         let (named_keys, named_blobs): (HashSet<_>, HashSet<_>) = named.unwrap_or_default();
         home.keys.sweep(keys, &named_keys)?;
@@ -325,9 +309,7 @@ fn column<T: rusqlite::types::FromSql, C: FromIterator<T>>(
     sql: &str,
 ) -> Result<C, StoreError> {
     let read = || {
-        conn.prepare_cached(sql)?
-            .query_map([], |row| row.get(0))?
-            .collect::<rusqlite::Result<C>>()
+        conn.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<C>>()
     };
     read().map_err(crate::rows::read_failed)
 }
@@ -411,9 +393,7 @@ impl Store for SqliteStore {
     fn fork_branch(&self, run: &RunId, parent: BranchId, at_seq: u64) -> Reply<BranchId> {
         let run = run.clone();
         self.reply(|inner| {
-            inner.act(Durability::Synced, move |conn| {
-                sql::fork(conn, &run, parent, at_seq)
-            })
+            inner.act(Durability::Synced, move |conn| sql::fork(conn, &run, parent, at_seq))
         })
     }
 
@@ -434,9 +414,7 @@ impl Store for SqliteStore {
     fn set_setting(&self, name: &str, value: &[u8]) -> Reply<()> {
         let (name, value) = (name.to_owned(), value.to_vec());
         self.reply(|inner| {
-            inner.act(Durability::Synced, move |conn| {
-                sql::set_setting(conn, &name, &value)
-            })
+            inner.act(Durability::Synced, move |conn| sql::set_setting(conn, &name, &value))
         })
     }
 }
@@ -485,9 +463,7 @@ impl Read for SqliteStore {
         from_seq: u64,
         limit: usize,
     ) -> Result<Vec<Evidence>, StoreError> {
-        self.inner
-            .reader
-            .evidence_page(run, branch, from_seq, limit)
+        self.inner.reader.evidence_page(run, branch, from_seq, limit)
     }
 
     fn attachment(

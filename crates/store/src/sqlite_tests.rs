@@ -20,10 +20,7 @@ impl Sync for Probe {
             return Err(std::io::Error::other("the device is gone"));
         }
         let runs = self.reader.runs().unwrap();
-        let records = runs
-            .iter()
-            .filter_map(|run| run.head_seq)
-            .map(|seq| seq + 1);
+        let records = runs.iter().filter_map(|run| run.head_seq).map(|seq| seq + 1);
         self.begun.lock().unwrap().push(records.sum());
         Ok(())
     }
@@ -47,12 +44,7 @@ impl Probed {
         };
         let sync = |_| Box::new(probe) as Box<dyn Sync>;
         let store = SqliteStore::start(dir.path(), Limits::default(), sync).unwrap();
-        Self {
-            store,
-            begun,
-            broken,
-            dir,
-        }
+        Self { store, begun, broken, dir }
     }
 
     fn create(&self, number: u8) {
@@ -61,11 +53,7 @@ impl Probed {
     }
 
     fn append(&self, number: u8, durability: Durability) -> Reply<Vec<Record>> {
-        let next_seq = self
-            .store
-            .head(&run_id(number), BRANCH_MAIN)
-            .unwrap()
-            .next_seq;
+        let next_seq = self.store.head(&run_id(number), BRANCH_MAIN).unwrap().next_seq;
         self.store.append(Append {
             run: run_id(number),
             branch: BRANCH_MAIN,
@@ -95,17 +83,9 @@ fn every_synced_answer_follows_a_sync_that_began_after_its_commit() {
     for _ in 0..20 {
         wait(probed.append(1, Durability::Written)).unwrap();
     }
-    assert_eq!(
-        probed.syncs(),
-        (before + 20, 20),
-        "written ones wait for no sync"
-    );
+    assert_eq!(probed.syncs(), (before + 20, 20), "written ones wait for no sync");
     wait(probed.append(1, Durability::Synced)).unwrap();
-    assert_eq!(
-        probed.syncs(),
-        (before + 21, 41),
-        "one sync covers all before it"
-    );
+    assert_eq!(probed.syncs(), (before + 21, 41), "one sync covers all before it");
 }
 
 #[test]
@@ -205,10 +185,7 @@ fn together(store: &SqliteStore, acts: Vec<Act>) -> Vec<Result<(), StoreError>> 
 fn what_a_failed_request_changed_is_undone_among_its_neighbours() {
     let probed = Probed::new();
     let before = probed.syncs().0;
-    let outcomes = together(
-        &probed.store,
-        vec![set("a", false), set("b", true), set("c", false)],
-    );
+    let outcomes = together(&probed.store, vec![set("a", false), set("b", true), set("c", false)]);
     assert_eq!(outcomes, [Ok(()), Err(full()), Ok(())]);
     assert_eq!(probed.syncs().0, before + 1, "they were one commit");
     let value = |name| probed.store.setting(name).unwrap();
@@ -218,7 +195,5 @@ fn what_a_failed_request_changed_is_undone_among_its_neighbours() {
 }
 
 fn full() -> StoreError {
-    StoreError::Full {
-        why: "for the test".to_owned(),
-    }
+    StoreError::Full { why: "for the test".to_owned() }
 }

@@ -85,9 +85,7 @@ impl<R: Read + ?Sized> Iterator for &mut Headers<'_, R> {
         if self.page.len() == 0 {
             let left = self.end_seq.saturating_sub(self.next_seq);
             let limit = PAGE_RECORDS.min(usize::try_from(left).unwrap_or(PAGE_RECORDS));
-            let page = self
-                .store
-                .headers_page(self.run, self.branch, self.next_seq, limit);
+            let page = self.store.headers_page(self.run, self.branch, self.next_seq, limit);
             match page {
                 Ok(page) => self.page = page.into_iter(),
                 Err(error) => self.failed = Some(error),
@@ -129,11 +127,7 @@ fn check_record(report: &mut VerifyReport, branch: BranchId, seq: u64, evidence:
         _ => return seq,
     };
     let seq = header.seq;
-    let damaged = |why: String| StoreError::Damaged {
-        run: run.clone(),
-        seq,
-        why,
-    };
+    let damaged = |why: String| StoreError::Damaged { run: run.clone(), seq, why };
     for (name, content) in &evidence.contents {
         report.contents += 1;
         let found = match content {
@@ -152,10 +146,7 @@ fn check_record(report: &mut VerifyReport, branch: BranchId, seq: u64, evidence:
     }
     let there = |name: &str| evidence.contents.iter().any(|(found, _)| found == name);
     for commitment in header.commitments.iter().filter(|c| !there(&c.name)) {
-        report.add(
-            branch,
-            &damaged(format!("its {} is missing", commitment.name)),
-        );
+        report.add(branch, &damaged(format!("its {} is missing", commitment.name)));
     }
     seq
 }

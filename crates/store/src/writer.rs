@@ -184,9 +184,7 @@ impl Writer {
         {
             return results;
         }
-        jobs.iter_mut()
-            .map(|job| self.commit_alone(&mut **job))
-            .collect()
+        jobs.iter_mut().map(|job| self.commit_alone(&mut **job)).collect()
     }
 
     fn commit_alone(&self, job: &mut dyn Job) -> Result<(), StoreError> {
@@ -280,17 +278,13 @@ pub(crate) struct Checkpointer {
 impl Checkpointer {
     pub(crate) fn start(conn: Connection) -> io::Result<Self> {
         let (asked, queue) = mpsc::sync_channel(1);
-        let thread = std::thread::Builder::new()
-            .name("store-checkpoint".to_owned())
-            .spawn(move || {
+        let thread =
+            std::thread::Builder::new().name("store-checkpoint".to_owned()).spawn(move || {
                 while queue.recv().is_ok() {
                     checkpoint(&conn);
                 }
             })?;
-        Ok(Self {
-            asked: Some(asked),
-            thread: Some(thread),
-        })
+        Ok(Self { asked: Some(asked), thread: Some(thread) })
     }
 
     fn ask(&self) {
@@ -348,13 +342,9 @@ mod tests {
         let conn = Connection::open(home.db()).unwrap();
         conn.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
         conn.pragma_update(None, "synchronous", "NORMAL").unwrap();
-        conn.query_row("SELECT count(*) FROM runs", [], |_| Ok(()))
-            .unwrap();
+        conn.query_row("SELECT count(*) FROM runs", [], |_| Ok(())).unwrap();
         let wal = Box::new(WalFile(File::open(home.wal()).unwrap()));
-        let nobody = Checkpointer {
-            asked: None,
-            thread: None,
-        };
+        let nobody = Checkpointer { asked: None, thread: None };
         let mut writer = Writer::new(conn, wal, nobody, lock).unwrap();
         let mut most = 0;
         for byte in (0..=255).chain(0..=143) {
@@ -363,9 +353,6 @@ mod tests {
             most = most.max(writer.frames.load(Ordering::Relaxed));
         }
         let bound = CATCH_UP_FRAMES..CATCH_UP_FRAMES + 100;
-        assert!(
-            bound.contains(&most),
-            "{most} frames, of ten thousand written"
-        );
+        assert!(bound.contains(&most), "{most} frames, of ten thousand written");
     }
 }

@@ -10,16 +10,10 @@ use types::Coded as _;
 fn check(error: &StoreError, code: &str, message: &str) {
     assert_eq!(error.code(), code);
     assert_eq!(error.to_string(), message);
-    assert!(
-        error.next().ends_with(|end: char| !end.is_whitespace()),
-        "{code} has a next step"
-    );
+    assert!(error.next().ends_with(|end: char| !end.is_whitespace()), "{code} has a next step");
     let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors");
     let page = std::fs::read_to_string(pages.join(format!("{code}.md"))).unwrap();
-    assert!(
-        page.starts_with(&format!("# {code}: ")),
-        "{code} has a page"
-    );
+    assert!(page.starts_with(&format!("# {code}: ")), "{code} has a page");
     for part in ["\n## Meaning\n", "\n## Cause\n", "\n## What to do\n"] {
         assert!(page.contains(part), "{code}: {part}");
     }
@@ -40,11 +34,7 @@ fn errors_of_a_home_say_what_is_wrong_with_it() {
         "cannot write in /h: because",
     );
     check(
-        &home(|path, _| StoreError::HomeNotOurs {
-            path,
-            owner: 0,
-            user: 7,
-        }),
+        &home(|path, _| StoreError::HomeNotOurs { path, owner: 0, user: 7 }),
         "BP-STORE-003",
         "/h belongs to user 0, and this is user 7",
     );
@@ -54,11 +44,7 @@ fn errors_of_a_home_say_what_is_wrong_with_it() {
         "/h is not a Bedplate log: because",
     );
     check(
-        &home(|path, _| StoreError::WrongVersion {
-            path,
-            found: 9,
-            supported: 1,
-        }),
+        &home(|path, _| StoreError::WrongVersion { path, found: 9, supported: 1 }),
         "BP-STORE-005",
         "/h has log version 9, and this program reads version 1",
     );
@@ -72,18 +58,10 @@ fn errors_of_a_home_say_what_is_wrong_with_it() {
 #[test]
 fn errors_of_a_run_name_it() {
     let (run, text) = (run_id(7), "7".to_owned());
-    check(
-        &StoreError::NoSuchRun { text: text.clone() },
-        "BP-STORE-007",
-        "there is no run '7'",
-    );
+    check(&StoreError::NoSuchRun { text: text.clone() }, "BP-STORE-007", "there is no run '7'");
     let candidates = vec!["71".to_owned(), "72".to_owned()];
     check(
-        &StoreError::AmbiguousRun {
-            text,
-            candidates,
-            more: true,
-        },
+        &StoreError::AmbiguousRun { text, candidates, more: true },
         "BP-STORE-008",
         "'7' fits several runs: 71, 72 and more",
     );
@@ -110,29 +88,18 @@ fn errors_of_a_run_name_it() {
         "there is a run 700000000000 already",
     );
     check(
-        &StoreError::NoSuchPlace {
-            run: run.clone(),
-            what: "branch 3".to_owned(),
-        },
+        &StoreError::NoSuchPlace { run: run.clone(), what: "branch 3".to_owned() },
         "BP-STORE-016",
         "run 700000000000 has no branch 3",
     );
     let why = "its body: it is cut short".to_owned();
     check(
-        &StoreError::Damaged {
-            run: run.clone(),
-            seq: 2,
-            why,
-        },
+        &StoreError::Damaged { run: run.clone(), seq: 2, why },
         "BP-STORE-017",
         "record 2 of run 700000000000 cannot be read: its body: it is cut short",
     );
     check(
-        &StoreError::BadRecord {
-            run,
-            seq: 2,
-            why: ledger::HeaderFault::Cause(9),
-        },
+        &StoreError::BadRecord { run, seq: 2, why: ledger::HeaderFault::Cause(9) },
         "BP-STORE-018",
         "record 2 of run 700000000000 may not be written: it names record 9 as a cause, which does not come before it",
     );
@@ -141,30 +108,15 @@ fn errors_of_a_run_name_it() {
 #[test]
 fn errors_of_the_device_and_of_limits_say_why() {
     let why = "no space".to_owned();
+    check(&StoreError::Full { why: why.clone() }, "BP-STORE-010", "the log cannot grow: no space");
     check(
-        &StoreError::Full { why: why.clone() },
-        "BP-STORE-010",
-        "the log cannot grow: no space",
-    );
-    check(
-        &StoreError::Io {
-            doing: "write to the log".to_owned(),
-            why: why.clone(),
-        },
+        &StoreError::Io { doing: "write to the log".to_owned(), why: why.clone() },
         "BP-STORE-011",
         "cannot write to the log: no space",
     );
+    check(&StoreError::Stopped { why }, "BP-STORE-012", "the log's writer stopped: no space");
     check(
-        &StoreError::Stopped { why },
-        "BP-STORE-012",
-        "the log's writer stopped: no space",
-    );
-    check(
-        &StoreError::TooLarge {
-            what: "the depth of forks",
-            given: 257,
-            max: 256,
-        },
+        &StoreError::TooLarge { what: "the depth of forks", given: 257, max: 256 },
         "BP-STORE-014",
         "the depth of forks is 257, and 256 is the limit",
     );

@@ -23,10 +23,7 @@ fn write_batches(store: &SqliteStore, number: u8, batches: u64) {
     let (run, started_ms) = (run_id(number), 1);
     let found = store.head(&run, BRANCH_MAIN).map(|head| head.next_seq);
     let mut next_seq = found.unwrap_or_else(|_| {
-        let row = RunRow {
-            run: run.clone(),
-            started_ms,
-        };
+        let row = RunRow { run: run.clone(), started_ms };
         wait(store.create_run(row, vec![sample("batch 0 1/1")])).unwrap();
         1
     });
@@ -104,10 +101,7 @@ fn killed_after(home: &Path, acks: usize) -> HashMap<RunId, u64> {
         }
     }
     let status = child.wait().unwrap();
-    assert!(
-        !status.success() && count >= acks,
-        "it was killed, not finished"
-    );
+    assert!(!status.success() && count >= acks, "it was killed, not finished");
     acknowledged
 }
 
@@ -115,11 +109,7 @@ fn killed_after(home: &Path, acks: usize) -> HashMap<RunId, u64> {
 fn check_whole(store: &dyn Read, acknowledged: &HashMap<RunId, u64>) {
     for (run, next_seq) in acknowledged {
         let head = store.head(run, BRANCH_MAIN).unwrap();
-        assert!(
-            head.next_seq >= *next_seq,
-            "{run}: {} of {next_seq}",
-            head.next_seq
-        );
+        assert!(head.next_seq >= *next_seq, "{run}: {} of {next_seq}", head.next_seq);
     }
     for row in store.runs().unwrap() {
         let report = store.verify(&row.run).unwrap();
@@ -148,25 +138,13 @@ fn nothing_acknowledged_is_lost_and_nothing_is_half_there() {
         check_whole(&store, &acknowledged);
         wait(store.gc()).unwrap();
         check_whole(&store, &acknowledged);
-        let blobs = std::fs::read_dir(dir.path().join("log/blobs"))
-            .unwrap()
-            .count();
-        let named: usize = store
-            .runs()
-            .unwrap()
-            .iter()
-            .map(|row| files_of(&store, &row.run))
-            .sum();
+        let blobs = std::fs::read_dir(dir.path().join("log/blobs")).unwrap().count();
+        let named: usize = store.runs().unwrap().iter().map(|row| files_of(&store, &row.run)).sum();
         assert_eq!(blobs, named, "garbage of the crash is collected");
     }
 }
 
 fn files_of(store: &dyn Read, run: &RunId) -> usize {
-    let records = store
-        .evidence_page(run, BRANCH_MAIN, 0, usize::MAX >> 1)
-        .unwrap();
-    records
-        .iter()
-        .filter(|record| record.contents.len() > 2)
-        .count()
+    let records = store.evidence_page(run, BRANCH_MAIN, 0, usize::MAX >> 1).unwrap();
+    records.iter().filter(|record| record.contents.len() > 2).count()
 }

@@ -14,11 +14,7 @@ fn containing(dir: &Path, bytes: &[u8]) -> Vec<String> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(containing(&path, bytes));
-        } else if std::fs::read(&path)
-            .unwrap()
-            .windows(bytes.len())
-            .any(|part| part == bytes)
-        {
+        } else if std::fs::read(&path).unwrap().windows(bytes.len()).any(|part| part == bytes) {
             found.push(path.display().to_string());
         }
     }
@@ -27,9 +23,7 @@ fn containing(dir: &Path, bytes: &[u8]) -> Vec<String> {
 
 fn files(dir: &Path) -> Vec<Vec<u8>> {
     let entries = std::fs::read_dir(dir).unwrap();
-    entries
-        .map(|entry| std::fs::read(entry.unwrap().path()).unwrap())
-        .collect()
+    entries.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect()
 }
 
 const PLAIN: &str = "the quick brown fox, 4711";
@@ -70,11 +64,7 @@ fn content_is_never_in_the_clear_and_the_key_only_in_its_file() {
     };
     assert_eq!(key.len(), 32);
     assert_eq!(containing(dir.path(), key).len(), 1);
-    assert_eq!(
-        files(&dir.path().join("log/blobs")).len(),
-        1,
-        "the noise does not shrink"
-    );
+    assert_eq!(files(&dir.path().join("log/blobs")).len(), 1, "the noise does not shrink");
 }
 
 #[test]
@@ -104,12 +94,7 @@ fn an_erasure_that_a_crash_cut_off_is_finished_on_opening() {
     let dir = tempfile::tempdir().unwrap();
     drop(store_with_run(dir.path()));
     let keys = dir.path().join("log/keys");
-    let file = std::fs::read_dir(&keys)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let file = std::fs::read_dir(&keys).unwrap().next().unwrap().unwrap().path();
     let key = std::fs::read(&file).unwrap();
     // What the erasing commit leaves, before the key's file is destroyed.
     let conn = rusqlite::Connection::open(dir.path().join("log/log.db")).unwrap();
@@ -118,11 +103,7 @@ fn an_erasure_that_a_crash_cut_off_is_finished_on_opening() {
     )
     .unwrap();
     conn.close().unwrap();
-    assert_eq!(
-        containing(dir.path(), &key).len(),
-        1,
-        "the crash left the key"
-    );
+    assert_eq!(containing(dir.path(), &key).len(), 1, "the crash left the key");
     let store = SqliteStore::open(dir.path()).unwrap();
     assert_eq!(containing(dir.path(), &key), [""; 0]);
     assert!(store.verify(&run_id(1)).unwrap().erased);
@@ -137,20 +118,11 @@ fn a_removed_run_leaves_no_file() {
     assert!(files(&dir.path().join("log/blobs")).is_empty());
     drop(store);
     let conn = rusqlite::Connection::open(dir.path().join("log/log.db")).unwrap();
-    for table in [
-        "runs",
-        "branches",
-        "records",
-        "attachments",
-        "blobs",
-        "doomed_keys",
-        "doomed_runs",
-    ] {
-        let count: i64 = conn
-            .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
-                row.get(0)
-            })
-            .unwrap();
+    for table in
+        ["runs", "branches", "records", "attachments", "blobs", "doomed_keys", "doomed_runs"]
+    {
+        let count: i64 =
+            conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap();
         assert_eq!(count, 0, "{table}");
     }
 }
@@ -202,9 +174,6 @@ fn collecting_beside_appends_loses_nothing() {
         finished.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     let report = store.verify(&run_id(1)).unwrap();
-    assert_eq!(
-        (report.faults, report.records, report.contents),
-        (vec![], 40, 120)
-    );
+    assert_eq!((report.faults, report.records, report.contents), (vec![], 40, 120));
     assert_eq!(files(&dir.path().join("log/blobs")).len(), 40);
 }

@@ -29,9 +29,7 @@ fn large() -> NewRecord {
 
 /// A store of 800 KiB with three runs.
 fn small_store(dir: &std::path::Path) -> SqliteStore {
-    let limits = Limits {
-        database_pages_max: Some(200),
-    };
+    let limits = Limits { database_pages_max: Some(200) };
     let store = SqliteStore::open_with(dir, limits).unwrap();
     for number in 1..=3 {
         let (run, started_ms) = (run_id(number), 1);
@@ -55,11 +53,7 @@ fn a_full_log_refuses_stays_whole_and_recovers() {
     assert_eq!(error.code(), "BP-STORE-010", "{error}");
     assert!(written > 4, "there was room for some");
     let read = store.records(&run_id(1), BRANCH_MAIN, 0).unwrap();
-    assert_eq!(
-        read.len(),
-        written,
-        "nothing of the refused append is there"
-    );
+    assert_eq!(read.len(), written, "nothing of the refused append is there");
     assert!(store.verify(&run_id(1)).unwrap().is_ok());
     let again = wait(append(&store, 1, vec![large()])).unwrap_err();
     assert_eq!(again.code(), "BP-STORE-010");
@@ -106,9 +100,7 @@ fn the_write_ahead_log_stays_short_under_load() {
     for _ in 0..150 {
         wait(append(&store, 1, vec![large(); 8])).unwrap();
     }
-    let wal = std::fs::metadata(dir.path().join("log/log.db-wal"))
-        .unwrap()
-        .len();
+    let wal = std::fs::metadata(dir.path().join("log/log.db-wal")).unwrap().len();
     assert!(wal < 64 << 20, "{wal} bytes, after 120 MB went through");
     assert!(store.verify(&run_id(1)).unwrap().is_ok());
 }

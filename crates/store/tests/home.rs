@@ -98,12 +98,7 @@ fn files_of_other_programs_are_refused() {
     let conn = rusqlite::Connection::open(&foreign).unwrap();
     conn.execute_batch("CREATE TABLE recipes (name)").unwrap();
     conn.close().unwrap();
-    for content in [
-        Vec::new(),
-        b"text".to_vec(),
-        vec![7; 5000],
-        std::fs::read(&foreign).unwrap(),
-    ] {
+    for content in [Vec::new(), b"text".to_vec(), vec![7; 5000], std::fs::read(&foreign).unwrap()] {
         std::fs::write(log.join("log.db"), content).unwrap();
         refused(dir.path(), dir.path(), "BP-STORE-004");
         assert_eq!(Reader::open(dir.path()).unwrap_err().code(), "BP-STORE-004");
@@ -174,11 +169,7 @@ fn a_reader_needs_no_owner_and_no_home() {
     let store = SqliteStore::open(&home).unwrap();
     let (run, started_ms) = (run_id(2), 2);
     wait(store.create_run(RunRow { run, started_ms }, vec![sample("new")])).unwrap();
-    assert_eq!(
-        reader.runs().unwrap().len(),
-        2,
-        "a reader sees what the owner writes"
-    );
+    assert_eq!(reader.runs().unwrap().len(), 2, "a reader sees what the owner writes");
     drop(store);
     assert_eq!(reader.records(&run_id(2), BRANCH_MAIN, 0).unwrap().len(), 1);
 }

@@ -46,11 +46,7 @@ fn the_appends_of_the_limited_child() {
             Err(error) => {
                 assert!(limited, "{error}");
                 // SQLite does not say of a write why it failed; a payload's file does.
-                let code = if bytes == 1_000_000 {
-                    "BP-STORE-010"
-                } else {
-                    "BP-STORE-011"
-                };
+                let code = if bytes == 1_000_000 { "BP-STORE-010" } else { "BP-STORE-011" };
                 assert_eq!(error.code(), code, "{error}");
             }
         }
@@ -70,10 +66,7 @@ fn a_write_cut_off_by_the_system_leaves_nothing_behind() {
     let test = std::env::current_exe().unwrap();
     // A process that ignores the signal gets the error instead.
     let status = Command::new("sh")
-        .args([
-            "-c",
-            "trap '' XFSZ; exec \"$0\" --exact the_appends_of_the_limited_child",
-        ])
+        .args(["-c", "trap '' XFSZ; exec \"$0\" --exact the_appends_of_the_limited_child"])
         .arg(test)
         .env(CHILD, "1")
         .status()

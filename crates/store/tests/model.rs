@@ -41,25 +41,14 @@ fn perform(store: &dyn Store, index: usize, step: &Step) -> String {
     let code = |error: StoreError| error.to_string();
     match step {
         Step::Create(run, count) => {
-            let row = RunRow {
-                run: run_id(*run),
-                started_ms: index as u64 / 3,
-            };
+            let row = RunRow { run: run_id(*run), started_ms: index as u64 / 3 };
             let created = wait(store.create_run(row, records(index, *count)));
-            format!(
-                "{:?}",
-                created.map(|created| created.records.len()).map_err(code)
-            )
+            format!("{:?}", created.map(|created| created.records.len()).map_err(code))
         }
         Step::Append(run, branch, seq_off, epoch_off, count) => {
-            let next_seq = store
-                .head(&run_id(*run), *branch)
-                .map_or(0, |head| head.next_seq);
+            let next_seq = store.head(&run_id(*run), *branch).map_or(0, |head| head.next_seq);
             let runs = store.runs().unwrap();
-            let epoch = runs
-                .iter()
-                .find(|row| row.run == run_id(*run))
-                .map_or(1, |row| row.epoch);
+            let epoch = runs.iter().find(|row| row.run == run_id(*run)).map_or(1, |row| row.epoch);
             let appended = wait(store.append(Append {
                 run: run_id(*run),
                 branch: *branch,

@@ -14,10 +14,8 @@ fn make(home: &Path) {
     let first = ["a", "b"].map(sample).to_vec();
     wait(store.create_run(RunRow { run, started_ms }, first)).unwrap();
     let mut record = sample("c");
-    record.attachments = vec![
-        ("file".to_owned(), noise(200_000, 1)),
-        ("row".to_owned(), b"attached".to_vec()),
-    ];
+    record.attachments =
+        vec![("file".to_owned(), noise(200_000, 1)), ("row".to_owned(), b"attached".to_vec())];
     let (run, branch) = (run_id(1), BRANCH_MAIN);
     wait(store.append(Append {
         run,
@@ -76,20 +74,15 @@ fn a_dropped_record_is_named() {
 fn an_altered_header_is_named() {
     let altered = |conn: &Connection, _: &Path| {
         let mut header: Vec<u8> = conn
-            .query_row(
-                &format!("SELECT header FROM records WHERE key = {K} + 1"),
-                [],
-                |row| row.get(0),
-            )
+            .query_row(&format!("SELECT header FROM records WHERE key = {K} + 1"), [], |row| {
+                row.get(0)
+            })
             .unwrap();
         let mut decoded = ledger::decode(&header).unwrap();
         decoded.time_ms += 1;
         header = ledger::encode(&decoded);
-        conn.execute(
-            &format!("UPDATE records SET header = ?1 WHERE key = {K} + 1"),
-            [header],
-        )
-        .unwrap();
+        conn.execute(&format!("UPDATE records SET header = ?1 WHERE key = {K} + 1"), [header])
+            .unwrap();
     };
     let (codes, first) = found(altered);
     assert_eq!(codes, ["BP-LEDGER-004"]);
@@ -105,14 +98,10 @@ fn a_head_set_back_or_forth_is_named() {
     };
     let (codes, first) = found(|conn, _| {
         let digest = digest(conn, 2);
-        conn.execute("UPDATE branches SET next_seq = 3, digest = ?1", [digest])
-            .unwrap();
+        conn.execute("UPDATE branches SET next_seq = 3, digest = ?1", [digest]).unwrap();
     });
     assert_eq!(codes, ["BP-LEDGER-006"]);
-    assert_eq!(
-        first,
-        "record 3 comes after the head, which counts 3 records"
-    );
+    assert_eq!(first, "record 3 comes after the head, which counts 3 records");
     check(
         "UPDATE branches SET next_seq = 9",
         &["BP-LEDGER-005"],
@@ -133,35 +122,23 @@ fn altered_moved_lost_or_added_content_is_named() {
             "UPDATE records SET body = (SELECT body FROM records WHERE key = {K}) WHERE key = {K} + 1"
         ),
         &["BP-STORE-017"],
-        &format!(
-            "record 1 of run {} cannot be read: its body: {unreadable}",
-            run_id(1)
-        ),
+        &format!("record 1 of run {} cannot be read: its body: {unreadable}", run_id(1)),
     );
     check(
         &format!("UPDATE records SET actor = x'07' WHERE key = {K}"),
         &["BP-STORE-017"],
-        &format!(
-            "record 0 of run {} cannot be read: its actor: its row is damaged",
-            run_id(1)
-        ),
+        &format!("record 0 of run {} cannot be read: its actor: its row is damaged", run_id(1)),
     );
     check(
         "DELETE FROM attachments WHERE name = 'row'",
         &["BP-STORE-017"],
-        &format!(
-            "record 2 of run {} cannot be read: its row is missing",
-            run_id(1)
-        ),
+        &format!("record 2 of run {} cannot be read: its row is missing", run_id(1)),
     );
     check(
         "INSERT INTO attachments (record, name, cell)
          SELECT record + 1, 'planted', cell FROM attachments WHERE name = 'row'",
         &["BP-STORE-017"],
-        &format!(
-            "record 3 of run {} cannot be read: its planted: {unreadable}",
-            run_id(1)
-        ),
+        &format!("record 3 of run {} cannot be read: its planted: {unreadable}", run_id(1)),
     );
 }
 
@@ -173,10 +150,7 @@ fn a_lost_or_altered_file_is_named() {
     };
     let (codes, first) = found(|_, home| std::fs::remove_file(blob(home)).unwrap());
     assert_eq!(codes, ["BP-STORE-017"]);
-    assert!(
-        first.contains("its file: its file cannot be read"),
-        "{first}"
-    );
+    assert!(first.contains("its file: its file cannot be read"), "{first}");
     let (codes, _) = found(|_, home| {
         let mut bytes = std::fs::read(blob(home)).unwrap();
         bytes[1000] ^= 1;
@@ -190,18 +164,14 @@ fn a_damaged_record_is_an_error_to_read_not_a_gap() {
     let dir = tempfile::tempdir().unwrap();
     make(dir.path());
     let conn = Connection::open(dir.path().join("log/log.db")).unwrap();
-    conn.execute_batch(&format!("DELETE FROM records WHERE key = {K} + 1"))
-        .unwrap();
+    conn.execute_batch(&format!("DELETE FROM records WHERE key = {K} + 1")).unwrap();
     conn.close().unwrap();
     let store = SqliteStore::open(dir.path()).unwrap();
     let error = store.records(&run_id(1), BRANCH_MAIN, 0).unwrap_err();
     assert_eq!(error.code(), "BP-STORE-017");
     assert_eq!(
         error.to_string(),
-        format!(
-            "record 1 of run {} cannot be read: it is missing",
-            run_id(1)
-        )
+        format!("record 1 of run {} cannot be read: it is missing", run_id(1))
     );
 }
 
@@ -227,8 +197,7 @@ fn branches_in_a_circle_are_an_error_not_a_loop() {
     let dir = tempfile::tempdir().unwrap();
     make(dir.path());
     let conn = Connection::open(dir.path().join("log/log.db")).unwrap();
-    conn.execute_batch("UPDATE branches SET parent = 0, at = 1")
-        .unwrap();
+    conn.execute_batch("UPDATE branches SET parent = 0, at = 1").unwrap();
     conn.close().unwrap();
     let store = SqliteStore::open(dir.path()).unwrap();
     let error = store.records(&run_id(1), BRANCH_MAIN, 0).unwrap_err();

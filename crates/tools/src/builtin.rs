@@ -109,11 +109,7 @@ fn wait() -> ToolSpec {
 }
 
 fn check(manifest: &Manifest) -> ToolSpec {
-    let names: Vec<&str> = manifest
-        .checks
-        .iter()
-        .map(|check| check.name.as_str())
-        .collect();
+    let names: Vec<&str> = manifest.checks.iter().map(|check| check.name.as_str()).collect();
     spec(
         "check",
         "Run one of the checks that decide whether the work is done, on a copy of the workspace.",

@@ -14,11 +14,8 @@ pub fn in_workspace(path: &str) -> Option<String> {
     if path.is_empty() || path.len() > PATH_BYTES_MAX || path.contains('\0') {
         return None;
     }
-    let joined = if path.starts_with('/') {
-        path.to_owned()
-    } else {
-        format!("{WORKSPACE}/{path}")
-    };
+    let joined =
+        if path.starts_with('/') { path.to_owned() } else { format!("{WORKSPACE}/{path}") };
     let mut parts: Vec<&str> = Vec::new();
     for part in joined.split('/') {
         match part {

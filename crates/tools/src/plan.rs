@@ -166,37 +166,21 @@ struct CheckArguments {
 pub fn plan(manifest: &Manifest, name: &str, arguments: &Value) -> Result<Plan, Refusal> {
     if !arguments.is_object() {
         let reason = "they are not a JSON object".to_owned();
-        return Err(Refusal::Arguments {
-            tool: name.to_owned(),
-            reason,
-        });
+        return Err(Refusal::Arguments { tool: name.to_owned(), reason });
     }
     match name {
         "shell" => plan_shell(read(name, arguments)?),
         "read_file" => plan_read(read(name, arguments)?),
         "write_file" => {
             let WriteArguments { path, content } = read(name, arguments)?;
-            Ok(Plan::Write {
-                path: absolute(name, &path)?,
-                content,
-            })
+            Ok(Plan::Write { path: absolute(name, &path)?, content })
         }
         "edit_file" => {
-            let EditArguments {
-                path,
-                old,
-                new,
-                count,
-            } = read(name, arguments)?;
+            let EditArguments { path, old, new, count } = read(name, arguments)?;
             if old.is_empty() {
                 return Err(refuse(name, "old is empty"));
             }
-            Ok(Plan::Edit {
-                path: absolute(name, &path)?,
-                old,
-                new,
-                count: count.unwrap_or(1),
-            })
+            Ok(Plan::Edit { path: absolute(name, &path)?, old, new, count: count.unwrap_or(1) })
         }
         "wait" => {
             let WaitArguments { seconds, signal } = read(name, arguments)?;
@@ -211,10 +195,7 @@ pub fn plan(manifest: &Manifest, name: &str, arguments: &Value) -> Result<Plan, 
 }
 
 fn refuse(tool: &str, reason: &str) -> Refusal {
-    Refusal::Arguments {
-        tool: tool.to_owned(),
-        reason: reason.to_owned(),
-    }
+    Refusal::Arguments { tool: tool.to_owned(), reason: reason.to_owned() }
 }
 
 fn read<'a, T: Deserialize<'a>>(tool: &str, arguments: &'a Value) -> Result<T, Refusal> {
@@ -226,68 +207,40 @@ fn absolute(tool: &str, path: &str) -> Result<String, Refusal> {
 }
 
 fn plan_shell(arguments: ShellArguments) -> Result<Plan, Refusal> {
-    let timeout_ms = arguments
-        .timeout_s
-        .map_or(TOOL_TIMEOUT_MS_DEFAULT, |s| s.saturating_mul(1_000));
+    let timeout_ms =
+        arguments.timeout_s.map_or(TOOL_TIMEOUT_MS_DEFAULT, |s| s.saturating_mul(1_000));
     if !(1..=SHELL_TIMEOUT_MS_MAX).contains(&timeout_ms) {
         return Err(refuse("shell", "timeout_s must be from 1 to 3600"));
     }
     if arguments.command.contains('\0') {
         return Err(refuse("shell", "command has a NUL character"));
     }
-    Ok(Plan::Shell {
-        command: arguments.command,
-        timeout_ms,
-    })
+    Ok(Plan::Shell { command: arguments.command, timeout_ms })
 }
 
 fn plan_read(arguments: ReadArguments) -> Result<Plan, Refusal> {
-    let ReadArguments {
-        path,
-        offset,
-        limit,
-    } = arguments;
+    let ReadArguments { path, offset, limit } = arguments;
     if let Some(number) = path.strip_prefix(ARTIFACT_PREFIX) {
-        let action = number
-            .parse()
-            .map_err(|_| refuse("read_file", "artifact: needs a number"))?;
-        return Ok(Plan::ReadArtifact {
-            action,
-            offset,
-            limit,
-        });
+        let action = number.parse().map_err(|_| refuse("read_file", "artifact: needs a number"))?;
+        return Ok(Plan::ReadArtifact { action, offset, limit });
     }
-    Ok(Plan::Read {
-        path: absolute("read_file", &path)?,
-        offset,
-        limit,
-    })
+    Ok(Plan::Read { path: absolute("read_file", &path)?, offset, limit })
 }
 
 fn plan_check(manifest: &Manifest, arguments: CheckArguments) -> Result<Plan, Refusal> {
-    let found = manifest
-        .checks
-        .iter()
-        .position(|check| check.name == arguments.name);
+    let found = manifest.checks.iter().position(|check| check.name == arguments.name);
     let index = found.ok_or_else(|| refuse("check", "there is no check of this name"))?;
     Ok(Plan::Check { index })
 }
 
 fn plan_command(manifest: &Manifest, name: &str, arguments: &Value) -> Result<Plan, Refusal> {
     match manifest.tools.iter().position(|tool| tool.name == name) {
-        Some(index) => Ok(Plan::Command {
-            index,
-            input: arguments.clone(),
-        }),
+        Some(index) => Ok(Plan::Command { index, input: arguments.clone() }),
         None => {
-            let known = BUILTIN_TOOLS
-                .into_iter()
-                .chain(manifest.tools.iter().map(|t| t.name.as_str()));
+            let known =
+                BUILTIN_TOOLS.into_iter().chain(manifest.tools.iter().map(|t| t.name.as_str()));
             let hint = nearest(name, known).map(|best| format!("; did you mean '{best}'?"));
-            Err(Refusal::Unknown {
-                name: name.to_owned(),
-                hint: hint.unwrap_or_default(),
-            })
+            Err(Refusal::Unknown { name: name.to_owned(), hint: hint.unwrap_or_default() })
         }
     }
 }
@@ -309,10 +262,7 @@ impl Plan {
     /// What policy is asked: all of it must be permitted.
     #[must_use]
     pub fn requests(&self, manifest: &Manifest) -> Vec<ActionRequest> {
-        let file = |access, path: &String| ActionRequest::Path {
-            access,
-            path: path.clone(),
-        };
+        let file = |access, path: &String| ActionRequest::Path { access, path: path.clone() };
         match self {
             Self::Shell { command, .. } => {
                 vec![ActionRequest::RunCommand {

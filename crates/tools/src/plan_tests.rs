@@ -15,25 +15,13 @@ fn every_call_says_what_it_does_and_asks() {
         let plan = plan(&manifest, name, &arguments).expect(name);
         assert_eq!(plan.effect(&manifest), effect, "{name}");
         let requests = plan.requests(&manifest);
-        let said: Vec<String> = requests
-            .iter()
-            .map(|r| format!("{} {}", r.name(), r.resource()))
-            .collect();
+        let said: Vec<String> =
+            requests.iter().map(|r| format!("{} {}", r.name(), r.resource())).collect();
         assert_eq!(said, asks, "{name}");
     };
     use EffectClass::{Irreversible, Read, Workspace};
-    check(
-        "shell",
-        json!({"command": "ls"}),
-        Workspace,
-        &["run_command shell"],
-    );
-    check(
-        "read_file",
-        json!({"path": "../etc/passwd"}),
-        Read,
-        &["read_file /etc/passwd"],
-    );
+    check("shell", json!({"command": "ls"}), Workspace, &["run_command shell"]);
+    check("read_file", json!({"path": "../etc/passwd"}), Read, &["read_file /etc/passwd"]);
     check(
         "write_file",
         json!({"path": "a", "content": ""}),
@@ -41,24 +29,9 @@ fn every_call_says_what_it_does_and_asks() {
         &["write_file /workspace/a"],
     );
     let edit = json!({"path": "a", "old": "x", "new": "y"});
-    check(
-        "edit_file",
-        edit,
-        Workspace,
-        &["read_file /workspace/a", "write_file /workspace/a"],
-    );
-    check(
-        "check",
-        json!({"name": "tests pass"}),
-        Read,
-        &["run_command check"],
-    );
-    check(
-        "open_ticket",
-        json!({"any": 1}),
-        Irreversible,
-        &["call_tool open_ticket"],
-    );
+    check("edit_file", edit, Workspace, &["read_file /workspace/a", "write_file /workspace/a"]);
+    check("check", json!({"name": "tests pass"}), Read, &["run_command check"]);
+    check("open_ticket", json!({"any": 1}), Irreversible, &["call_tool open_ticket"]);
     check("look_up", json!({}), Read, &["call_tool look_up"]);
 }
 
@@ -72,44 +45,19 @@ fn bad_calls_are_refused_with_a_code() {
     check("shel", json!({}), "BP-TOOL-001", "did you mean 'shell'?");
     check("shell", json!("ls"), "BP-TOOL-002", "not a JSON object");
     check("shell", json!({"cmd": "ls"}), "BP-TOOL-002", "cmd");
-    check(
-        "shell",
-        json!({"command": "ls", "timeout_s": 0}),
-        "BP-TOOL-002",
-        "timeout_s",
-    );
+    check("shell", json!({"command": "ls", "timeout_s": 0}), "BP-TOOL-002", "timeout_s");
     check("shell", json!({"command": "a\u{0}b"}), "BP-TOOL-002", "NUL");
-    check(
-        "edit_file",
-        json!({"path": "a", "old": "", "new": "y"}),
-        "BP-TOOL-002",
-        "empty",
-    );
+    check("edit_file", json!({"path": "a", "old": "", "new": "y"}), "BP-TOOL-002", "empty");
     check("wait", json!({}), "BP-TOOL-002", "seconds");
     check("check", json!({"name": "nope"}), "BP-TOOL-002", "no check");
-    check(
-        "read_file",
-        json!({"path": "artifact:x"}),
-        "BP-TOOL-002",
-        "number",
-    );
-    check(
-        "read_file",
-        json!({"path": "../../.."}),
-        "BP-TOOL-002",
-        "leaves the root",
-    );
+    check("read_file", json!({"path": "artifact:x"}), "BP-TOOL-002", "number");
+    check("read_file", json!({"path": "../../.."}), "BP-TOOL-002", "leaves the root");
 }
 
 #[test]
 fn a_shell_command_may_ask_for_an_hour_and_no_more() {
-    let at = |seconds: u64| {
-        plan(
-            &manifest(),
-            "shell",
-            &json!({"command": "x", "timeout_s": seconds}),
-        )
-    };
+    let at =
+        |seconds: u64| plan(&manifest(), "shell", &json!({"command": "x", "timeout_s": seconds}));
     assert!(at(SHELL_TIMEOUT_MS_MAX / 1_000).is_ok());
     assert!(at(SHELL_TIMEOUT_MS_MAX / 1_000 + 1).is_err());
 }

@@ -22,9 +22,7 @@ fn tool(script: &str, mark: &str) -> HostTool {
 }
 
 fn block<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("builds").block_on(future)
 }
 
@@ -35,15 +33,10 @@ fn ran(tool: HostTool) -> Result<Ran, HostToolError> {
 /// Whether a process with this mark lives.
 fn alive(mark: &str) -> bool {
     let entry = format!("BEDPLATE_RUN={mark}");
-    std::fs::read_dir("/proc")
-        .expect("proc")
-        .flatten()
-        .any(|process| {
-            let environ = std::fs::read(process.path().join("environ")).unwrap_or_default();
-            environ
-                .split(|byte| *byte == 0)
-                .any(|found| found == entry.as_bytes())
-        })
+    std::fs::read_dir("/proc").expect("proc").flatten().any(|process| {
+        let environ = std::fs::read(process.path().join("environ")).unwrap_or_default();
+        environ.split(|byte| *byte == 0).any(|found| found == entry.as_bytes())
+    })
 }
 
 #[test]
@@ -53,10 +46,7 @@ fn a_tool_reads_its_input_and_sees_only_its_environment() {
     let mut lines = stdout.lines();
     assert_eq!(lines.next(), Some("{\"a\":1}"));
     for name in lines.filter_map(|line| line.split('=').next()) {
-        assert!(
-            ["BEDPLATE_RUN", "PATH", "PWD", "OLDPWD", "SHLVL", "_"].contains(&name),
-            "{name}"
-        );
+        assert!(["BEDPLATE_RUN", "PATH", "PWD", "OLDPWD", "SHLVL", "_"].contains(&name), "{name}");
     }
     assert_eq!((ran.exit, ran.timed_out), (Some(3), false));
     assert_eq!(ran.stderr, b"bad\n");
@@ -108,10 +98,7 @@ fn a_time_limit_ends_everything() {
 fn giving_up_ends_everything() {
     let dir = tempfile::tempdir().expect("a directory");
     let ready = dir.path().join("ready");
-    let status = std::process::Command::new("mkfifo")
-        .arg(&ready)
-        .status()
-        .expect("mkfifo");
+    let status = std::process::Command::new("mkfifo").arg(&ready).status().expect("mkfifo");
     assert!(status.success());
     let script = format!("echo up > {}; setsid sleep 600", ready.display());
     block(async {
@@ -150,9 +137,6 @@ fn a_program_that_is_not_there_says_so() {
 fn a_supervisor_that_fails_is_named() {
     let error = block(run(Path::new("/bin/false"), tool("true", "t-false"))).expect_err("fails");
     assert_eq!(error.code(), "BP-TOOL-004");
-    let error = HostToolError::StillAlive {
-        pid: 7,
-        reason: "r".to_owned(),
-    };
+    let error = HostToolError::StillAlive { pid: 7, reason: "r".to_owned() };
     assert_eq!(error.code(), "BP-TOOL-005");
 }

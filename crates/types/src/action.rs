@@ -131,18 +131,9 @@ impl ActionRequest {
             Self::CallModel { .. } => "call_model",
             Self::CallTool { .. } => "call_tool",
             Self::RunCommand { .. } => "run_command",
-            Self::Path {
-                access: FsAccess::Read,
-                ..
-            } => "read_file",
-            Self::Path {
-                access: FsAccess::Write,
-                ..
-            } => "write_file",
-            Self::Path {
-                access: FsAccess::Mount,
-                ..
-            } => "mount",
+            Self::Path { access: FsAccess::Read, .. } => "read_file",
+            Self::Path { access: FsAccess::Write, .. } => "write_file",
+            Self::Path { access: FsAccess::Mount, .. } => "mount",
             Self::HttpRequest { .. } => "http_request",
             Self::Connect { .. } => "connect",
             Self::UseSecret { .. } => "use_secret",
@@ -153,14 +144,10 @@ impl ActionRequest {
     #[must_use]
     pub fn resource(&self) -> String {
         match self {
-            Self::CallModel {
-                provider, model, ..
-            } => format!("{provider}/{model}"),
+            Self::CallModel { provider, model, .. } => format!("{provider}/{model}"),
             Self::CallTool { tool, .. } | Self::RunCommand { tool, .. } => tool.clone(),
             Self::Path { path, .. } => path.clone(),
-            Self::HttpRequest {
-                host, method, path, ..
-            } => format!("{method} {host}{path}"),
+            Self::HttpRequest { host, method, path, .. } => format!("{method} {host}{path}"),
             Self::Connect { host, port } => format!("{host}:{port}"),
             Self::UseSecret { secret, host } => format!("{secret}@{host}"),
         }

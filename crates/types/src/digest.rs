@@ -82,9 +82,7 @@ impl Serialize for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -105,13 +103,7 @@ mod tests {
 
     #[test]
     fn parts_are_unambiguous() {
-        assert_ne!(
-            Digest::of_parts("d", &[b"ab", b"c"]),
-            Digest::of_parts("d", &[b"a", b"bc"])
-        );
-        assert_ne!(
-            Digest::of_parts("d", &[b"ab"]),
-            Digest::of_parts("e", &[b"ab"])
-        );
+        assert_ne!(Digest::of_parts("d", &[b"ab", b"c"]), Digest::of_parts("d", &[b"a", b"bc"]));
+        assert_ne!(Digest::of_parts("d", &[b"ab"]), Digest::of_parts("e", &[b"ab"]));
     }
 }

@@ -13,11 +13,7 @@ pub trait Coded: std::error::Error {
 
     /// The same as a value that can travel and be stored.
     fn failure(&self) -> Failure {
-        Failure {
-            code: self.code().to_owned(),
-            message: self.to_string(),
-            next: self.next(),
-        }
+        Failure { code: self.code().to_owned(), message: self.to_string(), next: self.next() }
     }
 }
 

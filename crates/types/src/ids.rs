@@ -121,10 +121,7 @@ impl ApprovalId {
     /// # Errors
     /// When the text is not `RUN-NUMBER`.
     pub fn parse(text: &str) -> Result<Self, IdError> {
-        let bad = || IdError {
-            kind: "approval",
-            text: text.chars().take(80).collect(),
-        };
+        let bad = || IdError { kind: "approval", text: text.chars().take(80).collect() };
         let (run, seq) = text.split_once('-').ok_or_else(bad)?;
         let canonical = seq.len() <= 19 && seq.bytes().all(|b| b.is_ascii_digit());
         if !canonical {
@@ -174,14 +171,7 @@ mod tests {
 
     #[test]
     fn bad_ids_are_refused() {
-        for bad in [
-            "",
-            "short",
-            "UPPERCASE000",
-            "has/slash000",
-            "0123456789abc",
-            "ilou00000000",
-        ] {
+        for bad in ["", "short", "UPPERCASE000", "has/slash000", "0123456789abc", "ilou00000000"] {
             assert!(RunId::parse(bad).is_err(), "{bad}");
         }
     }
@@ -191,12 +181,7 @@ mod tests {
         let id = ApprovalId::parse("0123456789ab-17").expect("valid");
         assert_eq!((id.run.as_str(), id.seq), ("0123456789ab", 17));
         assert_eq!(id.to_string(), "0123456789ab-17");
-        for bad in [
-            "0123456789ab",
-            "0123456789ab-",
-            "0123456789ab-x",
-            "0123456789ab--1",
-        ] {
+        for bad in ["0123456789ab", "0123456789ab-", "0123456789ab-x", "0123456789ab--1"] {
             assert!(ApprovalId::parse(bad).is_err(), "{bad}");
         }
     }

@@ -89,13 +89,10 @@ impl TryFrom<String> for RouteEntry {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
         match text.split_once('/') {
-            Some((provider, model)) if !provider.is_empty() && !model.is_empty() => Ok(Self {
-                provider: provider.to_owned(),
-                model: model.to_owned(),
-            }),
-            _ => Err(format!(
-                "'{text}' is no route entry: write PROVIDER/MODEL or script/PATH"
-            )),
+            Some((provider, model)) if !provider.is_empty() && !model.is_empty() => {
+                Ok(Self { provider: provider.to_owned(), model: model.to_owned() })
+            }
+            _ => Err(format!("'{text}' is no route entry: write PROVIDER/MODEL or script/PATH")),
         }
     }
 }
@@ -207,12 +204,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            memory_bytes: 2 << 30,
-            cpu_centis: 200,
-            processes: 256,
-            disk_bytes: 4 << 30,
-        }
+        Self { memory_bytes: 2 << 30, cpu_centis: 200, processes: 256, disk_bytes: 4 << 30 }
     }
 }
 

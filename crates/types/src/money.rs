@@ -34,9 +34,7 @@ impl Usd {
     /// The sum, held at the largest amount.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
-        Self {
-            micros: self.micros.saturating_add(other.micros),
-        }
+        Self { micros: self.micros.saturating_add(other.micros) }
     }
 
     /// The amount as a number of dollars, for JSON that people read.
@@ -62,10 +60,7 @@ mod tests {
     #[test]
     fn dollars_to_micros_and_text() {
         let check = |dollars: f64, text: &str| {
-            assert_eq!(
-                Usd::from_dollars(dollars).expect("in range").to_string(),
-                text
-            );
+            assert_eq!(Usd::from_dollars(dollars).expect("in range").to_string(), text);
         };
         check(0.0, "$0.00");
         check(2.5, "$2.50");

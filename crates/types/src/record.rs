@@ -275,8 +275,9 @@ pub enum Body {
     },
     /// Policy answered.
     DecisionMade {
-        /// The action.
-        action: ActionId,
+        /// The action; absent for the model call or check that comes next.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        action: Option<ActionId>,
         /// What it said.
         verdict: Verdict,
         /// Whether an approval was taken into account.

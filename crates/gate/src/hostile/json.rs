@@ -24,18 +24,14 @@ pub(crate) fn parse_json(bytes: &[u8], schema: Option<&Value>) -> Result<Value, 
             limit: JSON_BYTES_MAX as u64,
         });
     }
-    let invalid = |why: &str| GateError::JsonInvalid {
-        why: why.to_owned(),
-    };
+    let invalid = |why: &str| GateError::JsonInvalid { why: why.to_owned() };
     if bytes.trim_ascii().is_empty() {
         return Err(invalid("there is nothing"));
     }
     let value: Value =
         serde_json::from_slice(bytes).map_err(|error| invalid(&error.to_string()))?;
     if depth_exceeds(&value, JSON_DEPTH_MAX) {
-        return Err(invalid(&format!(
-            "it has more than {JSON_DEPTH_MAX} levels"
-        )));
+        return Err(invalid(&format!("it has more than {JSON_DEPTH_MAX} levels")));
     }
     if let Some(schema) = schema {
         check_value(&value, schema)?;
@@ -62,14 +58,8 @@ pub(crate) fn check_value(value: &Value, schema: &Value) -> Result<(), GateError
     if places.is_empty() {
         return Ok(());
     }
-    let more = if errors.next().is_some() {
-        "; and more"
-    } else {
-        ""
-    };
-    Err(GateError::SchemaMismatch {
-        why: format!("{}{more}", places.join("; ")),
-    })
+    let more = if errors.next().is_some() { "; and more" } else { "" };
+    Err(GateError::SchemaMismatch { why: format!("{}{more}", places.join("; ")) })
 }
 
 /// Makes a schema ready, without any other document.
@@ -77,16 +67,12 @@ pub(crate) fn check_value(value: &Value, schema: &Value) -> Result<(), GateError
 /// # Errors
 /// [`GateError::SchemaInvalid`].
 pub(crate) fn compile(schema: &Value) -> Result<Validator, GateError> {
-    let invalid = |why: String| GateError::SchemaInvalid {
-        why: one_line(&why, WHY_CHARS_MAX),
-    };
+    let invalid = |why: String| GateError::SchemaInvalid { why: one_line(&why, WHY_CHARS_MAX) };
     if depth_exceeds(schema, JSON_DEPTH_MAX) {
         return Err(invalid(format!("it has more than {JSON_DEPTH_MAX} levels")));
     }
     if schema.to_string().len() > SCHEMA_BYTES_MAX {
-        return Err(invalid(format!(
-            "it has more than {SCHEMA_BYTES_MAX} bytes"
-        )));
+        return Err(invalid(format!("it has more than {SCHEMA_BYTES_MAX} bytes")));
     }
     jsonschema::options()
         .with_retriever(NoOtherDocument)
@@ -108,9 +94,7 @@ fn depth_exceeds(value: &Value, levels: usize) -> bool {
     }
     match value {
         Value::Array(values) => values.iter().any(|value| depth_exceeds(value, levels - 1)),
-        Value::Object(fields) => fields
-            .values()
-            .any(|value| depth_exceeds(value, levels - 1)),
+        Value::Object(fields) => fields.values().any(|value| depth_exceeds(value, levels - 1)),
         _ => false,
     }
 }
@@ -192,14 +176,8 @@ mod tests {
     #[test]
     fn errors_about_values_are_short_and_clean() {
         let value = json!({"id": format!("\u{1b}[31m{}", "x".repeat(100_000))});
-        let error = check_value(&value, &ticket())
-            .expect_err("refused")
-            .to_string();
-        assert!(
-            error.chars().count() < WHY_CHARS_MAX + 100,
-            "{}",
-            error.len()
-        );
+        let error = check_value(&value, &ticket()).expect_err("refused").to_string();
+        assert!(error.chars().count() < WHY_CHARS_MAX + 100, "{}", error.len());
         assert!(!error.contains('\u{1b}'), "{error}");
         assert!(error.contains("/id"), "{error}");
     }

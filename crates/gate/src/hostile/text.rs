@@ -36,15 +36,9 @@ pub(crate) fn read_output(bytes: &[u8], cap: usize) -> Result<ReadText, GateErro
         }
     }
     if total <= cap {
-        return Ok(ReadText {
-            text: whole,
-            truncated: false,
-        });
+        return Ok(ReadText { text: whole, truncated: false });
     }
-    Ok(ReadText {
-        text: head_and_tail(bytes, total, cap),
-        truncated: true,
-    })
+    Ok(ReadText { text: head_and_tail(bytes, total, cap), truncated: true })
 }
 
 /// The units within the first and the last part of what would be shown.
@@ -162,10 +156,8 @@ fn first_char(bytes: &[u8]) -> Option<(char, usize)> {
 /// Bytes of a complete control sequence (colours, cursor), which shows nothing.
 fn sequence_bytes(bytes: &[u8]) -> Option<usize> {
     let rest = bytes.strip_prefix(b"\x1b[")?;
-    let end = rest
-        .iter()
-        .take(SEQUENCE_BYTES_MAX)
-        .position(|byte| !(0x20..=0x3f).contains(byte))?;
+    let end =
+        rest.iter().take(SEQUENCE_BYTES_MAX).position(|byte| !(0x20..=0x3f).contains(byte))?;
     (0x40..=0x7e).contains(&rest[end]).then_some(2 + end + 1)
 }
 
@@ -197,10 +189,7 @@ mod tests {
         check(b"\x1b", "\u{241b}");
         check(b"\x00\x08\x7f", "\u{2400}\u{2408}\u{2421}");
         check(b"a\xff\xfeb\xc3", "a\u{fffd}\u{fffd}b\u{fffd}");
-        check(
-            "\u{9b}31m \u{202e}x \u{e0041}".as_bytes(),
-            "<U+009B>31m <U+202E>x <U+E0041>",
-        );
+        check("\u{9b}31m \u{202e}x \u{e0041}".as_bytes(), "<U+009B>31m <U+202E>x <U+E0041>");
         check("ünï 日本 👩\u{200d}🔬".as_bytes(), "ünï 日本 👩\u{200d}🔬");
     }
 
@@ -211,9 +200,7 @@ mod tests {
         assert!(read.truncated);
         assert!(read.text.len() <= 200, "{}", read.text.len());
         let (head, rest) = read.text.split_once("\n[... ").expect("says it");
-        let (left_out, tail) = rest
-            .split_once(" bytes left out ...]\n")
-            .expect("says how many");
+        let (left_out, tail) = rest.split_once(" bytes left out ...]\n").expect("says how many");
         assert!(bytes.starts_with(head.as_bytes()) && bytes.ends_with(tail.as_bytes()));
         let left_out: usize = left_out.parse().expect("a number");
         assert_eq!(head.len() + left_out + tail.len(), bytes.len());
@@ -225,10 +212,7 @@ mod tests {
             let bytes = pattern.repeat(500);
             for cap in [0, CAP_BYTES_MIN, 129, 130, 131, 1000] {
                 let read = read_output(bytes.as_bytes(), cap).expect("below the limit");
-                assert!(
-                    read.text.len() <= cap.max(CAP_BYTES_MIN),
-                    "{pattern:?} {cap}"
-                );
+                assert!(read.text.len() <= cap.max(CAP_BYTES_MIN), "{pattern:?} {cap}");
             }
         }
         let exact = vec![b'x'; 500];

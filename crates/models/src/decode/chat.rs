@@ -90,10 +90,7 @@ impl Reader {
         let Some(choice) = first else { return Ok(()) };
         self.saw_choice = true;
         self.message(&choice[part], on_text)?;
-        if let Some(reason) = choice["finish_reason"]
-            .as_str()
-            .filter(|reason| !reason.is_empty())
-        {
+        if let Some(reason) = choice["finish_reason"].as_str().filter(|reason| !reason.is_empty()) {
             self.finish = Some(finish(reason));
         }
         Ok(())
@@ -115,11 +112,7 @@ impl Reader {
                 self.reasoning.push_str(text);
             }
         }
-        for detail in message["reasoning_details"]
-            .as_array()
-            .into_iter()
-            .flatten()
-        {
+        for detail in message["reasoning_details"].as_array().into_iter().flatten() {
             self.detail(detail)?;
         }
         for call in message["tool_calls"].as_array().into_iter().flatten() {
@@ -162,10 +155,9 @@ impl Reader {
                 && last["index"] == detail["index"]
                 && !detail["index"].is_null()
         };
-        let (Some(Value::Object(last)), Some(fields)) = (
-            self.details.last_mut().filter(same_block),
-            detail.as_object(),
-        ) else {
+        let (Some(Value::Object(last)), Some(fields)) =
+            (self.details.last_mut().filter(same_block), detail.as_object())
+        else {
             self.details.push(detail.clone());
             return Ok(());
         };
@@ -193,11 +185,7 @@ impl Reader {
             if self.calls.len() == TOOL_CALLS_MAX {
                 return Err(Bad::Limit(TOOL_CALLS_MAX as u64, "tool calls"));
             }
-            self.calls.push(Call {
-                index,
-                id: id.to_owned(),
-                ..Call::default()
-            });
+            self.calls.push(Call { index, id: id.to_owned(), ..Call::default() });
         }
         let name = text(delta, "/function/name");
         let arguments = match &delta["function"]["arguments"] {
@@ -228,17 +216,10 @@ impl Reader {
     fn position(&self, index: Option<u64>, id: &str) -> usize {
         let new = self.calls.len();
         let known = match index {
-            Some(index) => self
-                .calls
-                .iter()
-                .rposition(|call| call.index == Some(index)),
+            Some(index) => self.calls.iter().rposition(|call| call.index == Some(index)),
             None if id.is_empty() => return new.saturating_sub(1),
             None => {
-                return self
-                    .calls
-                    .iter()
-                    .position(|call| call.id == id)
-                    .unwrap_or(new);
+                return self.calls.iter().position(|call| call.id == id).unwrap_or(new);
             }
         };
         match known {
@@ -261,10 +242,7 @@ impl Reader {
         }
         let mut items = Vec::new();
         let opaque = self.opaque();
-        if opaque
-            .as_ref()
-            .is_some_and(|opaque| deeper_than(opaque, DEPTH_MAX))
-        {
+        if opaque.as_ref().is_some_and(|opaque| deeper_than(opaque, DEPTH_MAX)) {
             return Err(Bad::Malformed("a field is nested too deeply".into()));
         }
         if !self.reasoning.is_empty() || opaque.is_some() {
@@ -295,13 +273,7 @@ impl Reader {
             Some(finish) => finish,
             None => Finish::Stop,
         };
-        Ok(Some(super::parts::answer(
-            items,
-            self.usage,
-            finish,
-            &self.meter,
-            context,
-        )))
+        Ok(Some(super::parts::answer(items, self.usage, finish, &self.meter, context)))
     }
 
     /// What only the origin can read, in the shape the encoder gives back.

@@ -132,13 +132,7 @@ impl Decoder {
                 });
             }
         };
-        Ok(Self {
-            context,
-            shape: Shape::Unknown,
-            reader,
-            bytes: 0,
-            fault: None,
-        })
+        Ok(Self { context, shape: Shape::Unknown, reader, bytes: 0, fault: None })
     }
 
     /// Takes the next bytes; text that they add to the answer goes to `on_text`.
@@ -179,10 +173,9 @@ impl Decoder {
         let ended = self.end();
         match ended {
             Ok(Some(answer)) => Ok(answer),
-            Ok(None) => Err(ModelError::Cut {
-                provider: self.context.origin.provider,
-                bytes: self.bytes,
-            }),
+            Ok(None) => {
+                Err(ModelError::Cut { provider: self.context.origin.provider, bytes: self.bytes })
+            }
             Err(bad) => Err(self.fail(bad)),
         }
     }
@@ -249,11 +242,7 @@ impl Decoder {
         let provider = self.context.origin.provider.clone();
         let fault = match bad {
             Bad::Malformed(why) => ModelError::Malformed { provider, why },
-            Bad::Limit(limit, unit) => ModelError::TooLarge {
-                provider,
-                limit,
-                unit,
-            },
+            Bad::Limit(limit, unit) => ModelError::TooLarge { provider, limit, unit },
             Bad::Reported { code, message } => crate::fault::reported(&provider, &code, &message),
         };
         self.fault = Some(fault.clone());
@@ -271,10 +260,7 @@ impl Reader {
 }
 
 fn check_limits(items: &[Item]) -> Result<(), Bad> {
-    let calls = items
-        .iter()
-        .filter(|item| matches!(item, Item::ToolCall { .. }))
-        .count();
+    let calls = items.iter().filter(|item| matches!(item, Item::ToolCall { .. })).count();
     if calls > TOOL_CALLS_MAX {
         return Err(Bad::Limit(TOOL_CALLS_MAX as u64, "tool calls"));
     }

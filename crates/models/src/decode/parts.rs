@@ -42,10 +42,7 @@ pub(super) fn count(value: &Value, path: &str) -> u64 {
 
 /// A text, empty when it is absent or no text.
 pub(super) fn text<'a>(value: &'a Value, path: &str) -> &'a str {
-    value
-        .pointer(path)
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    value.pointer(path).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// An error object within a reply: `{code, message, type}`, or only a text.
@@ -56,10 +53,7 @@ pub(super) fn reported(error: &Value) -> Bad {
         _ => text(error, "/type").to_owned(),
     };
     let message = error.as_str().unwrap_or_else(|| text(error, "/message"));
-    Bad::Reported {
-        code,
-        message: message.to_owned(),
-    }
+    Bad::Reported { code, message: message.to_owned() }
 }
 
 /// Puts an answer together; usage that was not reported is estimated from bytes, so that a budget

@@ -52,9 +52,7 @@ impl Reader {
             "response.completed" | "response.incomplete" | "response.done" => {
                 let last = event["response"].take();
                 if !last.is_object() {
-                    return Err(Bad::Malformed(
-                        "the final response is no JSON object".into(),
-                    ));
+                    return Err(Bad::Malformed("the final response is no JSON object".into()));
                 }
                 self.last = Some(last);
             }
@@ -104,9 +102,7 @@ impl Reader {
         for (position, item) in output.into_iter().enumerate() {
             items.extend(read_item(item, position, context, &mut meter)?);
         }
-        let has_calls = items
-            .iter()
-            .any(|item| matches!(item, Item::ToolCall { .. }));
+        let has_calls = items.iter().any(|item| matches!(item, Item::ToolCall { .. }));
         let finish = match text(&last, "/incomplete_details/reason") {
             "content_filter" => Finish::Filtered,
             "" if text(&last, "/status") != "incomplete" => {
@@ -119,9 +115,7 @@ impl Reader {
             _ => Finish::Length,
         };
         let usage = last["usage"].is_object().then(|| usage(&last["usage"]));
-        Ok(Some(super::parts::answer(
-            items, usage, finish, &meter, context,
-        )))
+        Ok(Some(super::parts::answer(items, usage, finish, &meter, context)))
     }
 }
 
@@ -169,11 +163,7 @@ fn read_item(
                 return Err(Bad::Malformed("an item is nested too deeply".into()));
             }
             let opaque = returnable(kind, &item).then_some(item);
-            Item::Reasoning {
-                summary,
-                opaque,
-                origin: context.origin.clone(),
-            }
+            Item::Reasoning { summary, opaque, origin: context.origin.clone() }
         }
     };
     Ok(Some(item))
@@ -182,12 +172,8 @@ fn read_item(
 /// Reasoning without content of its own is a name in a store we do not use: servers refuse it.
 fn returnable(kind: &str, item: &Value) -> bool {
     kind != "reasoning"
-        || item["encrypted_content"]
-            .as_str()
-            .is_some_and(|text| !text.is_empty())
-        || item["content"]
-            .as_array()
-            .is_some_and(|parts| !parts.is_empty())
+        || item["encrypted_content"].as_str().is_some_and(|text| !text.is_empty())
+        || item["content"].as_array().is_some_and(|parts| !parts.is_empty())
 }
 
 /// The texts of parts, joined; a text instead of parts counts as one.

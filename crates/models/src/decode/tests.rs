@@ -6,10 +6,7 @@ use types::Coded as _;
 
 fn context() -> Context {
     Context {
-        origin: Origin {
-            provider: "acme".into(),
-            model: "m-1".into(),
-        },
+        origin: Origin { provider: "acme".into(), model: "m-1".into() },
         request: Digest::of(b"request"),
         request_bytes: 400,
     }
@@ -19,14 +16,10 @@ fn context() -> Context {
 fn shown(answer: &Answer) -> String {
     let item = |item: &Item| match item {
         Item::AssistantMessage { text } => format!("say:{text}"),
-        Item::Reasoning {
-            summary, opaque, ..
-        } => {
+        Item::Reasoning { summary, opaque, .. } => {
             format!("think:{summary}{}", if opaque.is_some() { "+" } else { "" })
         }
-        Item::ToolCall {
-            name, arguments, ..
-        } => format!("call:{name}({arguments})"),
+        Item::ToolCall { name, arguments, .. } => format!("call:{name}({arguments})"),
         other => format!("{other:?}"),
     };
     let items: Vec<String> = answer.items.iter().map(item).collect();
@@ -48,10 +41,7 @@ fn check(dialect: Dialect, reply: &str, expected: &str) {
 
 /// Chunks of Chat as an event stream.
 fn chat(chunks: &[Value]) -> String {
-    let events: String = chunks
-        .iter()
-        .map(|chunk| format!("data: {chunk}\n\n"))
-        .collect();
+    let events: String = chunks.iter().map(|chunk| format!("data: {chunk}\n\n")).collect();
     format!("{events}data: [DONE]\n\n")
 }
 
@@ -92,10 +82,7 @@ fn two_calls() -> String {
 
 fn responses(events: &[Value]) -> String {
     let event = |event: &Value| {
-        format!(
-            "event: {}\ndata: {event}\n\n",
-            event["type"].as_str().unwrap_or("x")
-        )
+        format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or("x"))
     };
     events.iter().map(event).collect()
 }
@@ -130,19 +117,10 @@ const TWO_CALLS: &str =
 fn chat_streams() {
     let check = |chunks: &[Value], expected: &str| check(Dialect::Chat, &chat(chunks), expected);
     super::tests::check(Dialect::Chat, &two_calls(), TWO_CALLS);
-    check(
-        &[delta(json!({"content": "hi"})), finish("stop")],
-        "say:hi Stop ~100/0/1",
-    );
+    check(&[delta(json!({"content": "hi"})), finish("stop")], "say:hi Stop ~100/0/1");
     check(&[delta(json!({"content": "hi"}))], "say:hi Stop ~100/0/1");
-    check(
-        &[delta(json!({"content": "hi"})), finish("length")],
-        "say:hi Length ~100/0/1",
-    );
-    check(
-        &[delta(json!({"refusal": "no"})), finish("content_filter")],
-        "say:no Filtered ~100/0/1",
-    );
+    check(&[delta(json!({"content": "hi"})), finish("length")], "say:hi Length ~100/0/1");
+    check(&[delta(json!({"refusal": "no"})), finish("content_filter")], "say:no Filtered ~100/0/1");
     check(
         &[
             delta(
@@ -153,70 +131,34 @@ fn chat_streams() {
         "think:hm | say:hi Stop ~100/0/1",
     );
     check(&[finish("stop")], " Stop ~100/0/0");
-    check(
-        &[],
-        "BP-MODEL-005 acme sent a reply that cannot be read: it has no choices",
-    );
+    check(&[], "BP-MODEL-005 acme sent a reply that cannot be read: it has no choices");
     let other_choice = json!({"choices": [{"index": 1, "delta": {"content": "x"}}]});
-    check(
-        &[
-            other_choice,
-            delta(json!({"content": "hi"})),
-            finish("stop"),
-        ],
-        "say:hi Stop ~100/0/1",
-    );
+    check(&[other_choice, delta(json!({"content": "hi"})), finish("stop")], "say:hi Stop ~100/0/1");
 }
 
 #[test]
 fn chat_calls_in_the_ways_servers_write_them() {
     let check = |calls: Value, expected: &str| {
-        let reply = chat(&[
-            delta(json!({"tool_calls": calls})),
-            finish("stop"),
-            chat_usage(),
-        ]);
-        check(
-            Dialect::Chat,
-            &reply,
-            &format!("{expected} ToolCalls 9/4/3"),
-        );
+        let reply = chat(&[delta(json!({"tool_calls": calls})), finish("stop"), chat_usage()]);
+        check(Dialect::Chat, &reply, &format!("{expected} ToolCalls 9/4/3"));
     };
     let call = |index: Value, id: &str, arguments: Value| json!({"index": index, "id": id, "function": {"name": "a", "arguments": arguments}});
     check(
-        json!([
-            call(json!(0), "1", json!("{}")),
-            call(json!(0), "2", json!("{\"x\":1}"))
-        ]),
+        json!([call(json!(0), "1", json!("{}")), call(json!(0), "2", json!("{\"x\":1}"))]),
         "call:a({}) | call:a({\"x\":1})",
     );
     check(
-        json!([
-            call(Value::Null, "1", json!("{}")),
-            call(Value::Null, "2", json!("{}"))
-        ]),
+        json!([call(Value::Null, "1", json!("{}")), call(Value::Null, "2", json!("{}"))]),
         "call:a({}) | call:a({})",
     );
     check(
-        json!([
-            call(json!(0), "", json!("")),
-            call(json!(1), "", json!({"x": 1}))
-        ]),
+        json!([call(json!(0), "", json!("")), call(json!(1), "", json!({"x": 1}))]),
         "call:a({}) | call:a({\"x\":1})",
     );
-    check(
-        json!([call(json!(0), "1", json!("{\"x\":"))]),
-        "call:a(\"{\\\"x\\\":\")",
-    );
-    check(
-        json!([call(json!(0), "1", json!("[1]"))]),
-        "call:a(\"[1]\")",
-    );
+    check(json!([call(json!(0), "1", json!("{\"x\":"))]), "call:a(\"{\\\"x\\\":\")");
+    check(json!([call(json!(0), "1", json!("[1]"))]), "call:a(\"[1]\")");
     let deep = format!("{{\"x\":{}{}}}", "[".repeat(64), "]".repeat(64));
-    check(
-        json!([call(json!(0), "1", json!(deep))]),
-        &format!("call:a({})", Value::from(deep)),
-    );
+    check(json!([call(json!(0), "1", json!(deep))]), &format!("call:a({})", Value::from(deep)));
 }
 
 #[test]
@@ -230,19 +172,11 @@ fn ids_of_calls_are_ours_and_distinct() {
             _ => None,
         })
         .collect();
-    assert!(
-        ids[0] != ids[1]
-            && ids
-                .iter()
-                .all(|id| id.starts_with("call_") && id.len() == 29)
-    );
+    assert!(ids[0] != ids[1] && ids.iter().all(|id| id.starts_with("call_") && id.len() == 29));
     let mut later = context();
     later.request = Digest::of(b"another request");
     let again = decode(Dialect::Chat, &later, two_calls().as_bytes()).expect("good");
-    assert_ne!(
-        answer.items[2], again.items[2],
-        "the same provider id in two answers"
-    );
+    assert_ne!(answer.items[2], again.items[2], "the same provider id in two answers");
 }
 
 #[test]
@@ -263,11 +197,7 @@ fn chat_keeps_what_only_the_origin_can_read() {
         finish("tool_calls"),
     ]);
     let answer = decode(Dialect::Chat, &context(), reply.as_bytes()).expect("good");
-    let Item::Reasoning {
-        opaque: Some(opaque),
-        ..
-    } = &answer.items[0]
-    else {
+    let Item::Reasoning { opaque: Some(opaque), .. } = &answer.items[0] else {
         panic!("no opaque part: {answer:?}");
     };
     let details = json!([
@@ -284,22 +214,10 @@ fn responses_streams() {
     let ended =
         |response: Value| responses(&[json!({"type": "response.completed", "response": response})]);
     let whole = json!({"status": "completed", "output": response_items()});
-    check(
-        Dialect::Responses,
-        &ended(whole.clone()),
-        &TWO_CALLS.replace("9/4/3", "~100/0/35"),
-    );
-    check(
-        Dialect::Responses,
-        &whole.to_string(),
-        &TWO_CALLS.replace("9/4/3", "~100/0/35"),
-    );
+    check(Dialect::Responses, &ended(whole.clone()), &TWO_CALLS.replace("9/4/3", "~100/0/35"));
+    check(Dialect::Responses, &whole.to_string(), &TWO_CALLS.replace("9/4/3", "~100/0/35"));
     let cut = json!({"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": [response_items()[1]]});
-    check(
-        Dialect::Responses,
-        &ended(cut),
-        "say:Läs it. Length ~100/0/2",
-    );
+    check(Dialect::Responses, &ended(cut), "say:Läs it. Length ~100/0/2");
     let bare = json!({"status": "completed", "output": [{"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": null}]});
     check(Dialect::Responses, &ended(bare), "think: Stop ~100/0/18");
     let unknown = json!({"status": "completed", "output": [{"type": "acme:thing", "id": "t"}]});
@@ -320,11 +238,7 @@ fn responses_streams() {
 fn replies_that_are_not_streamed() {
     let message = json!({"role": "assistant", "content": "hi", "tool_calls": [{"id": "1", "type": "function", "function": {"name": "a", "arguments": "{}"}}]});
     let reply = json!({"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}], "usage": {"prompt_tokens": 1, "completion_tokens": 2}});
-    check(
-        Dialect::Chat,
-        &format!("\n {reply}\n"),
-        "say:hi | call:a({}) ToolCalls 1/0/2",
-    );
+    check(Dialect::Chat, &format!("\n {reply}\n"), "say:hi | call:a({}) ToolCalls 1/0/2");
     check(
         Dialect::Chat,
         "{\"choices\": [",
@@ -357,16 +271,8 @@ fn cut_and_malformed_streams() {
         &all[..at],
         &format!("BP-MODEL-006 the reply of acme was cut off after {at} bytes"),
     );
-    check(
-        Dialect::Chat,
-        "",
-        "BP-MODEL-006 the reply of acme was cut off after 0 bytes",
-    );
-    check(
-        Dialect::Chat,
-        "<html>",
-        "BP-MODEL-006 the reply of acme was cut off after 6 bytes",
-    );
+    check(Dialect::Chat, "", "BP-MODEL-006 the reply of acme was cut off after 0 bytes");
+    check(Dialect::Chat, "<html>", "BP-MODEL-006 the reply of acme was cut off after 6 bytes");
     check(
         Dialect::Chat,
         ": comment\n\n",
@@ -387,10 +293,8 @@ fn cut_and_malformed_streams() {
         "data: []\n\n",
         "BP-MODEL-005 acme sent a reply that cannot be read: an event is no JSON object",
     );
-    let nameless = chat(&[
-        delta(json!({"tool_calls": [{"index": 0, "id": "1"}]})),
-        finish("tool_calls"),
-    ]);
+    let nameless =
+        chat(&[delta(json!({"tool_calls": [{"index": 0, "id": "1"}]})), finish("tool_calls")]);
     check(
         Dialect::Chat,
         &nameless,
@@ -403,11 +307,7 @@ fn errors_within_a_stream() {
     let limited = json!({"error": {"message": "slow down", "code": "rate_limit_exceeded"}});
     let expected =
         "BP-MODEL-003 acme has had too many requests (HTTP 200): slow down (rate_limit_exceeded)";
-    check(
-        Dialect::Chat,
-        &chat(&[delta(json!({"content": "h"})), limited.clone()]),
-        expected,
-    );
+    check(Dialect::Chat, &chat(&[delta(json!({"content": "h"})), limited.clone()]), expected);
     check(Dialect::Chat, &limited.to_string(), expected);
     check(Dialect::Responses, &limited.to_string(), expected);
     let error =
@@ -443,10 +343,7 @@ fn limits_hold_at_their_edge() {
         decode(dialect, &context(), reply.as_bytes()).map_err(|error| error.code())
     };
     assert!(code(Dialect::Chat, &text(limits::ANSWER_BYTES_MAX)).is_ok());
-    assert_eq!(
-        code(Dialect::Chat, &text(limits::ANSWER_BYTES_MAX + 1)),
-        Err("BP-MODEL-008")
-    );
+    assert_eq!(code(Dialect::Chat, &text(limits::ANSWER_BYTES_MAX + 1)), Err("BP-MODEL-008"));
     let calls = |count: usize| {
         let call = |index: usize| json!({"index": index, "id": index.to_string(), "function": {"name": "a", "arguments": "{}"}});
         chat(&[
@@ -455,19 +352,13 @@ fn limits_hold_at_their_edge() {
         ])
     };
     assert!(code(Dialect::Chat, &calls(limits::TOOL_CALLS_MAX)).is_ok());
-    assert_eq!(
-        code(Dialect::Chat, &calls(limits::TOOL_CALLS_MAX + 1)),
-        Err("BP-MODEL-008")
-    );
+    assert_eq!(code(Dialect::Chat, &calls(limits::TOOL_CALLS_MAX + 1)), Err("BP-MODEL-008"));
     let items = |count: usize| {
         let item = json!({"type": "message", "content": "a"});
         json!({"output": vec![item; count]}).to_string()
     };
     assert!(code(Dialect::Responses, &items(limits::ITEMS_MAX)).is_ok());
-    assert_eq!(
-        code(Dialect::Responses, &items(limits::ITEMS_MAX + 1)),
-        Err("BP-MODEL-008")
-    );
+    assert_eq!(code(Dialect::Responses, &items(limits::ITEMS_MAX + 1)), Err("BP-MODEL-008"));
     let mut decoder = Decoder::new(Dialect::Chat, context()).expect("built");
     let comment = b": still here\n\n".repeat(100_000);
     let mut fed = 0;
@@ -479,27 +370,19 @@ fn limits_hold_at_their_edge() {
     };
     assert_eq!(error.code(), "BP-MODEL-008");
     assert!(fed <= limits::REPLY_BYTES_MAX && fed + comment.len() > limits::REPLY_BYTES_MAX);
-    assert_eq!(
-        decoder.feed(b"", &mut |_| {}),
-        Err(error.clone()),
-        "it stays in error"
-    );
+    assert_eq!(decoder.feed(b"", &mut |_| {}), Err(error.clone()), "it stays in error");
     assert!(!decoder.is_complete());
     assert_eq!(decoder.finish(), Err(error));
 }
 
 #[test]
 fn text_comes_as_it_is_said() {
-    for (dialect, reply) in [
-        (Dialect::Chat, two_calls()),
-        (Dialect::Responses, response_stream()),
-    ] {
+    for (dialect, reply) in [(Dialect::Chat, two_calls()), (Dialect::Responses, response_stream())]
+    {
         let mut said = String::new();
         let mut decoder = Decoder::new(dialect, context()).expect("built");
         for byte in reply.as_bytes() {
-            decoder
-                .feed(&[*byte], &mut |text| said.push_str(text))
-                .expect("good");
+            decoder.feed(&[*byte], &mut |text| said.push_str(text)).expect("good");
         }
         assert!(decoder.is_complete());
         assert!(said.starts_with("Läs "), "{said}");
@@ -517,20 +400,11 @@ fn corpus() -> Vec<(Dialect, Vec<u8>)> {
     let whole = json!({"status": "completed", "output": response_items()}).to_string();
     vec![
         (Dialect::Chat, two_calls().into_bytes()),
-        (
-            Dialect::Chat,
-            two_calls().replace('\n', "\r\n").into_bytes(),
-        ),
+        (Dialect::Chat, two_calls().replace('\n', "\r\n").into_bytes()),
         (Dialect::Responses, response_stream().into_bytes()),
-        (
-            Dialect::Responses,
-            response_stream().replace('\n', "\r").into_bytes(),
-        ),
+        (Dialect::Responses, response_stream().replace('\n', "\r").into_bytes()),
         (Dialect::Responses, whole.into_bytes()),
-        (
-            Dialect::Chat,
-            b": x\n\ndata: {\"error\": {\"message\": \"m\"}}\n\n".to_vec(),
-        ),
+        (Dialect::Chat, b": x\n\ndata: {\"error\": {\"message\": \"m\"}}\n\n".to_vec()),
     ]
 }
 
@@ -547,11 +421,7 @@ fn every_cut_in_two_gives_the_same_answer() {
     for (dialect, reply) in corpus() {
         let whole = fed_in(dialect, &[&reply]);
         for at in 0..=reply.len() {
-            assert_eq!(
-                fed_in(dialect, &[&reply[..at], &reply[at..]]),
-                whole,
-                "cut at {at}"
-            );
+            assert_eq!(fed_in(dialect, &[&reply[..at], &reply[at..]]), whole, "cut at {at}");
         }
     }
 }
@@ -646,9 +516,7 @@ fn json_value() -> impl Strategy<Value = Value> {
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
             proptest::collection::vec((word.clone(), inner), 0..6).prop_map(|fields| {
-                let fields = fields
-                    .into_iter()
-                    .map(|(key, value)| (key.to_owned(), value));
+                let fields = fields.into_iter().map(|(key, value)| (key.to_owned(), value));
                 Value::Object(fields.collect())
             }),
         ]

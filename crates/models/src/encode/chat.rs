@@ -76,16 +76,10 @@ fn answer(request: &ModelRequest, items: &[&Item], ids: &mut WireIds) -> Option<
     for item in items {
         match item {
             Item::AssistantMessage { text: part } => text.push(part),
-            Item::ToolCall {
-                call_id,
-                name,
-                arguments,
-            } => calls.push(tool_call(&ids.of(call_id), name, arguments)),
-            Item::Reasoning {
-                opaque: Some(part),
-                origin,
-                ..
-            } if request.owns(origin) => {
+            Item::ToolCall { call_id, name, arguments } => {
+                calls.push(tool_call(&ids.of(call_id), name, arguments))
+            }
+            Item::Reasoning { opaque: Some(part), origin, .. } if request.owns(origin) => {
                 opaque.push(part);
             }
             Item::Reasoning { .. } | Item::UserMessage { .. } | Item::ToolResult { .. } => {}
@@ -94,11 +88,7 @@ fn answer(request: &ModelRequest, items: &[&Item], ids: &mut WireIds) -> Option<
     if text.is_empty() && calls.is_empty() {
         return None;
     }
-    let content = if text.is_empty() {
-        Value::Null
-    } else {
-        text.join("\n\n").into()
-    };
+    let content = if text.is_empty() { Value::Null } else { text.join("\n\n").into() };
     let mut message = map([("role", "assistant".into()), ("content", content)]);
     for part in opaque {
         merge_opaque(part, &mut message, &mut calls);
@@ -115,10 +105,7 @@ fn tool_call(id: &str, name: &str, arguments: &Value) -> Value {
         ("type", "function".into()),
         (
             "function",
-            object([
-                ("name", name.into()),
-                ("arguments", arguments_text(arguments).into()),
-            ]),
+            object([("name", name.into()), ("arguments", arguments_text(arguments).into())]),
         ),
     ])
 }
@@ -137,10 +124,7 @@ fn merge_opaque(part: &Value, message: &mut Map<String, Value>, calls: &mut [Val
     }
     if let Some(fields) = part.get(OPAQUE_CALLS).and_then(Value::as_object) {
         for (position, extra) in fields {
-            let call = position
-                .parse()
-                .ok()
-                .and_then(|at: usize| calls.get_mut(at));
+            let call = position.parse().ok().and_then(|at: usize| calls.get_mut(at));
             let (Some(Value::Object(call)), Some(extra)) = (call, extra.as_object()) else {
                 continue;
             };

@@ -69,9 +69,7 @@ impl ModelRequest {
 /// Whether the model is one of `OpenAI`'s that reason: they take other parameters.
 fn reasons(model: &str) -> bool {
     let name = model.rsplit('/').next().unwrap_or(model);
-    !["gpt-3", "gpt-4", "chatgpt-"]
-        .iter()
-        .any(|old| name.starts_with(old))
+    !["gpt-3", "gpt-4", "chatgpt-"].iter().any(|old| name.starts_with(old))
 }
 
 /// Arguments as the text every server can parse: text that is no JSON object is wrapped in one.
@@ -90,10 +88,7 @@ fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
 }
 
 fn map<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
-    fields
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect()
+    fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 #[cfg(test)]

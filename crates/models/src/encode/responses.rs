@@ -60,21 +60,13 @@ fn answer(request: &ModelRequest, items: &[&Item], ids: &mut WireIds, input: &mu
             Item::AssistantMessage { text } => {
                 input.push(message("assistant", "output_text", text));
             }
-            Item::ToolCall {
-                call_id,
-                name,
-                arguments,
-            } => input.push(object([
+            Item::ToolCall { call_id, name, arguments } => input.push(object([
                 ("type", "function_call".into()),
                 ("call_id", ids.of(call_id).into()),
                 ("name", name.as_str().into()),
                 ("arguments", arguments_text(arguments).into()),
             ])),
-            Item::Reasoning {
-                opaque: Some(part),
-                origin,
-                ..
-            } if request.owns(origin) => {
+            Item::Reasoning { opaque: Some(part), origin, .. } if request.owns(origin) => {
                 if sendable(part) && leads_to_something(&items[at + 1..]) {
                     input.push(part.clone());
                 }
@@ -91,17 +83,13 @@ fn sendable(part: &Value) -> bool {
 
 /// Reasoning that nothing follows is refused by the provider.
 fn leads_to_something(rest: &[&Item]) -> bool {
-    rest.iter()
-        .any(|item| !matches!(item, Item::Reasoning { .. }))
+    rest.iter().any(|item| !matches!(item, Item::Reasoning { .. }))
 }
 
 fn message(role: &str, part: &str, text: &str) -> Value {
     object([
         ("type", "message".into()),
         ("role", role.into()),
-        (
-            "content",
-            Value::Array(vec![object([("type", part.into()), ("text", text.into())])]),
-        ),
+        ("content", Value::Array(vec![object([("type", part.into()), ("text", text.into())])])),
     ])
 }

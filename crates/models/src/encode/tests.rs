@@ -18,10 +18,7 @@ fn request(provider: &str, items: Vec<Item>) -> ModelRequest {
 }
 
 fn origin(provider: &str) -> Origin {
-    Origin {
-        provider: provider.into(),
-        model: "m-1".into(),
-    }
+    Origin { provider: provider.into(), model: "m-1".into() }
 }
 
 fn talk() -> Vec<Item> {
@@ -34,9 +31,7 @@ fn talk() -> Vec<Item> {
             ),
             origin: origin("openai"),
         },
-        Item::AssistantMessage {
-            text: "I look.".into(),
-        },
+        Item::AssistantMessage { text: "I look.".into() },
         Item::ToolCall {
             call_id: "functions.shell:0|very odd".into(),
             name: "shell".into(),
@@ -68,18 +63,12 @@ fn sent(dialect: Dialect, request: &ModelRequest) -> Value {
 
 #[test]
 fn responses_body_is_as_the_dialect_says() {
-    insta::assert_snapshot!(format!(
-        "{:#}",
-        sent(Dialect::Responses, &request("openai", talk()))
-    ));
+    insta::assert_snapshot!(format!("{:#}", sent(Dialect::Responses, &request("openai", talk()))));
 }
 
 #[test]
 fn chat_body_groups_calls_and_places_results_after_them() {
-    insta::assert_snapshot!(format!(
-        "{:#}",
-        sent(Dialect::Chat, &request("ollama", talk()))
-    ));
+    insta::assert_snapshot!(format!("{:#}", sent(Dialect::Chat, &request("ollama", talk()))));
 }
 
 #[test]
@@ -87,15 +76,8 @@ fn opaque_parts_go_to_their_origin_only() {
     let check = |dialect, provider: &str, sent_to: bool| {
         let bytes = encode(dialect, &request(provider, talk())).expect("encodes");
         let text = String::from_utf8(bytes).expect("is text");
-        assert_eq!(
-            text.contains("encrypted_content\":\"x\""),
-            sent_to,
-            "{text}"
-        );
-        assert!(
-            !text.contains("thinking"),
-            "a summary is not sent as an answer"
-        );
+        assert_eq!(text.contains("encrypted_content\":\"x\""), sent_to, "{text}");
+        assert!(!text.contains("thinking"), "a summary is not sent as an answer");
     };
     check(Dialect::Responses, "openai", true);
     check(Dialect::Responses, "other", false);
@@ -117,10 +99,7 @@ fn chat_opaque_fields_return_to_their_places_and_replace_none_of_ours() {
     let message = &body["messages"][2];
     assert_eq!(message["role"], "assistant");
     assert_eq!(message["reasoning_details"][0]["data"], "d");
-    assert_eq!(
-        message["tool_calls"][1]["extra_content"]["google"]["thought_signature"],
-        "s"
-    );
+    assert_eq!(message["tool_calls"][1]["extra_content"]["google"]["thought_signature"], "s");
     assert_ne!(message["tool_calls"][1]["id"], "evil");
     let elsewhere = sent(Dialect::Responses, &request("openrouter", items)).to_string();
     assert!(!elsewhere.contains("reasoning_details"));
@@ -131,12 +110,8 @@ fn a_longer_conversation_begins_with_the_shorter_one() {
     for dialect in [Dialect::Responses, Dialect::Chat] {
         let all = talk();
         let mut longer = all.clone();
-        longer.push(Item::AssistantMessage {
-            text: "done".into(),
-        });
-        longer.push(Item::UserMessage {
-            text: "more".into(),
-        });
+        longer.push(Item::AssistantMessage { text: "done".into() });
+        longer.push(Item::UserMessage { text: "more".into() });
         let short = encode(dialect, &request("openai", all)).expect("encodes");
         let long = encode(dialect, &request("openai", longer)).expect("encodes");
         let prefix = &short[..short.len() - 2];
@@ -150,9 +125,7 @@ fn dialects_not_built_and_requests_too_large_are_refused() {
     use types::Coded as _;
     let error = encode(Dialect::Gemini, &request("google", vec![])).expect_err("refused");
     assert_eq!(error.code(), "BP-MODEL-015");
-    let huge = vec![Item::UserMessage {
-        text: "x".repeat(REQUEST_BYTES_MAX),
-    }];
+    let huge = vec![Item::UserMessage { text: "x".repeat(REQUEST_BYTES_MAX) }];
     let error = encode(Dialect::Chat, &request("vllm", huge)).expect_err("refused");
     assert_eq!(error.code(), "BP-MODEL-018");
 }
@@ -162,11 +135,7 @@ fn the_name_of_the_output_limit_follows_the_server() {
     let check = |provider: &str, model: &str, name: &str| {
         let mut request = request(provider, vec![]);
         request.model = model.into();
-        assert_eq!(
-            sent(Dialect::Chat, &request)[name],
-            100,
-            "{provider}/{model}"
-        );
+        assert_eq!(sent(Dialect::Chat, &request)[name], 100, "{provider}/{model}");
     };
     check("openai", "gpt-5.4", "max_completion_tokens");
     check("openai", "gpt-4.1", "max_tokens");

@@ -42,30 +42,18 @@ pub(super) fn read(dialect: Dialect, body: &[u8]) -> Result<Asked, Refusal> {
         Dialect::Chat => chat(&body["messages"])?,
         _ => responses(&body["input"])?,
     };
-    Ok(Asked {
-        model: model.to_owned(),
-        stream: body["stream"].as_bool().unwrap_or(false),
-        steps,
-    })
+    Ok(Asked { model: model.to_owned(), stream: body["stream"].as_bool().unwrap_or(false), steps })
 }
 
 fn check_tools(dialect: Dialect, tools: &Value) -> Result<(), Refusal> {
     let Some(tools) = tools.as_array() else {
-        return if tools.is_null() {
-            Ok(())
-        } else {
-            refuse("'tools' is a list")
-        };
+        return if tools.is_null() { Ok(()) } else { refuse("'tools' is a list") };
     };
     for tool in tools {
         if tool["type"] != "function" {
             return refuse("a tool's type is 'function'");
         }
-        let function = if dialect == Dialect::Chat {
-            &tool["function"]
-        } else {
-            tool
-        };
+        let function = if dialect == Dialect::Chat { &tool["function"] } else { tool };
         let name = function["name"].as_str().unwrap_or_default();
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
@@ -99,10 +87,9 @@ fn content(value: &Value) -> Result<String, Refusal> {
 fn call_id(value: &Value, bytes_max: usize) -> Result<String, Refusal> {
     match value.as_str() {
         Some(id) if !id.is_empty() && id.len() <= bytes_max => Ok(id.to_owned()),
-        Some(id) => refuse(format!(
-            "invalid call id of length {}: expected 1 to {bytes_max}",
-            id.len()
-        )),
+        Some(id) => {
+            refuse(format!("invalid call id of length {}: expected 1 to {bytes_max}", id.len()))
+        }
         None => refuse("missing call id"),
     }
 }
@@ -161,9 +148,7 @@ fn chat(messages: &Value) -> Result<Vec<Step>, Refusal> {
 
 /// The ids of the calls of an assistant message.
 fn chat_answer(message: &Value) -> Result<Vec<String>, Refusal> {
-    let calls = message["tool_calls"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
+    let calls = message["tool_calls"].as_array().map_or(&[][..], Vec::as_slice);
     if calls.is_empty() || !message["content"].is_null() {
         content(&message["content"])?;
     }
@@ -302,15 +287,9 @@ mod tests {
     use serde_json::json;
 
     fn steps(dialect: Dialect, list: Value) -> Result<usize, String> {
-        let key = if dialect == Dialect::Chat {
-            "messages"
-        } else {
-            "input"
-        };
+        let key = if dialect == Dialect::Chat { "messages" } else { "input" };
         let body = json!({"model": "m", key: list}).to_string();
-        read(dialect, body.as_bytes())
-            .map(|asked| asked.steps.len())
-            .map_err(|refusal| refusal.0)
+        read(dialect, body.as_bytes()).map(|asked| asked.steps.len()).map_err(|refusal| refusal.0)
     }
 
     fn refused(dialect: Dialect, list: Value, expected: &str) {
@@ -325,39 +304,16 @@ mod tests {
         let tool = |id: &str| json!({"role": "tool", "tool_call_id": id, "content": "r"});
         let user = json!({"role": "user", "content": "u"});
         assert_eq!(
-            steps(
-                Dialect::Chat,
-                json!([user, asks(&["1", "2"]), tool("2"), tool("1")])
-            ),
+            steps(Dialect::Chat, json!([user, asks(&["1", "2"]), tool("2"), tool("1")])),
             Ok(4)
         );
         refused(Dialect::Chat, json!([]), "at least one");
-        refused(
-            Dialect::Chat,
-            json!([user, tool("1")]),
-            "must respond to a preceding",
-        );
-        refused(
-            Dialect::Chat,
-            json!([asks(&["1"]), user]),
-            "must be followed by tool messages",
-        );
-        refused(
-            Dialect::Chat,
-            json!([asks(&["1", "2"]), tool("1")]),
-            "no tool message answers: 2",
-        );
+        refused(Dialect::Chat, json!([user, tool("1")]), "must respond to a preceding");
+        refused(Dialect::Chat, json!([asks(&["1"]), user]), "must be followed by tool messages");
+        refused(Dialect::Chat, json!([asks(&["1", "2"]), tool("1")]), "no tool message answers: 2");
         refused(Dialect::Chat, json!([asks(&["1", "1"])]), "two tool calls");
-        refused(
-            Dialect::Chat,
-            json!([asks(&[&"x".repeat(41)])]),
-            "invalid call id",
-        );
-        refused(
-            Dialect::Chat,
-            json!([{"role": "assistant", "content": null}]),
-            "invalid content",
-        );
+        refused(Dialect::Chat, json!([asks(&[&"x".repeat(41)])]), "invalid call id");
+        refused(Dialect::Chat, json!([{"role": "assistant", "content": null}]), "invalid content");
         refused(Dialect::Chat, json!([{"role": "robot"}]), "unknown role");
         let broken =
             json!({"id": "1", "type": "function", "function": {"name": "a", "arguments": "{"}});
@@ -386,21 +342,9 @@ mod tests {
         ]);
         assert_eq!(steps(Dialect::Responses, good), Ok(4));
         refused(Dialect::Responses, json!([]), "at least one");
-        refused(
-            Dialect::Responses,
-            json!([user, output("1")]),
-            "no tool call found",
-        );
-        refused(
-            Dialect::Responses,
-            json!([user, call("1")]),
-            "no tool output found",
-        );
-        refused(
-            Dialect::Responses,
-            json!([call("1"), call("1")]),
-            "came before",
-        );
+        refused(Dialect::Responses, json!([user, output("1")]), "no tool call found");
+        refused(Dialect::Responses, json!([user, call("1")]), "no tool output found");
+        refused(Dialect::Responses, json!([call("1"), call("1")]), "came before");
         refused(
             Dialect::Responses,
             json!([reasoning("other"), call("1")]),
@@ -416,11 +360,7 @@ mod tests {
             json!([reasoning("bedplate-script:x")]),
             "required following item",
         );
-        refused(
-            Dialect::Responses,
-            json!([{"type": "thing"}]),
-            "unknown item",
-        );
+        refused(Dialect::Responses, json!([{"type": "thing"}]), "unknown item");
     }
 
     #[test]
@@ -431,10 +371,7 @@ mod tests {
         };
         check("{", "no JSON");
         check("{}", "'model'");
-        check(
-            r#"{"model":"m","tools":[{"type":"x"}]}"#,
-            "type is 'function'",
-        );
+        check(r#"{"model":"m","tools":[{"type":"x"}]}"#, "type is 'function'");
         check(
             r#"{"model":"m","tools":[{"type":"function","function":{"name":"a b"}}]}"#,
             "name does not match",

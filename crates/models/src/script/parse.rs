@@ -8,26 +8,11 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use types::manifest::nearest;
 
-const TURN_KEYS: [&str; 7] = [
-    "text",
-    "reasoning",
-    "tool",
-    "arguments",
-    "calls",
-    "when",
-    "fault",
-];
+const TURN_KEYS: [&str; 7] = ["text", "reasoning", "tool", "arguments", "calls", "when", "fault"];
 const CALL_KEYS: [&str; 2] = ["tool", "arguments"];
 const WHEN_KEYS: [&str; 1] = ["contains"];
-const FAULT_KEYS: [&str; 7] = [
-    "status",
-    "retry_after",
-    "stall",
-    "cut_at",
-    "garbage",
-    "endless",
-    "times",
-];
+const FAULT_KEYS: [&str; 7] =
+    ["status", "retry_after", "stall", "cut_at", "garbage", "endless", "times"];
 /// Longest name of a tool, as providers take it.
 const TOOL_NAME_BYTES_MAX: usize = 64;
 
@@ -58,10 +43,7 @@ type Table<'a, 'i> = &'a DeTable<'i>;
 type Node<'a, 'i> = &'a Spanned<DeValue<'i>>;
 
 fn wrong<T>(at: usize, why: impl Into<String>) -> Read<T> {
-    Err(Problem {
-        at: Some(at),
-        why: why.into(),
-    })
+    Err(Problem { at: Some(at), why: why.into() })
 }
 
 struct Place<'t> {
@@ -84,11 +66,7 @@ impl Place<'_> {
             why: error.message().trim_end().replace('\n', "; "),
         })?;
         let root = root.get_ref();
-        known_keys(
-            root,
-            &["turn"],
-            "at the top; a script is a list of [[turn]]",
-        )?;
+        known_keys(root, &["turn"], "at the top; a script is a list of [[turn]]")?;
         let Some((key, node)) = root.iter().next() else {
             let why = "it has no [[turn]]".to_owned();
             return Err(Problem { at: None, why });
@@ -97,19 +75,13 @@ impl Place<'_> {
             return wrong(key.span().start, "write [[turn]], with two brackets");
         };
         if turns.len() > TURNS_MAX {
-            return wrong(
-                key.span().start,
-                format!("there are more than {TURNS_MAX} turns"),
-            );
+            return wrong(key.span().start, format!("there are more than {TURNS_MAX} turns"));
         }
         if turns.is_empty() {
             return wrong(key.span().start, "it has no [[turn]]");
         }
         let turns = turns.iter().map(turn).collect::<Read<_>>()?;
-        Ok(Script {
-            name: name.to_owned(),
-            turns,
-        })
+        Ok(Script { name: name.to_owned(), turns })
     }
 }
 
@@ -123,10 +95,7 @@ fn known_keys(table: Table<'_, '_>, known: &[&str], place: &str) -> Read<()> {
             Some(near) => format!("did you mean '{near}'?"),
             None => format!("known here: {}", known.join(", ")),
         };
-        return wrong(
-            key.span().start,
-            format!("unknown key '{name}' {place}: {hint}"),
-        );
+        return wrong(key.span().start, format!("unknown key '{name}' {place}: {hint}"));
     }
     Ok(())
 }
@@ -152,10 +121,9 @@ fn number(node: Node<'_, '_>, what: &str, least: u64, most: u64) -> Read<u64> {
     };
     match number.filter(|number| (least..=most).contains(number)) {
         Some(number) => Ok(number),
-        None => wrong(
-            node.span().start,
-            format!("{what} is a whole number from {least} to {most}"),
-        ),
+        None => {
+            wrong(node.span().start, format!("{what} is a whole number from {least} to {most}"))
+        }
     }
 }
 
@@ -170,23 +138,13 @@ fn turn(node: Node<'_, '_>) -> Read<Turn> {
     if let Some(node) = fields.get("reasoning") {
         turn.reasoning = text(node, "reasoning")?;
     }
-    match (
-        fields.get("tool"),
-        fields.get("arguments"),
-        fields.get("calls"),
-    ) {
+    match (fields.get("tool"), fields.get("arguments"), fields.get("calls")) {
         (Some(_), _, None) => turn.calls.push(call(fields, start)?),
         (Some(tool), _, Some(_)) => {
-            return wrong(
-                tool.span().start,
-                "a turn has either tool or calls, not both",
-            );
+            return wrong(tool.span().start, "a turn has either tool or calls, not both");
         }
         (None, Some(node), _) => {
-            return wrong(
-                node.span().start,
-                "arguments stand beside tool, or within calls",
-            );
+            return wrong(node.span().start, "arguments stand beside tool, or within calls");
         }
         (None, None, Some(node)) => turn.calls = calls(node)?,
         (None, None, None) => {}
@@ -201,16 +159,10 @@ fn turn(node: Node<'_, '_>) -> Read<Turn> {
 
 fn calls(node: Node<'_, '_>) -> Read<Vec<Call>> {
     let DeValue::Array(calls) = node.get_ref() else {
-        return wrong(
-            node.span().start,
-            "calls is a list of { tool = ..., arguments = ... }",
-        );
+        return wrong(node.span().start, "calls is a list of { tool = ..., arguments = ... }");
     };
     if calls.len() > CALLS_MAX {
-        return wrong(
-            node.span().start,
-            format!("there are more than {CALLS_MAX} calls"),
-        );
+        return wrong(node.span().start, format!("there are more than {CALLS_MAX} calls"));
     }
     let read = |node: Node<'_, '_>| {
         let fields = table(node, "a call")?;
@@ -245,10 +197,7 @@ fn when(node: Node<'_, '_>) -> Read<String> {
     };
     let contains = text(inner, "contains")?;
     if contains.is_empty() {
-        return wrong(
-            inner.span().start,
-            "every text contains the empty one: leave out when",
-        );
+        return wrong(inner.span().start, "every text contains the empty one: leave out when");
     }
     Ok(contains)
 }
@@ -261,9 +210,8 @@ fn fault(node: Node<'_, '_>) -> Read<Fault> {
     if let Some(node) = fields.get("status") {
         let status = number(node, "status", 400, 599)?;
         let retry_after = fields.get("retry_after");
-        let retry_after = retry_after
-            .map(|node| number(node, "retry_after", 0, 86_400))
-            .transpose()?;
+        let retry_after =
+            retry_after.map(|node| number(node, "retry_after", 0, 86_400)).transpose()?;
         kinds.push(FaultKind::Status {
             status: u16::try_from(status).expect("at most 599"),
             retry_after,
@@ -280,26 +228,18 @@ fn fault(node: Node<'_, '_>) -> Read<Fault> {
         ("endless", FaultKind::Endless),
     ];
     for (key, kind) in switches {
-        match fields
-            .get(key)
-            .map(|node| (node.get_ref(), node.span().start))
-        {
+        match fields.get(key).map(|node| (node.get_ref(), node.span().start)) {
             None | Some((DeValue::Boolean(false), _)) => {}
             Some((DeValue::Boolean(true), _)) => kinds.push(kind),
             Some((_, at)) => return wrong(at, format!("{key} is true or false")),
         }
     }
     let times = fields.get("times");
-    let times = times
-        .map(|node| number(node, "times", 1, u64::from(u32::MAX)))
-        .transpose()?;
+    let times = times.map(|node| number(node, "times", 1, u64::from(u32::MAX))).transpose()?;
     let times = times.map(|times| u32::try_from(times).expect("checked"));
     match (kinds.pop(), kinds.is_empty()) {
         (Some(kind), true) => Ok(Fault { kind, times }),
-        _ => wrong(
-            start,
-            "a fault is exactly one of status, stall, cut_at, garbage, endless",
-        ),
+        _ => wrong(start, "a fault is exactly one of status, stall, cut_at, garbage, endless"),
     }
 }
 
@@ -376,13 +316,7 @@ text = "then"
         assert_eq!(script.turns[2].reasoning, "hm");
         let fault = script.turns[3].fault.clone().expect("has one");
         assert_eq!(fault.times, Some(2));
-        assert_eq!(
-            fault.kind,
-            FaultKind::Status {
-                status: 429,
-                retry_after: Some(1)
-            }
-        );
+        assert_eq!(fault.kind, FaultKind::Status { status: 429, retry_after: Some(1) });
     }
 
     #[test]
@@ -401,51 +335,24 @@ text = "then"
             "[[turn]]\ntext = \"a\"\n[[turn]]\ntxet = \"b\"\n",
             "line 4: unknown key 'txet' in a turn: did you mean 'text'?",
         );
-        check(
-            "[[turn]]\n\n[[turn]]\ntext = 3\n",
-            "line 1: this turn says nothing",
-        );
+        check("[[turn]]\n\n[[turn]]\ntext = 3\n", "line 1: this turn says nothing");
         check("[[turn]]\ntext = 3\n", "line 2: text is a text");
         check("[[turn]]\ntool = \"a b\"\n", "line 2: a tool's name");
-        check(
-            "[[turn]]\ntool = \"a\"\ncalls = []\n",
-            "line 2: a turn has either",
-        );
-        check(
-            "[[turn]]\narguments = {}\n",
-            "line 2: arguments stand beside tool",
-        );
-        check(
-            "[[turn]]\ncalls = [{ arguments = {} }]\n",
-            "line 2: a call names its tool",
-        );
-        check(
-            "[[turn]]\ncalls = [{ tool = \"a\", argument = {} }]\n",
-            "did you mean 'arguments'?",
-        );
-        check(
-            "[[turn]]\ntext = \"a\"\nwhen = { contain = \"b\" }\n",
-            "did you mean 'contains'?",
-        );
+        check("[[turn]]\ntool = \"a\"\ncalls = []\n", "line 2: a turn has either");
+        check("[[turn]]\narguments = {}\n", "line 2: arguments stand beside tool");
+        check("[[turn]]\ncalls = [{ arguments = {} }]\n", "line 2: a call names its tool");
+        check("[[turn]]\ncalls = [{ tool = \"a\", argument = {} }]\n", "did you mean 'arguments'?");
+        check("[[turn]]\ntext = \"a\"\nwhen = { contain = \"b\" }\n", "did you mean 'contains'?");
         check(
             "[[turn]]\ntext = \"a\"\nwhen = { contains = \"\" }\n",
             "line 3: every text contains",
         );
         check("[[turn]]\nfault = { status = 200 }\n", "from 400 to 599");
         check("[[turn]]\nfault = { retry_after = 1 }\n", "beside status");
-        check(
-            "[[turn]]\nfault = { stall = true, garbage = true }\n",
-            "exactly one",
-        );
+        check("[[turn]]\nfault = { stall = true, garbage = true }\n", "exactly one");
         check("[[turn]]\nfault = { times = 1 }\n", "exactly one");
-        check(
-            "[[turn]]\nfault = { stall = true, times = 0 }\n",
-            "from 1 to",
-        );
-        check(
-            "[[turn]]\ntool = \"a\"\narguments = { x = nan }\n",
-            "no such number",
-        );
+        check("[[turn]]\nfault = { stall = true, times = 0 }\n", "from 1 to");
+        check("[[turn]]\ntool = \"a\"\narguments = { x = nan }\n", "no such number");
         check("[[turn]]\ntext = \"a\ntext = \"b\"\n", "line 2");
     }
 

@@ -70,9 +70,7 @@ impl Reply<'_> {
 
     fn output_bytes(&self) -> u64 {
         let calls = self.turn.calls.iter();
-        let calls: usize = calls
-            .map(|call| call.tool.len() + arguments(call).len())
-            .sum();
+        let calls: usize = calls.map(|call| call.tool.len() + arguments(call).len()).sum();
         (self.turn.text.len() + self.turn.reasoning.len() + calls) as u64
     }
 
@@ -94,11 +92,7 @@ impl Reply<'_> {
     }
 
     fn chat_finish(&self) -> &'static str {
-        if self.turn.calls.is_empty() {
-            "stop"
-        } else {
-            "tool_calls"
-        }
+        if self.turn.calls.is_empty() { "stop" } else { "tool_calls" }
     }
 
     fn chat_call(&self, at: usize, call: &Call) -> Value {
@@ -337,10 +331,7 @@ fn arguments(call: &Call) -> String {
 /// Text in pieces, as models stream it.
 fn pieces(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
-    chars
-        .chunks(PIECE_CHARS)
-        .map(|piece| piece.iter().collect())
-        .collect()
+    chars.chunks(PIECE_CHARS).map(|piece| piece.iter().collect()).collect()
 }
 
 /// One event. Those of Responses carry their name beside the data, as the dialect says.

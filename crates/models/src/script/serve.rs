@@ -48,18 +48,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// [`ModelError::NotLoopback`] when the listener is reachable from other machines.
 pub async fn serve(script: Arc<Script>, listener: TcpListener) -> Result<(), ModelError> {
     let address = listener.local_addr();
-    if !address
-        .as_ref()
-        .is_ok_and(|address| address.ip().is_loopback())
-    {
+    if !address.as_ref().is_ok_and(|address| address.ip().is_loopback()) {
         return Err(ModelError::NotLoopback {
             address: address.map_or_else(|error| error.to_string(), |address| address.to_string()),
         });
     }
-    let server = Arc::new(Server {
-        fired: Mutex::new(vec![0; script.turns.len()]),
-        script,
-    });
+    let server = Arc::new(Server { fired: Mutex::new(vec![0; script.turns.len()]), script });
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     // Connections end with this future: the set aborts them when it is dropped.
     let mut connections = JoinSet::new();
@@ -109,9 +103,7 @@ impl Server {
                 return error(StatusCode::NOT_FOUND, "not_found", &why);
             }
         };
-        let body = Limited::new(request.into_body(), REQUEST_BYTES_MAX)
-            .collect()
-            .await;
+        let body = Limited::new(request.into_body(), REQUEST_BYTES_MAX).collect().await;
         let Ok(body) = body else {
             let why = "the body cannot be read or is too large";
             return error(StatusCode::PAYLOAD_TOO_LARGE, "too_large", why);
@@ -161,10 +153,7 @@ impl Server {
 
     /// Whether a turn's fault happens now; counts it.
     fn fires(&self, at: usize, fault: &Fault) -> bool {
-        let mut fired = self
-            .fired
-            .lock()
-            .expect("nothing panics while it holds the counters");
+        let mut fired = self.fired.lock().expect("nothing panics while it holds the counters");
         let fires = fault.times.is_none_or(|times| fired[at] < times);
         fired[at] = fired[at].saturating_add(u32::from(fires));
         fires
@@ -174,10 +163,7 @@ impl Server {
 /// The reply of a turn whose fault fires. Faults of a body are shown in a stream.
 fn faulty(reply: &Reply<'_>, fault: &Fault) -> Response<Pieces> {
     match fault.kind {
-        FaultKind::Status {
-            status,
-            retry_after,
-        } => {
+        FaultKind::Status { status, retry_after } => {
             let status = StatusCode::from_u16(status).expect("the script was checked");
             let mut response = error(status, "scripted_fault", "the script asks for this error");
             if let Some(seconds) = retry_after {
@@ -208,10 +194,7 @@ fn faulty(reply: &Reply<'_>, fault: &Fault) -> Response<Pieces> {
         FaultKind::Endless => {
             let (first, again) = reply.endless();
             let mut pieces = Pieces::whole(first);
-            pieces.end = End::Again {
-                piece: again.into(),
-                bytes_left: ENDLESS_BYTES_MAX,
-            };
+            pieces.end = End::Again { piece: again.into(), bytes_left: ENDLESS_BYTES_MAX };
             stream_reply(pieces)
         }
     }
@@ -220,9 +203,7 @@ fn faulty(reply: &Reply<'_>, fault: &Fault) -> Response<Pieces> {
 fn stream_reply(pieces: Pieces) -> Response<Pieces> {
     let mut response = Response::new(pieces);
     let kind = http::HeaderValue::from_static("text/event-stream");
-    response
-        .headers_mut()
-        .insert(http::header::CONTENT_TYPE, kind);
+    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
     response
 }
 
@@ -230,20 +211,14 @@ fn json_reply(status: StatusCode, value: &Value) -> Response<Pieces> {
     let mut response = Response::new(Pieces::whole(value.to_string().into_bytes()));
     *response.status_mut() = status;
     let kind = http::HeaderValue::from_static("application/json");
-    response
-        .headers_mut()
-        .insert(http::header::CONTENT_TYPE, kind);
+    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
     response
 }
 
 /// An error as the providers shape it.
 fn error(status: StatusCode, code: &str, message: &str) -> Response<Pieces> {
     debug_assert!(message.len() < FAULT_RAW_BYTES_MAX);
-    let kind = if status.is_client_error() {
-        "invalid_request_error"
-    } else {
-        "server_error"
-    };
+    let kind = if status.is_client_error() { "invalid_request_error" } else { "server_error" };
     let body = json!({"error": {"message": message, "type": kind, "param": null, "code": code}});
     json_reply(status, &body)
 }
@@ -270,13 +245,8 @@ impl Pieces {
     fn whole(body: Vec<u8>) -> Self {
         let body = Bytes::from(body);
         let starts = (0..body.len()).step_by(PIECE_BYTES);
-        let pieces = starts
-            .map(|at| body.slice(at..body.len().min(at + PIECE_BYTES)))
-            .collect();
-        Self {
-            pieces,
-            end: End::Good,
-        }
+        let pieces = starts.map(|at| body.slice(at..body.len().min(at + PIECE_BYTES))).collect();
+        Self { pieces, end: End::Good }
     }
 }
 

@@ -16,9 +16,7 @@ pub(crate) async fn scripted(text: &str) -> (String, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
     let task = tokio::spawn(async move {
-        script::serve(Arc::new(script), listener)
-            .await
-            .expect("serves until it is dropped");
+        script::serve(Arc::new(script), listener).await.expect("serves until it is dropped");
     });
     (format!("http://{address}/v1"), task)
 }
@@ -44,10 +42,8 @@ pub(crate) async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u
     loop {
         let text = String::from_utf8_lossy(&seen).to_ascii_lowercase();
         if let Some(end) = text.find("\r\n\r\n") {
-            let length = text
-                .split("content-length: ")
-                .nth(1)
-                .and_then(|rest| rest.split("\r\n").next());
+            let length =
+                text.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
             let length: usize = length.and_then(|length| length.parse().ok()).unwrap_or(0);
             if seen.len() >= end + 4 + length {
                 return seen;
@@ -92,15 +88,7 @@ pub(crate) async fn call(
     let request = request(&endpoint.provider, items.to_vec());
     let bytes = models::encode(endpoint.dialect, &request).expect("encodes");
     let client = Client::from_host();
-    client
-        .call(
-            endpoint,
-            &request.model,
-            key,
-            Bytes::from(bytes),
-            &mut |_| {},
-        )
-        .await
+    client.call(endpoint, &request.model, key, Bytes::from(bytes), &mut |_| {}).await
 }
 
 /// Gives every call of an answer a result, after the answer's items.

@@ -15,54 +15,22 @@ fn only_policies_that_open_with_approval_are_loaded() {
         ("permit", "unless { !context.approved }", true),
         ("permit", "when { context.approved == true }", true),
         ("permit", "when { false != context.approved }", true),
-        (
-            "permit",
-            "when { context.approved || context.command == \"ls\" }",
-            true,
-        ),
-        (
-            "permit",
-            "when { if context.approved then true else context.command == \"ls\" }",
-            true,
-        ),
-        (
-            "permit",
-            "when { if context.command == \"ls\" then true else context.approved }",
-            true,
-        ),
+        ("permit", "when { context.approved || context.command == \"ls\" }", true),
+        ("permit", "when { if context.approved then true else context.command == \"ls\" }", true),
+        ("permit", "when { if context.command == \"ls\" then true else context.approved }", true),
         ("permit", "when { context has approved }", true),
         ("permit", "unless { context.approved }", false),
         ("permit", "when { !context.approved }", false),
         ("permit", "when { context.approved == false }", false),
         ("permit", "when { context.approved != true }", false),
-        (
-            "permit",
-            "when { if context.approved then false else true }",
-            false,
-        ),
-        (
-            "permit",
-            "when { context.approved == (context.command == \"ls\") }",
-            false,
-        ),
-        (
-            "permit",
-            "when { [false].contains(context.approved) }",
-            false,
-        ),
+        ("permit", "when { if context.approved then false else true }", false),
+        ("permit", "when { context.approved == (context.command == \"ls\") }", false),
+        ("permit", "when { [false].contains(context.approved) }", false),
         ("permit", "when { {a: context.approved}.a }", false),
-        (
-            "permit",
-            "when { context.approved || !context.approved }",
-            false,
-        ),
+        ("permit", "when { context.approved || !context.approved }", false),
         ("forbid", "unless { context.approved }", true),
         ("forbid", "when { !context.approved }", true),
-        (
-            "forbid",
-            "when { context.approved == false && context.command like \"rm *\" }",
-            true,
-        ),
+        ("forbid", "when { context.approved == false && context.command like \"rm *\" }", true),
         ("forbid", "when { context.approved }", false),
         ("forbid", "unless { context.approved == false }", false),
     ] {
@@ -91,10 +59,7 @@ fn asked_actions_are_permitted_once_approved() {
     input.approved = true;
     let permitted = set.decide(&input);
     assert_eq!(permitted.verdict, Verdict::Permit);
-    assert_ne!(
-        asked.input, permitted.input,
-        "approval is part of the input"
-    );
+    assert_ne!(asked.input, permitted.input, "approval is part of the input");
 }
 
 #[test]
@@ -108,10 +73,7 @@ fn an_approval_is_judged_by_the_labels_of_then() {
     input.approved = true;
     input.carried.labels = types::Labels::one("untrusted");
     let denied = set.decide(&input);
-    assert_eq!(
-        (denied.verdict, denied.because),
-        (Verdict::Deny, Because::Forbidden)
-    );
+    assert_eq!((denied.verdict, denied.because), (Verdict::Deny, Because::Forbidden));
     assert_eq!(denied.failure().expect("denied").code, "BP-POLICY-021");
 }
 
@@ -125,22 +87,14 @@ fn the_strictest_of_several_decisions_counts() {
     for (texts, expected, log) in [
         (vec!["run shell"], Verdict::Permit, Some("a")),
         (vec!["run shell", "run python"], Verdict::Ask, Some("a, b")),
-        (
-            vec!["run python", "mount /x", "run shell"],
-            Verdict::Deny,
-            Some("a, b"),
-        ),
+        (vec!["run python", "mount /x", "run shell"], Verdict::Deny, Some("a, b")),
         (vec!["run check", "mount /x"], Verdict::Deny, None),
         (vec![], Verdict::Deny, None),
     ] {
         let inputs: Vec<DecisionInput> = texts.iter().map(|text| input(text)).collect();
         let decision = set.decide_all(&inputs);
         assert_eq!(decision.verdict, expected, "{texts:?}");
-        assert_eq!(
-            decision.obligations.get("log").map(String::as_str),
-            log,
-            "{texts:?}"
-        );
+        assert_eq!(decision.obligations.get("log").map(String::as_str), log, "{texts:?}");
     }
     let one = input("run shell");
     assert_eq!(set.decide_all(std::slice::from_ref(&one)), set.decide(&one));
@@ -167,10 +121,7 @@ fn people_may_until_policy_speaks_of_it() {
         })
     };
     let silent = cedar("");
-    assert_eq!(
-        ask(&silent, "ada", "", PersonAction::Approve).verdict,
-        Verdict::Permit
-    );
+    assert_eq!(ask(&silent, "ada", "", PersonAction::Approve).verdict, Verdict::Permit);
     let ops = cedar(
         "@approvers(\"2\") permit(principal in Team::\"ops\", action == Action::\"approve\", resource in Agent::\"triage\");
          forbid(principal == User::\"bob\", action == Action::\"cancel\", resource);",
@@ -183,28 +134,17 @@ fn people_may_until_policy_speaks_of_it() {
         ("bob", "ops", PersonAction::Cancel, Verdict::Deny),
         ("bob", "ops", PersonAction::Edit, Verdict::Permit),
     ] {
-        assert_eq!(
-            ask(&ops, login, team, action).verdict,
-            expected,
-            "{login} {action:?}"
-        );
+        assert_eq!(ask(&ops, login, team, action).verdict, expected, "{login} {action:?}");
     }
     let two = ask(&ops, "ada", "ops", PersonAction::Approve);
-    assert_eq!(
-        two.obligations.get("approvers").map(String::as_str),
-        Some("2")
-    );
+    assert_eq!(two.obligations.get("approvers").map(String::as_str), Some("2"));
     let mut program = PersonInput {
         person: Principal::agent("triage", "ops"),
         action: PersonAction::Approve,
         run: String::new(),
         agent: "triage".into(),
     };
-    assert_eq!(
-        silent.decide_person(&program).verdict,
-        Verdict::Deny,
-        "an agent approves nothing"
-    );
+    assert_eq!(silent.decide_person(&program).verdict, Verdict::Deny, "an agent approves nothing");
     program.person = Principal::user("ada");
     assert_eq!(silent.decide_person(&program).verdict, Verdict::Permit);
 }

@@ -29,11 +29,7 @@ fn with_tools(text: &str) -> Sources {
 fn decide(set: &PolicySet, tool: &str, arguments: Value) -> policy::Decision {
     set.decide(&DecisionInput::new(
         Principal::agent("triage", ""),
-        ActionRequest::CallTool {
-            tool: tool.into(),
-            arguments,
-            effect: EffectClass::Irreversible,
-        },
+        ActionRequest::CallTool { tool: tool.into(), arguments, effect: EffectClass::Irreversible },
     ))
 }
 
@@ -44,19 +40,12 @@ const PAY: &str = "permit(principal, action == Action::\"call_tool\", resource =
 fn a_policy_of_one_tool_sees_its_types() {
     let set = compile(&with_tools(PAY));
     for (arguments, expected) in [
-        (
-            json!({"amount": 100, "to": {"iban": "DE1"}}),
-            Verdict::Permit,
-        ),
+        (json!({"amount": 100, "to": {"iban": "DE1"}}), Verdict::Permit),
         (json!({"amount": 101, "to": {"iban": "DE1"}}), Verdict::Deny),
         (json!({"amount": 1, "to": {"iban": "FR1"}}), Verdict::Deny),
     ] {
         let decision = decide(&set, "pay", arguments.clone());
-        assert_eq!(
-            (decision.verdict, decision.errors.len()),
-            (expected, 0),
-            "{arguments}"
-        );
+        assert_eq!((decision.verdict, decision.errors.len()), (expected, 0), "{arguments}");
     }
 }
 
@@ -90,17 +79,9 @@ fn arguments_that_do_not_fit_are_denied_and_coded() {
 
 #[test]
 fn arguments_nobody_looks_at_are_not_judged() {
-    let set = compile(&with_tools(
-        "permit(principal, action == Action::\"call_tool\", resource);",
-    ));
-    assert_eq!(
-        decide(&set, "pay", json!("anything")).verdict,
-        Verdict::Permit
-    );
-    assert_eq!(
-        decide(&set, "unknown", json!(null)).verdict,
-        Verdict::Permit
-    );
+    let set = compile(&with_tools("permit(principal, action == Action::\"call_tool\", resource);"));
+    assert_eq!(decide(&set, "pay", json!("anything")).verdict, Verdict::Permit);
+    assert_eq!(decide(&set, "unknown", json!(null)).verdict, Verdict::Permit);
 }
 
 #[test]
@@ -113,22 +94,14 @@ fn a_policy_of_any_tool_is_checked_against_each() {
             .any(|e| e.starts_with("BP-POLICY-002") && e.contains("arguments of tool \"mail\"")),
         "{errors:?}"
     );
-    assert!(
-        !errors
-            .iter()
-            .any(|e| e.contains("arguments of tool \"pay\"")),
-        "{errors:?}"
-    );
+    assert!(!errors.iter().any(|e| e.contains("arguments of tool \"pay\"")), "{errors:?}");
     let guarded = "permit(principal, action == Action::\"call_tool\", resource) when { context.arguments has amount && context.arguments.amount > 1 };";
     let set = compile(&with_tools(guarded));
     assert_eq!(
         decide(&set, "pay", json!({"amount": 2, "to": {"iban": ""}})).verdict,
         Verdict::Permit
     );
-    assert_eq!(
-        decide(&set, "mail", json!({"to": "x"})).verdict,
-        Verdict::Deny
-    );
+    assert_eq!(decide(&set, "mail", json!({"to": "x"})).verdict, Verdict::Deny);
 }
 
 #[test]
@@ -153,12 +126,7 @@ fn misspelt_and_mistyped_arguments_are_refused_at_load() {
         when { context.arguments has rate && context.arguments.rate.lessThan(decimal(\"2.0\")) };";
     let set = compile(&with_tools(optional));
     assert_eq!(
-        decide(
-            &set,
-            "pay",
-            json!({"amount": 2, "to": {"iban": ""}, "rate": 1.25})
-        )
-        .verdict,
+        decide(&set, "pay", json!({"amount": 2, "to": {"iban": ""}, "rate": 1.25})).verdict,
         Verdict::Permit
     );
     assert_eq!(
@@ -171,11 +139,7 @@ fn misspelt_and_mistyped_arguments_are_refused_at_load() {
 fn the_digest_covers_the_types_that_policies_look_at() {
     let with = compile(&with_tools(PAY));
     let mut changed = with_tools(PAY);
-    changed
-        .tools
-        .iter_mut()
-        .find(|t| t.name == "pay")
-        .expect("declared")
-        .input_schema["properties"]["more"] = json!({"type": "string"});
+    changed.tools.iter_mut().find(|t| t.name == "pay").expect("declared").input_schema["properties"]
+        ["more"] = json!({"type": "string"});
     assert_ne!(compile(&changed).digest(), with.digest());
 }

@@ -43,23 +43,11 @@ fn the_narrowest_rules() {
             (None, "mounting /workspace and nothing else".to_owned()),
             (None, "reading /etc/hosts and nothing else".to_owned()),
             entry("CONNECT a.test:443", "any bytes to a.test:443, uninspected"),
-            entry(
-                "GET a.test/v1/x",
-                "GET a.test/v1/x with any query and body, any port"
-            ),
-            entry(
-                "GET a.test:8443/v1/x",
-                "GET a.test:8443/v1/x with any query and body"
-            ),
-            entry(
-                "open_ticket",
-                "every call of open_ticket, with whatever arguments"
-            ),
+            entry("GET a.test/v1/x", "GET a.test/v1/x with any query and body, any port"),
+            entry("GET a.test:8443/v1/x", "GET a.test:8443/v1/x with any query and body"),
+            entry("open_ticket", "every call of open_ticket, with whatever arguments"),
             entry("read_file", "reading everything in /workspace"),
-            entry(
-                "secret:api@a.test",
-                "sending secret api to a.test in any permitted request"
-            ),
+            entry("secret:api@a.test", "sending secret api to a.test in any permitted request"),
             entry("shell", "every command with shell, with whatever arguments"),
             entry("write_file", "changing everything in /workspace"),
         ]
@@ -87,25 +75,14 @@ fn every_suggestion_permits_what_was_denied() {
         let decision = compile(&sources(None)).decide(&input);
         assert_eq!(decision.because, Because::NoRule, "{text}");
         assert_eq!(decision.failure().expect("denied").code, "BP-POLICY-020");
-        let suggestion = explain_denial(&decision, &denied)
-            .suggestion
-            .expect("a rule");
+        let suggestion = explain_denial(&decision, &denied).suggestion.expect("a rule");
         if let Some(entry) = &suggestion.entry {
             let mut with = sources(None);
             with.extra_allow = vec![entry.clone()];
-            assert_eq!(
-                compile(&with).decide(&input).verdict,
-                Verdict::Permit,
-                "{entry}"
-            );
+            assert_eq!(compile(&with).decide(&input).verdict, Verdict::Permit, "{entry}");
         }
         let set = cedar(suggestion.cedar.as_deref().expect("always"));
-        assert_eq!(
-            set.decide(&input).verdict,
-            Verdict::Permit,
-            "{:?}",
-            suggestion.cedar
-        );
+        assert_eq!(set.decide(&input).verdict, Verdict::Permit, "{:?}", suggestion.cedar);
     }
 }
 
@@ -114,10 +91,7 @@ fn explanations_say_why_and_what_helps() {
     let mut of = cedar_sources(
         "@reason(\"contract 12\") @id(\"no-admin\") forbid(principal, action, resource == Host::\"admin.test\");",
     );
-    of.permissions = Some(Permissions {
-        deny: list(&["python"]),
-        ..Permissions::default()
-    });
+    of.permissions = Some(Permissions { deny: list(&["python"]), ..Permissions::default() });
     let set = PolicySet::compile(&of).expect("good");
     let explain = |text: &str| {
         let request = request(text);
@@ -129,24 +103,11 @@ fn explanations_say_why_and_what_helps() {
         forbidden.reason,
         "http_request GET admin.test/: forbidden by no-admin (contract 12); adding a permit cannot open it"
     );
-    assert_eq!(
-        (forbidden.suggestion, forbidden.also_opens.as_str()),
-        (None, "")
-    );
+    assert_eq!((forbidden.suggestion, forbidden.also_opens.as_str()), (None, ""));
     let open = explain("GET other.test/x");
-    assert_eq!(
-        open.reason,
-        "http_request GET other.test/x: no rule permits it"
-    );
-    assert_eq!(
-        open.also_opens,
-        "GET other.test/x with any query and body, any port"
-    );
+    assert_eq!(open.reason, "http_request GET other.test/x: no rule permits it");
+    assert_eq!(open.also_opens, "GET other.test/x with any query and body, any port");
     let failed = explain("GET Other.test/x");
-    assert!(
-        failed.reason.contains("refused, host \"Other.test\""),
-        "{}",
-        failed.reason
-    );
+    assert!(failed.reason.contains("refused, host \"Other.test\""), "{}", failed.reason);
     assert_eq!(failed.suggestion, None);
 }

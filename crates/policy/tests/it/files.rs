@@ -64,10 +64,8 @@ fn cases_are_run_and_say_what_decided() {
     "#;
     let cases = parse_cases("policy.test.toml", text).expect("good cases");
     let results = run_tests(&compile(&example()), &cases);
-    let passed: Vec<(&str, bool, Verdict)> = results
-        .iter()
-        .map(|r| (r.name.as_str(), r.passed, r.got))
-        .collect();
+    let passed: Vec<(&str, bool, Verdict)> =
+        results.iter().map(|r| (r.name.as_str(), r.passed, r.got)).collect();
     assert_eq!(
         passed,
         [
@@ -79,10 +77,7 @@ fn cases_are_run_and_say_what_decided() {
             ("a user", true, Verdict::Permit),
         ]
     );
-    assert_eq!(
-        results[1].policies,
-        ["permissions.deny[0]: api.example.test/v1/admin/*"]
-    );
+    assert_eq!(results[1].policies, ["permissions.deny[0]: api.example.test/v1/admin/*"]);
     assert_eq!(results[4].policies, ["preset.observe.workspace: shell"]);
 }
 
@@ -94,30 +89,15 @@ fn cases_are_read_strictly() {
         (String::new(), "it has no [[case]]"),
         ("[[cases]]\n".to_owned(), "unknown field `cases`"),
         (case(""), "case 1 (n): missing field `action`"),
-        (
-            case("action = \"fly\""),
-            "case 1 (n): `fly` is no action: call_model, call_tool",
-        ),
-        (
-            case("action = \"run_command\"\nmethod = \"GET\""),
-            "run_command has no `method`",
-        ),
-        (
-            case("action = \"run_command\"\ncommnd = \"GET\""),
-            "unknown field `commnd`",
-        ),
+        (case("action = \"fly\""), "case 1 (n): `fly` is no action: call_model, call_tool"),
+        (case("action = \"run_command\"\nmethod = \"GET\""), "run_command has no `method`"),
+        (case("action = \"run_command\"\ncommnd = \"GET\""), "unknown field `commnd`"),
         (case("action = \"http_request\""), "it needs `method`"),
         (case("action = \"use_secret\""), "it needs `host`"),
         (case("action = \"mount\"\npath = \"/y\""), "the same thing"),
         (case("action = \"connect\"\nport = 70000"), "case 1 (n): "),
-        (
-            case("action = \"connect\"\nport = 1\ncontext = { port = 2 }"),
-            "`port` is there twice",
-        ),
-        (
-            case("action = \"connect\"\ncontext = 1"),
-            "`context` is a table",
-        ),
+        (case("action = \"connect\"\nport = 1\ncontext = { port = 2 }"), "`port` is there twice"),
+        (case("action = \"connect\"\ncontext = 1"), "`context` is a table"),
         ("[[case]\n".to_owned(), "line 1"),
     ] {
         let error = described(&parse_cases("t.toml", &text).expect_err(&text));
@@ -147,18 +127,9 @@ fn differences_are_wider_or_narrower() {
     let base = of(None, &["shell"], &[], &[]);
     assert_eq!(diff(&base, &base), Vec::<String>::new());
     for (new, expected) in [
-        (
-            of(None, &["shell", "python"], &[], &[]),
-            vec!["wider: now permits run_command python"],
-        ),
-        (
-            of(None, &[], &[], &[]),
-            vec!["narrower: no longer permits run_command shell"],
-        ),
-        (
-            of(None, &["shell"], &[], &["python"]),
-            vec!["narrower: now forbids run_command python"],
-        ),
+        (of(None, &["shell", "python"], &[], &[]), vec!["wider: now permits run_command python"]),
+        (of(None, &[], &[], &[]), vec!["narrower: no longer permits run_command shell"]),
+        (of(None, &["shell"], &[], &["python"]), vec!["narrower: now forbids run_command python"]),
         (
             of(None, &[], &["shell"], &[]),
             vec![

@@ -50,8 +50,7 @@ fn check_tool_name(name: &str) {
     let set = compile(&with_tool(name));
     assert_eq!(statements(&set), statements(&tame), "{name:?}");
     let decide = |request: ActionRequest| {
-        set.decide(&DecisionInput::new(Principal::agent("triage", ""), request))
-            .verdict
+        set.decide(&DecisionInput::new(Principal::agent("triage", ""), request)).verdict
     };
     let call = |tool: &str| ActionRequest::CallTool {
         tool: tool.into(),
@@ -67,10 +66,7 @@ fn check_tool_name(name: &str) {
         local: false,
     };
     assert_eq!(decide(route(name)), Verdict::Permit, "{name:?}");
-    let mount = ActionRequest::Path {
-        access: FsAccess::Mount,
-        path: "/x".into(),
-    };
+    let mount = ActionRequest::Path { access: FsAccess::Mount, path: "/x".into() };
     assert_eq!(decide(mount), Verdict::Deny, "{name:?}");
 }
 
@@ -94,10 +90,7 @@ fn hostile_entries_are_refused_or_harmless() {
             with.extra_allow = vec![entry.clone()];
             if let Ok(set) = PolicySet::compile(&with) {
                 assert_eq!(statements(&set), base + 1, "{entry:?}");
-                let other = ActionRequest::Connect {
-                    host: "evil.test".into(),
-                    port: 443,
-                };
+                let other = ActionRequest::Connect { host: "evil.test".into(), port: 443 };
                 let decision =
                     set.decide(&DecisionInput::new(Principal::agent("triage", ""), other));
                 assert_eq!(decision.verdict, Verdict::Deny, "{entry:?}");
@@ -112,16 +105,9 @@ fn suggestions_are_one_policy(request: &ActionRequest) {
         let mut with = sources(None);
         with.cedar = Some(("policy.cedar".into(), text.clone()));
         let set = PolicySet::compile(&with).unwrap_or_else(|errors| panic!("{text}: {errors:?}"));
-        assert_eq!(
-            statements(&set),
-            statements(&compile(&sources(None))) + 1,
-            "{text}"
-        );
+        assert_eq!(statements(&set), statements(&compile(&sources(None))) + 1, "{text}");
         assert!(
-            !suggestion
-                .opens
-                .chars()
-                .any(|c| c.is_control() || c == '\u{202e}'),
+            !suggestion.opens.chars().any(|c| c.is_control() || c == '\u{202e}'),
             "{:?}",
             suggestion.opens
         );
@@ -136,18 +122,9 @@ fn requests(text: &str) -> Vec<ActionRequest> {
             arguments: json!({ text.as_str(): text }),
             effect: EffectClass::Read,
         },
-        ActionRequest::RunCommand {
-            tool: text.clone(),
-            command: text.clone(),
-        },
-        ActionRequest::Path {
-            access: FsAccess::Read,
-            path: format!("/workspace/{text}"),
-        },
-        ActionRequest::Path {
-            access: FsAccess::Mount,
-            path: text.clone(),
-        },
+        ActionRequest::RunCommand { tool: text.clone(), command: text.clone() },
+        ActionRequest::Path { access: FsAccess::Read, path: format!("/workspace/{text}") },
+        ActionRequest::Path { access: FsAccess::Mount, path: text.clone() },
         ActionRequest::HttpRequest {
             host: text.clone(),
             method: text.clone(),
@@ -156,14 +133,8 @@ fn requests(text: &str) -> Vec<ActionRequest> {
             scheme: text.clone(),
             query: text.clone(),
         },
-        ActionRequest::Connect {
-            host: text.clone(),
-            port: 0,
-        },
-        ActionRequest::UseSecret {
-            secret: text.clone(),
-            host: text.clone(),
-        },
+        ActionRequest::Connect { host: text.clone(), port: 0 },
+        ActionRequest::UseSecret { secret: text.clone(), host: text.clone() },
         ActionRequest::CallModel {
             route: text.clone(),
             provider: text.clone(),
@@ -176,19 +147,14 @@ fn requests(text: &str) -> Vec<ActionRequest> {
 #[test]
 fn hostile_requests_are_suggested_as_one_policy_each() {
     for hostile in HOSTILE {
-        requests(hostile)
-            .iter()
-            .for_each(suggestions_are_one_policy);
+        requests(hostile).iter().for_each(suggestions_are_one_policy);
     }
 }
 
 #[test]
 fn requests_not_in_canonical_form_are_denied_even_by_an_open_policy() {
     let mut open = sources(None);
-    open.cedar = Some((
-        "policy.cedar".into(),
-        "permit(principal, action, resource);".into(),
-    ));
+    open.cedar = Some(("policy.cedar".into(), "permit(principal, action, resource);".into()));
     let set = compile(&open);
     let http = |host: &str, method: &str, path: &str| ActionRequest::HttpRequest {
         host: host.into(),
@@ -198,14 +164,9 @@ fn requests_not_in_canonical_form_are_denied_even_by_an_open_policy() {
         scheme: "https".into(),
         query: String::new(),
     };
-    let path = |path: &str| ActionRequest::Path {
-        access: FsAccess::Read,
-        path: path.into(),
-    };
-    let permitted = set.decide(&DecisionInput::new(
-        Principal::agent("triage", ""),
-        http("a.test", "GET", "/"),
-    ));
+    let path = |path: &str| ActionRequest::Path { access: FsAccess::Read, path: path.into() };
+    let permitted =
+        set.decide(&DecisionInput::new(Principal::agent("triage", ""), http("a.test", "GET", "/")));
     assert_eq!(permitted.verdict, Verdict::Permit);
     for request in [
         http("A.test", "GET", "/"),
@@ -223,19 +184,11 @@ fn requests_not_in_canonical_form_are_denied_even_by_an_open_policy() {
         path("/a/../b"),
         path("/a/"),
         path("/a\0b"),
-        ActionRequest::Connect {
-            host: "a.test".into(),
-            port: 0,
-        },
-        ActionRequest::UseSecret {
-            secret: "s".into(),
-            host: "A.test".into(),
-        },
+        ActionRequest::Connect { host: "a.test".into(), port: 0 },
+        ActionRequest::UseSecret { secret: "s".into(), host: "A.test".into() },
     ] {
-        let decision = set.decide(&DecisionInput::new(
-            Principal::agent("triage", ""),
-            request.clone(),
-        ));
+        let decision =
+            set.decide(&DecisionInput::new(Principal::agent("triage", ""), request.clone()));
         assert_eq!(decision.verdict, Verdict::Deny, "{request:?}");
         assert_eq!(decision.errors[0].code, "BP-POLICY-012", "{request:?}");
     }

@@ -8,9 +8,7 @@ use types::manifest::{Permissions, Preset};
 const SHELL: &str = "permit(principal, action == Action::\"run_command\", resource);\n";
 
 fn rules(text: &str) -> Result<FsRules, String> {
-    cedar(text)
-        .fs_rules()
-        .map_err(|error| format!("{} {error}", error.code()))
+    cedar(text).fs_rules().map_err(|error| format!("{} {error}", error.code()))
 }
 
 fn fs(
@@ -40,10 +38,7 @@ fn path_rules_become_directories_and_files() {
     };
     for (text, expected) in [
         (SHELL.to_owned(), fs(None, None, &[], &[])),
-        (
-            permit("read_file", "", ""),
-            fs(Some(&["/"]), None, &[], &[]),
-        ),
+        (permit("read_file", "", ""), fs(Some(&["/"]), None, &[], &[])),
         (
             permit("read_file", " == Path::\"/workspace/a.md\"", ""),
             fs(Some(&["/workspace/a.md"]), None, &[], &[]),
@@ -53,19 +48,11 @@ fn path_rules_become_directories_and_files() {
             fs(Some(&["/workspace/a/"]), None, &[], &[]),
         ),
         (
-            permit(
-                "read_file",
-                "",
-                " when { context.path like \"/workspace/a/*\" }",
-            ),
+            permit("read_file", "", " when { context.path like \"/workspace/a/*\" }"),
             fs(Some(&["/workspace/a/"]), None, &[], &[]),
         ),
         (
-            permit(
-                "write_file",
-                "",
-                " when { context.path == \"/workspace/a.md\" }",
-            ),
+            permit("write_file", "", " when { context.path == \"/workspace/a.md\" }"),
             fs(None, Some(&["/workspace/a.md"]), &[], &[]),
         ),
         (
@@ -77,27 +64,15 @@ fn path_rules_become_directories_and_files() {
             fs(Some(&["/a/", "/b"]), None, &[], &[]),
         ),
         (
-            permit(
-                "read_file",
-                " in Path::\"/a\"",
-                " when { context.path like \"/a/b/*\" }",
-            ),
+            permit("read_file", " in Path::\"/a\"", " when { context.path like \"/a/b/*\" }"),
             fs(Some(&["/a/b/"]), None, &[], &[]),
         ),
         (
-            permit(
-                "read_file",
-                " in Path::\"/a\"",
-                " when { context.path like \"/c/*\" }",
-            ),
+            permit("read_file", " in Path::\"/a\"", " when { context.path like \"/c/*\" }"),
             fs(None, None, &[], &[]),
         ),
         (
-            permit(
-                "read_file",
-                " in Path::\"/a\"",
-                " unless { resource in Path::\"/a/.git\" }",
-            ),
+            permit("read_file", " in Path::\"/a\"", " unless { resource in Path::\"/a/.git\" }"),
             fs(Some(&["/a/"]), None, &["/a/.git/"], &[]),
         ),
         (
@@ -186,42 +161,26 @@ fn presets_and_entries_as_paths() {
             deny: list(deny),
             ..Permissions::default()
         };
-        compile(&sources(Some(permissions)))
-            .fs_rules()
-            .map_err(|error| error.code())
+        compile(&sources(Some(permissions))).fs_rules().map_err(|error| error.code())
     };
     let whole: Option<&[&str]> = Some(&["/workspace/"]);
     for preset in [Preset::Observe, Preset::Draft, Preset::Act] {
-        assert_eq!(
-            of(Some(preset), &[], &[], &[]),
-            Ok(fs(whole, whole, &[], &[]))
-        );
+        assert_eq!(of(Some(preset), &[], &[], &[]), Ok(fs(whole, whole, &[], &[])));
     }
     assert_eq!(of(None, &["shell"], &[], &[]), Ok(fs(None, None, &[], &[])));
-    assert_eq!(
-        of(None, &["shell", "read_file"], &[], &[]),
-        Ok(fs(whole, None, &[], &[]))
-    );
+    assert_eq!(of(None, &["shell", "read_file"], &[], &[]), Ok(fs(whole, None, &[], &[])));
     assert_eq!(
         of(Some(Preset::Observe), &[], &[], &["write_file"]),
         Ok(fs(whole, whole, &[], &["/workspace/"]))
     );
-    assert_eq!(
-        of(Some(Preset::Observe), &[], &["write_file"], &[]),
-        Err("BP-POLICY-008")
-    );
+    assert_eq!(of(Some(Preset::Observe), &[], &["write_file"], &[]), Err("BP-POLICY-008"));
     assert_eq!(
         of(None, &[], &["write_file"], &[]),
         Ok(fs(None, None, &[], &[])),
         "no command can run"
     );
     assert_eq!(
-        of(
-            Some(Preset::Observe),
-            &[],
-            &["write_file"],
-            &["shell", "python", "check"]
-        ),
+        of(Some(Preset::Observe), &[], &["write_file"], &["shell", "python", "check"]),
         Ok(fs(whole, None, &[], &[]))
     );
 }
@@ -245,11 +204,7 @@ fn covering_is_by_whole_names() {
 #[test]
 fn names_that_no_rule_may_permit_are_known() {
     let set = compile(&sources(Some(Permissions {
-        allow: list(&[
-            "GET api.example.test/v1/*",
-            "*.cdn.example.test",
-            "evil.cdn.example.test",
-        ]),
+        allow: list(&["GET api.example.test/v1/*", "*.cdn.example.test", "evil.cdn.example.test"]),
         ask: list(&["POST asked.test/x"]),
         deny: list(&["evil.cdn.example.test", "part.cdn.example.test/x"]),
         ..Permissions::default()

@@ -7,12 +7,7 @@ use types::{ActionRequest, Verdict};
 
 #[test]
 fn every_preset_and_action() {
-    let preset = |preset| {
-        Some(Permissions {
-            preset,
-            ..Permissions::default()
-        })
-    };
+    let preset = |preset| Some(Permissions { preset, ..Permissions::default() });
     let sets = [
         compile(&sources(None)),
         compile(&sources(preset(None))),
@@ -73,11 +68,7 @@ fn entries_open_ask_and_close() {
             "put_page",
             "secret:api@api.example.test",
         ]),
-        ask: list(&[
-            "POST api.example.test/v1/issues",
-            "put_page",
-            "docs.example.test/private/*",
-        ]),
+        ask: list(&["POST api.example.test/v1/issues", "put_page", "docs.example.test/private/*"]),
         deny: list(&["api.example.test/v1/admin/*", "secret:root", "lookup"]),
         ..Permissions::default()
     })));
@@ -110,10 +101,7 @@ fn entries_open_ask_and_close() {
     ] {
         assert_eq!(verdict(&set, text), expected, "{text}");
     }
-    let connect = ActionRequest::Connect {
-        host: "git.example.test".into(),
-        port: 22,
-    };
+    let connect = ActionRequest::Connect { host: "git.example.test".into(), port: 22 };
     let input = DecisionInput::new(Principal::agent("triage", ""), connect);
     assert_eq!(set.decide(&input).verdict, Permit);
 }
@@ -127,32 +115,17 @@ fn decisions_name_their_policies() {
         ..Permissions::default()
     })));
     for (text, because, policies) in [
-        (
-            "run shell",
-            Because::Permitted,
-            vec!["permissions.allow[0]: shell"],
-        ),
+        ("run shell", Because::Permitted, vec!["permissions.allow[0]: shell"]),
         (
             "tool open_ticket",
             Because::Asked,
-            vec![
-                "permissions.ask[0]: open_ticket",
-                "permissions.ask[0]: open_ticket (unapproved)",
-            ],
+            vec!["permissions.ask[0]: open_ticket", "permissions.ask[0]: open_ticket (unapproved)"],
         ),
-        (
-            "run python",
-            Because::Forbidden,
-            vec!["permissions.deny[0]: python"],
-        ),
+        ("run python", Because::Forbidden, vec!["permissions.deny[0]: python"]),
         ("tool lookup", Because::NoRule, vec![]),
     ] {
         let input = DecisionInput::new(Principal::agent("triage", ""), request(text));
         let decision = set.decide(&input);
-        assert_eq!(
-            (decision.because, &decision.policies),
-            (because, &list(&policies)),
-            "{text}"
-        );
+        assert_eq!((decision.because, &decision.policies), (because, &list(&policies)), "{text}");
     }
 }

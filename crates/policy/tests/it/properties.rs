@@ -45,10 +45,7 @@ const CONDITIONS: [&str; 7] = [
 ];
 
 fn entries() -> impl Strategy<Value = Vec<String>> {
-    proptest::collection::vec(
-        proptest::sample::select(&ENTRIES[..]).prop_map(str::to_owned),
-        0..4,
-    )
+    proptest::collection::vec(proptest::sample::select(&ENTRIES[..]).prop_map(str::to_owned), 0..4)
 }
 
 fn preset() -> impl Strategy<Value = Option<Preset>> {
@@ -67,11 +64,7 @@ fn forbid() -> impl Strategy<Value = String> {
         any::<bool>(),
     )
         .prop_map(|(scope, condition, approvable)| {
-            let unless = if approvable {
-                " unless { context.approved }"
-            } else {
-                ""
-            };
+            let unless = if approvable { " unless { context.approved }" } else { "" };
             format!("forbid(principal, {scope}) when {{ {condition} }}{unless};\n")
         })
 }
@@ -109,10 +102,7 @@ fn any_request() -> impl Strategy<Value = ActionRequest> {
             .prop_map(str::to_owned)
     };
     prop_oneof![
-        tool().prop_map(|tool| ActionRequest::RunCommand {
-            tool,
-            command: "ls".into()
-        }),
+        tool().prop_map(|tool| ActionRequest::RunCommand { tool, command: "ls".into() }),
         (
             tool(),
             proptest::sample::select(vec![
@@ -135,10 +125,7 @@ fn any_request() -> impl Strategy<Value = ActionRequest> {
                 "/etc/x"
             ])
         )
-            .prop_map(|(access, path)| ActionRequest::Path {
-                access,
-                path: path.into()
-            }),
+            .prop_map(|(access, path)| ActionRequest::Path { access, path: path.into() }),
         (
             host(),
             proptest::sample::select(vec!["GET", "POST", "DELETE"]),
@@ -154,10 +141,7 @@ fn any_request() -> impl Strategy<Value = ActionRequest> {
                 query: String::new()
             }),
         host().prop_map(|host| ActionRequest::Connect { host, port: 443 }),
-        host().prop_map(|host| ActionRequest::UseSecret {
-            secret: "api".into(),
-            host
-        }),
+        host().prop_map(|host| ActionRequest::UseSecret { secret: "api".into(), host }),
         proptest::sample::select(vec!["default", "other"]).prop_map(|route| {
             ActionRequest::CallModel {
                 route: route.into(),
@@ -188,10 +172,7 @@ prop_compose! {
 }
 
 fn decide_as(set: &PolicySet, input: &DecisionInput, approved: bool) -> policy::Decision {
-    set.decide(&DecisionInput {
-        approved,
-        ..input.clone()
-    })
+    set.decide(&DecisionInput { approved, ..input.clone() })
 }
 
 /// What Cedar itself says of the whole set, without our slices; `None` for an evaluation error.
@@ -205,16 +186,9 @@ fn whole(set: &PolicySet, input: &DecisionInput) -> Option<bool> {
         }
         ActionRequest::Path { path, .. } => {
             let parts: Vec<usize> = path.match_indices('/').map(|(at, _)| at).collect();
-            let above = parts.iter().map(|at| {
-                (
-                    "Path",
-                    if *at == 0 {
-                        "/".to_owned()
-                    } else {
-                        path[..*at].to_owned()
-                    },
-                )
-            });
+            let above = parts
+                .iter()
+                .map(|at| ("Path", if *at == 0 { "/".to_owned() } else { path[..*at].to_owned() }));
             ("Path", path, above.collect())
         }
         ActionRequest::HttpRequest { host, .. } | ActionRequest::Connect { host, .. } => {
@@ -226,19 +200,10 @@ fn whole(set: &PolicySet, input: &DecisionInput) -> Option<bool> {
     };
     let uid = |kind: &str, id: &str| json!({"type": kind, "id": id});
     let principal = uid(
-        if input.principal.kind == policy::PrincipalKind::User {
-            "User"
-        } else {
-            "Agent"
-        },
+        if input.principal.kind == policy::PrincipalKind::User { "User" } else { "Agent" },
         &input.principal.name,
     );
-    let teams: Vec<_> = input
-        .principal
-        .teams
-        .iter()
-        .map(|team| uid("Team", team))
-        .collect();
+    let teams: Vec<_> = input.principal.teams.iter().map(|team| uid("Team", team)).collect();
     let above: Vec<_> = above.iter().map(|(kind, id)| uid(kind, id)).collect();
     let entities = Entities::from_json_value(
         json!([
@@ -255,10 +220,7 @@ fn whole(set: &PolicySet, input: &DecisionInput) -> Option<bool> {
     }
     fields.insert("approved".into(), json!(input.approved));
     fields.insert("labels".into(), json!(input.carried.labels));
-    fields.insert(
-        "oldest_input_age".into(),
-        json!(input.carried.oldest_input_age),
-    );
+    fields.insert("oldest_input_age".into(), json!(input.carried.oldest_input_age));
     fields.insert("on_behalf_of".into(), json!(input.on_behalf_of));
     let context = Context::from_json_value(context, None).expect("a context");
     let read = |value: &serde_json::Value| {

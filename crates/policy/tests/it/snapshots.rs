@@ -8,11 +8,7 @@ fn shown(permissions: Option<Permissions>) -> String {
     let mut out = set.cedar_source();
     out.push_str("--- table\n");
     for row in set.table() {
-        let when = if row.when.is_empty() {
-            String::new()
-        } else {
-            format!(" when {}", row.when)
-        };
+        let when = if row.when.is_empty() { String::new() } else { format!(" when {}", row.when) };
         out.push_str(&format!(
             "{:?} {} {}{when}  <- {} ({})\n",
             row.verdict, row.action, row.resource, row.source, row.policy
@@ -22,10 +18,7 @@ fn shown(permissions: Option<Permissions>) -> String {
 }
 
 fn preset(preset: Preset) -> Option<Permissions> {
-    Some(Permissions {
-        preset: Some(preset),
-        ..Permissions::default()
-    })
+    Some(Permissions { preset: Some(preset), ..Permissions::default() })
 }
 
 #[test]

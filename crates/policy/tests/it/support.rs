@@ -7,21 +7,9 @@ use types::{ActionRequest, Coded, EffectClass, FsAccess, Verdict};
 
 pub(crate) fn tools() -> Vec<ToolDecl> {
     let mut tools = ToolDecl::builtins();
-    tools.push(ToolDecl::new(
-        "lookup",
-        ToolKind::Command,
-        EffectClass::Read,
-    ));
-    tools.push(ToolDecl::new(
-        "put_page",
-        ToolKind::Command,
-        EffectClass::Idempotent,
-    ));
-    tools.push(ToolDecl::new(
-        "open_ticket",
-        ToolKind::Command,
-        EffectClass::Irreversible,
-    ));
+    tools.push(ToolDecl::new("lookup", ToolKind::Command, EffectClass::Read));
+    tools.push(ToolDecl::new("put_page", ToolKind::Command, EffectClass::Idempotent));
+    tools.push(ToolDecl::new("open_ticket", ToolKind::Command, EffectClass::Irreversible));
     tools
 }
 
@@ -36,14 +24,7 @@ pub(crate) fn sources(permissions: Option<Permissions>) -> Sources {
 
 pub(crate) fn compile(sources: &Sources) -> PolicySet {
     PolicySet::compile(sources).unwrap_or_else(|errors| {
-        panic!(
-            "{}",
-            errors
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join("\n")
-        )
+        panic!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     })
 }
 
@@ -69,32 +50,14 @@ pub(crate) fn request(text: &str) -> ActionRequest {
             tool: what_owned,
             arguments: json!({}),
         },
-        "run" => ActionRequest::RunCommand {
-            tool: what_owned,
-            command: "ls".into(),
-        },
-        "read" => ActionRequest::Path {
-            access: FsAccess::Read,
-            path: what_owned,
-        },
-        "write" => ActionRequest::Path {
-            access: FsAccess::Write,
-            path: what_owned,
-        },
-        "mount" => ActionRequest::Path {
-            access: FsAccess::Mount,
-            path: what_owned,
-        },
-        "connect" => ActionRequest::Connect {
-            host: what_owned,
-            port: 443,
-        },
+        "run" => ActionRequest::RunCommand { tool: what_owned, command: "ls".into() },
+        "read" => ActionRequest::Path { access: FsAccess::Read, path: what_owned },
+        "write" => ActionRequest::Path { access: FsAccess::Write, path: what_owned },
+        "mount" => ActionRequest::Path { access: FsAccess::Mount, path: what_owned },
+        "connect" => ActionRequest::Connect { host: what_owned, port: 443 },
         "secret" => {
             let (secret, host) = what.split_once('@').expect("NAME@host");
-            ActionRequest::UseSecret {
-                secret: secret.into(),
-                host: host.into(),
-            }
+            ActionRequest::UseSecret { secret: secret.into(), host: host.into() }
         }
         method => {
             let (host, path) = what.split_once('/').expect("host/path");
@@ -124,10 +87,7 @@ pub(crate) fn cedar(text: &str) -> PolicySet {
 }
 
 pub(crate) fn cedar_sources(text: &str) -> Sources {
-    Sources {
-        cedar: Some(("policy.cedar".to_owned(), text.to_owned())),
-        ..sources(None)
-    }
+    Sources { cedar: Some(("policy.cedar".to_owned(), text.to_owned())), ..sources(None) }
 }
 
 /// What is wrong with it, as `CODE text`.

@@ -29,11 +29,7 @@ fn syntax_errors_have_places() {
 #[test]
 fn every_kind_of_bad_text_is_coded_and_placed() {
     for (text, starts, says) in [
-        (
-            "permit(principal, action, resource)",
-            "BP-POLICY-001 policy.cedar:1:36",
-            "end of input",
-        ),
+        ("permit(principal, action, resource)", "BP-POLICY-001 policy.cedar:1:36", "end of input"),
         (
             "permit(principal, action == Action::\"fly\", resource);",
             "BP-POLICY-002 policy.cedar:1:",
@@ -81,10 +77,7 @@ fn every_kind_of_bad_text_is_coded_and_placed() {
         ),
     ] {
         let errors = refused(text);
-        assert!(
-            errors[0].starts_with(starts) && errors[0].contains(says),
-            "{text}\n{errors:?}"
-        );
+        assert!(errors[0].starts_with(starts) && errors[0].contains(says), "{text}\n{errors:?}");
     }
 }
 
@@ -93,11 +86,8 @@ fn ids_are_annotations_or_places_in_the_file() {
     let set = cedar(
         "// first\nforbid(principal, action == Action::\"mount\", resource);\n\n@id(\"no connect\")\nforbid(principal, action == Action::\"connect\", resource);",
     );
-    let rows: Vec<(String, String)> = set
-        .table()
-        .into_iter()
-        .map(|row| (row.policy, row.source))
-        .collect();
+    let rows: Vec<(String, String)> =
+        set.table().into_iter().map(|row| (row.policy, row.source)).collect();
     assert_eq!(rows[1], ("policy.cedar[0]".into(), "policy.cedar:2".into()));
     assert_eq!(rows[2], ("no connect".into(), "policy.cedar:4".into()));
 }
@@ -106,10 +96,7 @@ fn ids_are_annotations_or_places_in_the_file() {
 fn equal_policies_have_their_own_lines() {
     let line = "forbid(principal, action == Action::\"mount\", resource);\n";
     let set = cedar(&line.repeat(12));
-    let sources: Vec<String> = set.table()[1..13]
-        .iter()
-        .map(|row| row.source.clone())
-        .collect();
+    let sources: Vec<String> = set.table()[1..13].iter().map(|row| row.source.clone()).collect();
     let expected: Vec<String> = (1..=12).map(|n| format!("policy.cedar:{n}")).collect();
     assert_eq!(sources, expected);
 }
@@ -118,21 +105,14 @@ fn equal_policies_have_their_own_lines() {
 fn organisation_policies_only_forbid() {
     let organisation = |text: &str| policy::Sources {
         organisation: vec![("org.cedar".into(), text.into())],
-        ..sources(Some(Permissions {
-            allow: list(&["shell", "python"]),
-            ..Permissions::default()
-        }))
+        ..sources(Some(Permissions { allow: list(&["shell", "python"]), ..Permissions::default() }))
     };
-    let errors = wrong(&organisation(
-        "\n@id(\"x\")\npermit(principal, action, resource);",
-    ));
+    let errors = wrong(&organisation("\n@id(\"x\")\npermit(principal, action, resource);"));
     assert!(
         errors[0].starts_with("BP-POLICY-006 org.cedar:2:1: organisation policies may only forbid"),
         "{errors:?}"
     );
-    let set = compile(&organisation(
-        "forbid(principal, action, resource == Tool::\"python\");",
-    ));
+    let set = compile(&organisation("forbid(principal, action, resource == Tool::\"python\");"));
     assert_eq!(verdict(&set, "run shell"), Verdict::Permit);
     assert_eq!(verdict(&set, "run python"), Verdict::Deny);
 }
@@ -140,10 +120,7 @@ fn organisation_policies_only_forbid() {
 #[test]
 fn unknown_tools_are_named_with_the_nearest() {
     let of = |allow: &[&str]| {
-        sources(Some(Permissions {
-            allow: list(allow),
-            ..Permissions::default()
-        }))
+        sources(Some(Permissions { allow: list(allow), ..Permissions::default() }))
     };
     assert_eq!(
         wrong(&of(&["shell", "open_tickt"])),
@@ -198,10 +175,7 @@ fn deep_policies_are_refused_and_the_deepest_allowed_is_evaluated() {
     assert!(refused(&nested(NESTING_MAX + 1))[0].starts_with("BP-POLICY-005"));
     for hostile in [
         nested(100_000),
-        format!(
-            "permit(principal, action, resource) when {{ {}true }};",
-            "!".repeat(100_000)
-        ),
+        format!("permit(principal, action, resource) when {{ {}true }};", "!".repeat(100_000)),
         format!(
             "permit(principal, action, resource) when {{ true{} }};",
             " && true".repeat(100_000)
@@ -211,16 +185,9 @@ fn deep_policies_are_refused_and_the_deepest_allowed_is_evaluated() {
             "if true then".repeat(50_000),
             "else true".repeat(50_000)
         ),
-        format!(
-            "permit(principal, action, resource) {};",
-            "when { true }".repeat(60_000)
-        ),
+        format!("permit(principal, action, resource) {};", "when { true }".repeat(60_000)),
     ] {
-        assert!(
-            refused(&hostile)[0].starts_with("BP-POLICY-005"),
-            "{}",
-            &hostile[..80]
-        );
+        assert!(refused(&hostile)[0].starts_with("BP-POLICY-005"), "{}", &hostile[..80]);
     }
 }
 
@@ -246,21 +213,10 @@ fn lists_have_limits() {
     of.tools = (0..=TOOLS_MAX).map(tool).collect();
     let errors = wrong(&of);
     assert_eq!(errors.len(), 2);
-    assert!(
-        errors
-            .iter()
-            .all(|error| error.starts_with("BP-POLICY-005")),
-        "{errors:?}"
-    );
+    assert!(errors.iter().all(|error| error.starts_with("BP-POLICY-005")), "{errors:?}");
     let allow = vec!["shell".to_owned(); ENTRIES_MAX + 1];
-    let errors = wrong(&sources(Some(Permissions {
-        allow,
-        ..Permissions::default()
-    })));
-    assert_eq!(
-        errors,
-        ["BP-POLICY-005 permissions.allow, in entries is 1001, the limit is 1000"]
-    );
+    let errors = wrong(&sources(Some(Permissions { allow, ..Permissions::default() })));
+    assert_eq!(errors, ["BP-POLICY-005 permissions.allow, in entries is 1001, the limit is 1000"]);
 }
 
 #[test]
@@ -276,11 +232,8 @@ fn obligations_are_the_annotations_of_what_decided() {
     let input = DecisionInput::new(Principal::agent("triage", ""), request("run shell"));
     let decision = set.decide(&input);
     assert_eq!(decision.policies, ["a", "b"]);
-    let got: Vec<(&str, &str)> = decision
-        .obligations
-        .iter()
-        .map(|(k, v)| (k.as_str(), v.as_str()))
-        .collect();
+    let got: Vec<(&str, &str)> =
+        decision.obligations.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     assert_eq!(got, [("rate", "1/s"), ("redact", "pii, secret")]);
     assert_eq!(decision.reason, "permitted by a, b (ticket 7)");
 }
@@ -302,10 +255,7 @@ fn an_evaluation_error_denies_and_is_coded() {
         (Verdict::Deny, ["overflows".to_owned()].as_slice())
     );
     assert_eq!(decision.errors[0].code, "BP-POLICY-011");
-    assert_eq!(
-        decision.failure().map(|f| f.code),
-        Some("BP-POLICY-011".to_owned())
-    );
+    assert_eq!(decision.failure().map(|f| f.code), Some("BP-POLICY-011".to_owned()));
 }
 
 #[test]
@@ -323,14 +273,9 @@ fn a_source_read_again_gives_the_same_set() {
         .expect("its own source");
     assert_eq!(again.digest(), set.digest());
     assert_eq!(again.cedar_source(), set.cedar_source());
-    for text in [
-        "GET a.test/xy",
-        "GET x/",
-        "mount /a",
-        "run shell",
-        "tool open_ticket",
-        "tool put_page",
-    ] {
+    for text in
+        ["GET a.test/xy", "GET x/", "mount /a", "run shell", "tool open_ticket", "tool put_page"]
+    {
         let input = DecisionInput::new(of.principal.clone(), request(text));
         let bytes = input.canonical_bytes();
         let read: DecisionInput =
@@ -342,8 +287,7 @@ fn a_source_read_again_gives_the_same_set() {
 #[test]
 fn two_tools_of_one_name_are_refused() {
     let mut of = sources(None);
-    of.tools
-        .push(ToolDecl::new("shell", ToolKind::Command, EffectClass::Read));
+    of.tools.push(ToolDecl::new("shell", ToolKind::Command, EffectClass::Read));
     assert_eq!(
         wrong(&of),
         [

@@ -15,25 +15,17 @@ use types::{
 impl RunTask {
     /// The action, which the kernel named a moment ago.
     pub(super) fn action(&self, id: ActionId) -> &Action {
-        self.state
-            .actions
-            .get(&id)
-            .expect("the kernel names actions of its own state")
+        self.state.actions.get(&id).expect("the kernel names actions of its own state")
     }
 
     /// The layer under the workspace now.
     pub(super) fn layer(&self) -> LayerId {
-        self.state
-            .layer
-            .clone()
-            .expect("a run has a base layer from its first record")
+        self.state.layer.clone().expect("a run has a base layer from its first record")
     }
 
     fn plan_of(&self, call_id: &str) -> Result<Plan, tools::Refusal> {
-        let (name, arguments) = self
-            .state
-            .arguments(call_id)
-            .expect("a call is in the conversation");
+        let (name, arguments) =
+            self.state.arguments(call_id).expect("a call is in the conversation");
         tools::plan(self.state.manifest(), name, arguments)
     }
 
@@ -78,31 +70,19 @@ impl RunTask {
         let Some(schema) = &tool.input_schema else {
             return Ok(Ok(plan));
         };
-        match self
-            .parts
-            .gate
-            .check_arguments(input.clone(), schema.clone())
-            .await
-        {
+        match self.parts.gate.check_arguments(input.clone(), schema.clone()).await {
             Ok(()) => Ok(Ok(plan)),
-            Err(why) => Ok(Err(format!(
-                "the arguments of '{}' do not fit: {}",
-                tool.name, why.message
-            ))),
+            Err(why) => {
+                Ok(Err(format!("the arguments of '{}' do not fit: {}", tool.name, why.message)))
+            }
         }
     }
 
     /// What this moment's action carries.
     pub(super) fn carried(&self) -> Carried {
         let now = self.parts.clock.now_ms();
-        let oldest = self
-            .state
-            .oldest_input_ms
-            .map_or(0, |ms| now.saturating_sub(ms) / 1_000);
-        Carried {
-            labels: self.state.labels.clone(),
-            oldest_input_age: oldest,
-        }
+        let oldest = self.state.oldest_input_ms.map_or(0, |ms| now.saturating_sub(ms) / 1_000);
+        Carried { labels: self.state.labels.clone(), oldest_input_age: oldest }
     }
 
     pub(super) async fn decide(
@@ -132,9 +112,8 @@ impl RunTask {
                 carried,
             }
         };
-        let draft = Draft::new(body)
-            .because(Link::ResultOf, Some(id))
-            .because(Link::ApprovedBy, approved);
+        let draft =
+            Draft::new(body).because(Link::ResultOf, Some(id)).because(Link::ApprovedBy, approved);
         self.record(Durability::Written, draft).await.map(|_| ())
     }
 
@@ -154,10 +133,8 @@ impl RunTask {
 
     pub(super) async fn ask(&mut self, id: ActionId) -> Result<(), RuntimeError> {
         let action = self.action(id);
-        let (tool, arguments) = self
-            .state
-            .arguments(&action.call_id)
-            .expect("proposed from a call");
+        let (tool, arguments) =
+            self.state.arguments(&action.call_id).expect("proposed from a call");
         let shown = shown(tool, arguments);
         let permissions = self.state.manifest().permissions.as_ref();
         let wait_ms = permissions.and_then(|p| p.approval_expires_ms);
@@ -174,13 +151,7 @@ impl RunTask {
     }
 
     pub(super) async fn expire(&mut self, asked: u64) -> Result<(), RuntimeError> {
-        self.record_answer(
-            asked,
-            ApprovalVerdict::Expired,
-            String::new(),
-            String::new(),
-        )
-        .await
+        self.record_answer(asked, ApprovalVerdict::Expired, String::new(), String::new()).await
     }
 
     /// Records the intent, then acts, then records the outcome.
@@ -189,10 +160,7 @@ impl RunTask {
         let Ok(plan) = self.plan_of(&action.call_id) else {
             unreachable!("a proposed action was planned from the same manifest and call");
         };
-        if matches!(
-            action.effect,
-            EffectClass::Irreversible | EffectClass::Idempotent
-        ) {
+        if matches!(action.effect, EffectClass::Irreversible | EffectClass::Idempotent) {
             self.flush().await?;
         }
         let key = self.key_of(id);
@@ -237,14 +205,9 @@ impl RunTask {
     ) -> Result<(), RuntimeError> {
         let now = self.parts.clock.now_ms();
         let due_ms = seconds.map_or(u64::MAX, |s| now.saturating_add(s.saturating_mul(1_000)));
-        let timer = Draft::new(Body::TimerSet {
-            due_ms,
-            purpose: TimerPurpose::Wait(id),
-        })
-        .because(Link::ResultOf, Some(id));
-        self.append(Durability::Synced, vec![intent, timer])
-            .await
-            .map(|_| ())
+        let timer = Draft::new(Body::TimerSet { due_ms, purpose: TimerPurpose::Wait(id) })
+            .because(Link::ResultOf, Some(id));
+        self.append(Durability::Synced, vec![intent, timer]).await.map(|_| ())
     }
 
     pub(super) async fn finish_wait(
@@ -262,19 +225,14 @@ impl RunTask {
             attempt: 1,
             status: OutcomeStatus::Ok,
             exit: None,
-            output: Output {
-                bytes: text.len() as u64,
-                text,
-                artifact: None,
-            },
+            output: Output { bytes: text.len() as u64, text, artifact: None },
             layer: self.layer(),
             took_ms: 0,
             labels: Labels::none(),
         };
         let started = self.action(id).started;
-        let draft = Draft::new(body)
-            .because(Link::ResultOf, started)
-            .because(Link::ResultOf, signal);
+        let draft =
+            Draft::new(body).because(Link::ResultOf, started).because(Link::ResultOf, signal);
         self.record(Durability::Written, draft).await.map(|_| ())
     }
 

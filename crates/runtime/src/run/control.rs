@@ -22,48 +22,20 @@ pub(crate) struct Post {
 /// A change that a command asks for.
 #[derive(Debug)]
 pub(crate) enum Control {
-    Send {
-        text: String,
-    },
-    Signal {
-        name: String,
-        payload: Value,
-        by: String,
-    },
-    Answer {
-        asked: u64,
-        approve: bool,
-        reason: String,
-        by: String,
-    },
-    Resolve {
-        seq: u64,
-        resolution: Resolution,
-        result: Option<Value>,
-        by: String,
-    },
-    Cancel {
-        by: String,
-    },
+    Send { text: String },
+    Signal { name: String, payload: Value, by: String },
+    Answer { asked: u64, approve: bool, reason: String, by: String },
+    Resolve { seq: u64, resolution: Resolution, result: Option<Value>, by: String },
+    Cancel { by: String },
     Suspend,
-    Allow {
-        entries: Vec<String>,
-        by: String,
-    },
-    Applied {
-        changes: Vec<String>,
-        by: String,
-    },
+    Allow { entries: Vec<String>, by: String },
+    Applied { changes: Vec<String>, by: String },
 }
 
 impl RunTask {
     /// Takes one post: records what it changes, then answers it.
     pub(super) async fn take(&mut self, post: Post) {
-        let Wanted {
-            keys,
-            resume,
-            control,
-        } = post.wanted;
+        let Wanted { keys, resume, control } = post.wanted;
         self.keys.0.extend(keys.0);
         let mut result = match control {
             Some(control) => self.control(control).await,
@@ -78,38 +50,24 @@ impl RunTask {
     async fn control(&mut self, control: Control) -> Result<(), RuntimeError> {
         match control {
             Control::Send { text } => {
-                let body = Body::ItemAdded {
-                    item: Item::UserMessage { text },
-                };
-                self.record(Durability::Synced, Draft::new(body))
-                    .await
-                    .map(|_| ())
+                let body = Body::ItemAdded { item: Item::UserMessage { text } };
+                self.record(Durability::Synced, Draft::new(body)).await.map(|_| ())
             }
             Control::Signal { name, payload, by } => {
                 self.must_live("a signal")?;
                 let body = Body::SignalReceived { name, payload, by };
-                self.record(Durability::Synced, Draft::new(body))
-                    .await
-                    .map(|_| ())
+                self.record(Durability::Synced, Draft::new(body)).await.map(|_| ())
             }
-            Control::Answer {
-                asked,
-                approve,
-                reason,
-                by,
-            } => self.answer(asked, approve, reason, by).await,
-            Control::Resolve {
-                seq,
-                resolution,
-                result,
-                by,
-            } => self.resolve(seq, resolution, result, by).await,
+            Control::Answer { asked, approve, reason, by } => {
+                self.answer(asked, approve, reason, by).await
+            }
+            Control::Resolve { seq, resolution, result, by } => {
+                self.resolve(seq, resolution, result, by).await
+            }
             Control::Cancel { by } => {
                 self.must_live("cancel")?;
                 let body = Body::CancelRequested { by };
-                self.record(Durability::Synced, Draft::new(body))
-                    .await
-                    .map(|_| ())
+                self.record(Durability::Synced, Draft::new(body)).await.map(|_| ())
             }
             Control::Suspend => {
                 self.suspend = self.active;
@@ -119,19 +77,13 @@ impl RunTask {
                 let mut allowed = self.state.allowed.clone();
                 allowed.extend(entries.iter().cloned());
                 let policy_set = self.gatekeeper.check(&self.state, &self.actor, &allowed)?;
-                let body = Body::PolicyChanged {
-                    policy_set,
-                    allow: entries,
-                    by,
-                };
+                let body = Body::PolicyChanged { policy_set, allow: entries, by };
                 self.record(Durability::Synced, Draft::new(body)).await?;
                 self.gatekeeper.reload(&self.state, &self.actor)
             }
             Control::Applied { changes, by } => {
                 let body = Body::ArtifactApplied { changes, by };
-                self.record(Durability::Synced, Draft::new(body))
-                    .await
-                    .map(|_| ())
+                self.record(Durability::Synced, Draft::new(body)).await.map(|_| ())
             }
         }
     }
@@ -141,17 +93,11 @@ impl RunTask {
             return Ok(());
         }
         let reason = format!("it has ended, so {what} has nothing to act on");
-        Err(RuntimeError::RunState {
-            run: self.run.to_string(),
-            reason,
-        })
+        Err(RuntimeError::RunState { run: self.run.to_string(), reason })
     }
 
     fn refuse(&self, seq: u64, reason: &str) -> RuntimeError {
-        RuntimeError::Approval {
-            id: format!("{}-{seq}", self.run),
-            reason: reason.to_owned(),
-        }
+        RuntimeError::Approval { id: format!("{}-{seq}", self.run), reason: reason.to_owned() }
     }
 
     async fn answer(
@@ -161,21 +107,14 @@ impl RunTask {
         reason: String,
         by: String,
     ) -> Result<(), RuntimeError> {
-        let question = self
-            .state
-            .actions
-            .values()
-            .find_map(|action| match &action.phase {
-                Phase::Asked(question) if question.seq == asked => Some(question.clone()),
-                Phase::InDoubt { seq } if *seq == asked => None,
-                _ => None,
-            });
+        let question = self.state.actions.values().find_map(|action| match &action.phase {
+            Phase::Asked(question) if question.seq == asked => Some(question.clone()),
+            Phase::InDoubt { seq } if *seq == asked => None,
+            _ => None,
+        });
         let Some(question) = question else {
-            let in_doubt = self
-                .state
-                .actions
-                .values()
-                .any(|a| a.phase == Phase::InDoubt { seq: asked });
+            let in_doubt =
+                self.state.actions.values().any(|a| a.phase == Phase::InDoubt { seq: asked });
             let why = if in_doubt {
                 "it is in doubt, not asked: use bedplate resolve"
             } else {
@@ -184,33 +123,19 @@ impl RunTask {
             return Err(self.refuse(asked, why));
         };
         if self.parts.clock.now_ms() >= question.expires_ms || self.clock_went_back(asked)? {
-            self.record_answer(
-                asked,
-                ApprovalVerdict::Expired,
-                String::new(),
-                String::new(),
-            )
-            .await?;
+            self.record_answer(asked, ApprovalVerdict::Expired, String::new(), String::new())
+                .await?;
             return Err(self.refuse(asked, "it has expired; nothing was done"));
         }
-        let verdict = if approve {
-            ApprovalVerdict::Approved
-        } else {
-            ApprovalVerdict::Denied
-        };
+        let verdict = if approve { ApprovalVerdict::Approved } else { ApprovalVerdict::Denied };
         self.record_answer(asked, verdict, by, reason).await
     }
 
     fn clock_went_back(&self, seq: u64) -> Result<bool, RuntimeError> {
         use store::Read;
-        let records = self
-            .parts
-            .store
-            .records_page(&self.run, types::BRANCH_MAIN, seq, 1);
+        let records = self.parts.store.records_page(&self.run, types::BRANCH_MAIN, seq, 1);
         let records = records.map_err(|error| RuntimeError::part(&error))?;
-        let jump = records
-            .first()
-            .and_then(|record| self.parts.clock.backward_jump(record));
+        let jump = records.first().and_then(|record| self.parts.clock.backward_jump(record));
         Ok(jump.is_some_and(|jump| jump.as_millis() > CLOCK_BACKWARD_MS_MAX))
     }
 
@@ -221,12 +146,7 @@ impl RunTask {
         by: String,
         reason: String,
     ) -> Result<(), RuntimeError> {
-        let body = Body::ApprovalGiven {
-            asked,
-            verdict,
-            by,
-            reason,
-        };
+        let body = Body::ApprovalGiven { asked, verdict, by, reason };
         let draft = Draft::new(body).because(Link::ResultOf, Some(asked));
         self.record(Durability::Synced, draft).await.map(|_| ())
     }
@@ -238,21 +158,12 @@ impl RunTask {
         result: Option<Value>,
         by: String,
     ) -> Result<(), RuntimeError> {
-        let found = self
-            .state
-            .actions
-            .values()
-            .find(|a| a.phase == Phase::InDoubt { seq });
+        let found = self.state.actions.values().find(|a| a.phase == Phase::InDoubt { seq });
         let Some(action) = found.map(|action| action.id) else {
             return Err(self.refuse(seq, "no action is in doubt under this id"));
         };
         let by = ResolvedBy::Person(by);
-        let body = Body::ActionResolved {
-            action,
-            resolution,
-            by,
-            result,
-        };
+        let body = Body::ActionResolved { action, resolution, by, result };
         let draft = Draft::new(body).because(Link::ResultOf, Some(seq));
         self.record(Durability::Synced, draft).await.map(|_| ())
     }

@@ -21,19 +21,14 @@ pub(crate) async fn create(parts: &Arc<Parts>, new: NewRun) -> Result<RunId, Run
     let bytes = new.input.len() as u64;
     if bytes > INPUT_BYTES_MAX {
         let what = "the input".to_owned();
-        return Err(RuntimeError::TooLarge {
-            what,
-            bytes,
-            limit: INPUT_BYTES_MAX,
-        });
+        return Err(RuntimeError::TooLarge { what, bytes, limit: INPUT_BYTES_MAX });
     }
     check(&new)?;
     check_strength(parts, &new.manifest)?;
     let base = base_layer(parts, &new).await?;
     let mut random = [0u8; 8];
-    getrandom::fill(&mut random).map_err(|error| RuntimeError::OwnerGone {
-        reason: error.to_string(),
-    })?;
+    getrandom::fill(&mut random)
+        .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?;
     let run = RunId::from_random(random);
     let moment = parts.clock.moment(0);
     let actor = Actor {
@@ -50,11 +45,7 @@ pub(crate) async fn create(parts: &Arc<Parts>, new: NewRun) -> Result<RunId, Run
         body,
         attachments: Vec::new(),
     };
-    let text = if new.input.trim().is_empty() {
-        DEFAULT_INPUT.to_owned()
-    } else {
-        new.input
-    };
+    let text = if new.input.trim().is_empty() { DEFAULT_INPUT.to_owned() } else { new.input };
     let first = vec![
         record(Body::RunStarted {
             manifest: new.manifest,
@@ -64,20 +55,11 @@ pub(crate) async fn create(parts: &Arc<Parts>, new: NewRun) -> Result<RunId, Run
             started_by: new.by,
             host: serde_json::to_value(&parts.facts).expect("facts are plain data"),
         }),
-        record(Body::ItemAdded {
-            item: Item::UserMessage { text },
-        }),
+        record(Body::ItemAdded { item: Item::UserMessage { text } }),
     ];
-    let row = RunRow {
-        run: run.clone(),
-        started_ms: moment.time_ms,
-    };
+    let row = RunRow { run: run.clone(), started_ms: moment.time_ms };
     parts.failpoints.before_append();
-    parts
-        .store
-        .create_run(row, first)
-        .await
-        .map_err(|error| RuntimeError::part(&error))?;
+    parts.store.create_run(row, first).await.map_err(|error| RuntimeError::part(&error))?;
     parts.failpoints.after_append();
     Ok(run)
 }
@@ -92,15 +74,9 @@ fn check(new: &NewRun) -> Result<(), RuntimeError> {
             [] => ": the manifest has no [routes]".to_owned(),
             known => format!("; known: {}", known.join(", ")),
         };
-        return Err(RuntimeError::NoRoute {
-            route: route.clone(),
-            hint,
-        });
+        return Err(RuntimeError::NoRoute { route: route.clone(), hint });
     }
-    let project = new
-        .dir
-        .as_ref()
-        .map(|dir| crate::config::load(&PathBuf::from(dir), None));
+    let project = new.dir.as_ref().map(|dir| crate::config::load(&PathBuf::from(dir), None));
     let cedar = project.transpose()?.and_then(|project| project.cedar);
     policy_sources::compile(manifest, cedar.as_deref(), &[]).map(|_| ())
 }
@@ -125,8 +101,6 @@ async fn base_layer(parts: &Arc<Parts>, new: &NewRun) -> Result<LayerId, Runtime
     });
     imported
         .await
-        .map_err(|error| RuntimeError::OwnerGone {
-            reason: error.to_string(),
-        })?
+        .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?
         .map_err(|error| RuntimeError::part(&error))
 }

@@ -39,11 +39,7 @@ impl Outcome {
         Self {
             status,
             exit: None,
-            output: Output {
-                bytes: text.len() as u64,
-                text,
-                artifact: None,
-            },
+            output: Output { bytes: text.len() as u64, text, artifact: None },
             kept: None,
             sealed: None,
             took_ms: 0,
@@ -60,25 +56,18 @@ impl RunTask {
         key: &str,
     ) -> Result<Option<Outcome>, RuntimeError> {
         match plan {
-            Plan::Shell {
-                command,
-                timeout_ms,
-            } => self.run_shell(action.id, command, *timeout_ms, true).await,
+            Plan::Shell { command, timeout_ms } => {
+                self.run_shell(action.id, command, *timeout_ms, true).await
+            }
             Plan::Check { index } => self.run_check(*index).await,
             Plan::Command { index, input } => {
                 let tool = self.state.manifest().tools[*index].clone();
                 self.run_command_tool(&tool, input.to_string(), key).await
             }
-            Plan::ReadArtifact {
-                action,
-                offset,
-                limit,
-            } => self.read_artifact(*action, *offset, *limit).await.map(Some),
-            Plan::Read {
-                path,
-                offset,
-                limit,
-            } => {
+            Plan::ReadArtifact { action, offset, limit } => {
+                self.read_artifact(*action, *offset, *limit).await.map(Some)
+            }
+            Plan::Read { path, offset, limit } => {
                 let op = FileOp::Read {
                     path: path.clone(),
                     offset_line: *offset,
@@ -88,25 +77,12 @@ impl RunTask {
                 self.run_file_op(action.id, op, false).await
             }
             Plan::Write { path, content } => {
-                let op = FileOp::Write {
-                    path: path.clone(),
-                    bytes: content.clone().into_bytes(),
-                };
+                let op = FileOp::Write { path: path.clone(), bytes: content.clone().into_bytes() };
                 self.run_file_op(action.id, op, true).await
             }
-            Plan::Edit {
-                path,
-                old,
-                new,
-                count,
-            } => {
+            Plan::Edit { path, old, new, count } => {
                 let (old, new) = (old.clone(), new.clone());
-                let op = FileOp::Edit {
-                    path: path.clone(),
-                    old,
-                    new,
-                    expected_count: *count,
-                };
+                let op = FileOp::Edit { path: path.clone(), old, new, expected_count: *count };
                 self.run_file_op(action.id, op, true).await
             }
             Plan::Wait { .. } => unreachable!("a wait is started with its timer"),
@@ -120,8 +96,7 @@ impl RunTask {
     ) -> Result<Option<Outcome>, RuntimeError> {
         let check = self.state.manifest().checks[index].clone();
         let number = self.state.next_seq;
-        self.run_shell(number, &check.command, check.timeout_ms, false)
-            .await
+        self.run_shell(number, &check.command, check.timeout_ms, false).await
     }
 
     /// A command line in the sandbox; its changes are sealed, or dropped.
@@ -173,11 +148,8 @@ impl RunTask {
         note: &str,
     ) -> Result<Outcome, RuntimeError> {
         let kept_bytes = bytes.len() as u64;
-        let read = self
-            .parts
-            .gate
-            .read_output(bytes.clone().into(), OUTPUT_SHOWN_BYTES_MAX)
-            .await?;
+        let read =
+            self.parts.gate.read_output(bytes.clone().into(), OUTPUT_SHOWN_BYTES_MAX).await?;
         let mut text = read.text;
         let mut kept = None;
         let mut artifact = None;
@@ -228,14 +200,7 @@ impl RunTask {
         };
         let sealed = self.world.settle(&parts, keep_changes).await?;
         let mut outcome = match done {
-            Ok(FileResult::Read {
-                bytes,
-                first_line,
-                lines,
-                total_lines,
-                truncated,
-                ..
-            }) => {
+            Ok(FileResult::Read { bytes, first_line, lines, total_lines, truncated, .. }) => {
                 let note = if truncated || lines < total_lines {
                     format!(
                         "[lines {first_line} to {} of {total_lines}]",
@@ -283,32 +248,18 @@ impl RunTask {
         let Some(seq) = holder else {
             return failed("no kept output has this number");
         };
-        let bytes = self
-            .parts
-            .store
-            .attachment(&self.run, BRANCH_MAIN, seq, "output");
+        let bytes = self.parts.store.attachment(&self.run, BRANCH_MAIN, seq, "output");
         let bytes = bytes.map_err(|error| RuntimeError::part(&error))?;
         let Some(bytes) = bytes else {
             return failed("this output was erased");
         };
-        let start = usize::try_from(offset)
-            .unwrap_or(usize::MAX)
-            .min(bytes.len());
-        let wanted = limit
-            .unwrap_or(OUTPUT_SHOWN_BYTES_MAX)
-            .min(OUTPUT_SHOWN_BYTES_MAX);
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let wanted = limit.unwrap_or(OUTPUT_SHOWN_BYTES_MAX).min(OUTPUT_SHOWN_BYTES_MAX);
         let end = start.saturating_add(wanted as usize).min(bytes.len());
         let slice = bytes[start..end].to_vec();
-        let read = self
-            .parts
-            .gate
-            .read_output(slice.into(), 2 * OUTPUT_SHOWN_BYTES_MAX)
-            .await?;
+        let read = self.parts.gate.read_output(slice.into(), 2 * OUTPUT_SHOWN_BYTES_MAX).await?;
         let mut text = read.text;
-        push_line(
-            &mut text,
-            &format!("[bytes {start} to {end} of {}]", bytes.len()),
-        );
+        push_line(&mut text, &format!("[bytes {start} to {end} of {}]", bytes.len()));
         Ok(Outcome::text(OutcomeStatus::Ok, text))
     }
 
@@ -338,17 +289,12 @@ impl RunTask {
             stdout_bytes_max: RESULT_BYTES_MAX,
         };
         let exe = self.parts.exe.clone();
-        let ran = self
-            .unless_stopped(async move { tools::host::run(&exe, spec).await })
-            .await;
+        let ran = self.unless_stopped(async move { tools::host::run(&exe, spec).await }).await;
         let Some(ran) = ran else { return Ok(None) };
         let ran = match ran {
             Ok(ran) => ran,
             Err(error @ HostToolError::NotStarted { .. }) => {
-                return Ok(Some(Outcome::text(
-                    OutcomeStatus::NotStarted,
-                    error.to_string(),
-                )));
+                return Ok(Some(Outcome::text(OutcomeStatus::NotStarted, error.to_string())));
             }
             Err(error) => return Err(RuntimeError::part(&error)),
         };
@@ -376,19 +322,11 @@ impl RunTask {
         match ran.exit {
             Some(0) => {}
             Some(code) => {
-                let stderr = self
-                    .parts
-                    .gate
-                    .read_output(said(&ran).into(), OUTPUT_SHOWN_BYTES_MAX)
-                    .await?;
-                let text = format!(
-                    "'{}' failed with exit status {code}. {}",
-                    tool.name, stderr.text
-                );
-                return Ok(Outcome::text(
-                    OutcomeStatus::Failed,
-                    text.trim_end().to_owned(),
-                ));
+                let stderr =
+                    self.parts.gate.read_output(said(&ran).into(), OUTPUT_SHOWN_BYTES_MAX).await?;
+                let text =
+                    format!("'{}' failed with exit status {code}. {}", tool.name, stderr.text);
+                return Ok(Outcome::text(OutcomeStatus::Failed, text.trim_end().to_owned()));
             }
             None => {
                 let text = format!("'{}' was killed by a signal", tool.name);
@@ -402,18 +340,11 @@ impl RunTask {
             );
             return Ok(self.unreadable(tool, text));
         }
-        match self
-            .parts
-            .gate
-            .parse_json(ran.stdout.into(), tool.output_schema.clone())
-            .await
-        {
+        match self.parts.gate.parse_json(ran.stdout.into(), tool.output_schema.clone()).await {
             Ok(value) => Ok(Outcome::text(OutcomeStatus::Ok, value.to_string())),
             Err(why) => {
-                let text = format!(
-                    "the result of '{}' was quarantined: {}",
-                    tool.name, why.message
-                );
+                let text =
+                    format!("the result of '{}' was quarantined: {}", tool.name, why.message);
                 Ok(self.unreadable(tool, text))
             }
         }
@@ -422,10 +353,7 @@ impl RunTask {
     /// The tool succeeded, but what it printed cannot be passed on. It did happen: the model is
     /// told so, and nothing is tried again.
     fn unreadable(&self, _tool: &CommandTool, text: String) -> Outcome {
-        Outcome::text(
-            OutcomeStatus::Ok,
-            format!("it was done (exit status 0), but {text}"),
-        )
+        Outcome::text(OutcomeStatus::Ok, format!("it was done (exit status 0), but {text}"))
     }
 }
 
@@ -456,11 +384,7 @@ async fn collect(mut running: Running) -> Result<Ran, SandboxError> {
         output.extend_from_slice(&chunk.bytes);
     }
     let exit = running.exit().await?;
-    Ok(Ran {
-        output,
-        dropped_bytes: running.dropped_bytes(),
-        exit,
-    })
+    Ok(Ran { output, dropped_bytes: running.dropped_bytes(), exit })
 }
 
 fn push_line(text: &mut String, line: &str) {
@@ -486,9 +410,6 @@ fn judge(exit: &ExecExit, timeout_ms: u64) -> (OutcomeStatus, String) {
     match exit.ended {
         Ended::Code(0) => (OutcomeStatus::Ok, String::new()),
         Ended::Code(code) => (OutcomeStatus::Failed, format!("[exit status {code}]")),
-        Ended::Signal(signal) => (
-            OutcomeStatus::Failed,
-            format!("[killed by signal {signal}]"),
-        ),
+        Ended::Signal(signal) => (OutcomeStatus::Failed, format!("[killed by signal {signal}]")),
     }
 }

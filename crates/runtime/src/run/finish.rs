@@ -22,10 +22,8 @@ impl RunTask {
             input: Digest::of_parts("bedplate check 1", &[check.command.as_bytes()]),
             carried: self.carried(),
         };
-        let started = Body::CheckStarted {
-            name: check.name.clone(),
-            command: check.command.clone(),
-        };
+        let started =
+            Body::CheckStarted { name: check.name.clone(), command: check.command.clone() };
         let decided = self.state.next_seq;
         let drafts = vec![
             Draft::new(decision).because(Link::AskedIn, answered),
@@ -37,16 +35,9 @@ impl RunTask {
             return Ok(());
         };
         let body = if outcome.status == OutcomeStatus::Ok {
-            Body::CheckPassed {
-                name: check.name,
-                output: outcome.output,
-            }
+            Body::CheckPassed { name: check.name, output: outcome.output }
         } else {
-            Body::CheckFailed {
-                name: check.name,
-                exit: outcome.exit,
-                output: outcome.output,
-            }
+            Body::CheckFailed { name: check.name, exit: outcome.exit, output: outcome.output }
         };
         let mut draft = Draft::new(body).because(Link::ResultOf, Some(started));
         if let Some(bytes) = outcome.kept {
@@ -64,9 +55,7 @@ impl RunTask {
         let target = self.parts.home.artifacts(&self.run);
         let kept =
             tokio::task::spawn_blocking(move || artifacts::keep(&layers, &layer, &globs, &target));
-        let kept = kept.await.map_err(|e| RuntimeError::OwnerGone {
-            reason: e.to_string(),
-        })??;
+        let kept = kept.await.map_err(|e| RuntimeError::OwnerGone { reason: e.to_string() })??;
         let answered = self.state.answered;
         let mut drafts: Vec<Draft> = kept
             .into_iter()
@@ -80,11 +69,7 @@ impl RunTask {
             })
             .collect();
         let output = self.state.last_words();
-        let end = Body::RunEnded {
-            status: EndStatus::Done,
-            output,
-            error: None,
-        };
+        let end = Body::RunEnded { status: EndStatus::Done, output, error: None };
         drafts.push(Draft::new(end).because(Link::ResultOf, answered));
         self.active = false;
         self.append(Durability::Synced, drafts).await.map(|_| ())

@@ -26,11 +26,7 @@ impl Gatekeeper {
         let dir = dir.map(PathBuf::from);
         let set = compile(dir.as_deref(), state, &state.allowed)?;
         let principal = Principal::agent(&actor.agent, &actor.team);
-        Ok(Self {
-            dir,
-            set,
-            principal,
-        })
+        Ok(Self { dir, set, principal })
     }
 
     /// Reads the operator's files again.

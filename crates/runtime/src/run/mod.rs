@@ -43,11 +43,7 @@ pub(crate) struct Draft {
 
 impl Draft {
     fn new(body: Body) -> Self {
-        Self {
-            body,
-            causes: Vec::new(),
-            attachments: Vec::new(),
-        }
+        Self { body, causes: Vec::new(), attachments: Vec::new() }
     }
 
     fn because(mut self, link: Link, seq: Option<u64>) -> Self {
@@ -143,11 +139,7 @@ type Loaded = (State, u64, Arc<Parts>, RunId, Actor, Gatekeeper, World);
 impl RunTask {
     /// Takes the run over: earlier owners are fenced from here on.
     async fn load(parts: Arc<Parts>, run: RunId) -> Result<Loaded, RuntimeError> {
-        let epoch = parts
-            .store
-            .claim(&run)
-            .await
-            .map_err(|error| RuntimeError::part(&error))?;
+        let epoch = parts.store.claim(&run).await.map_err(|error| RuntimeError::part(&error))?;
         let records = parts.store.records(&run, BRANCH_MAIN, 0);
         let records = records.map_err(|error| RuntimeError::part(&error))?;
         let first = records.first().ok_or_else(|| RuntimeError::RunState {
@@ -157,10 +149,7 @@ impl RunTask {
         let actor = first.actor.clone();
         let Body::RunStarted { dir, .. } = &first.body else {
             let reason = "its log does not begin with its start".to_owned();
-            return Err(RuntimeError::RunState {
-                run: run.to_string(),
-                reason,
-            });
+            return Err(RuntimeError::RunState { run: run.to_string(), reason });
         };
         let state = State::of(&records);
         let gatekeeper = Gatekeeper::new(dir.as_deref(), &state, &actor)?;
@@ -174,10 +163,7 @@ impl RunTask {
             return;
         };
         let failure = error.into_failure();
-        let body = Body::Suspended {
-            reason: WaitReason::Host,
-            failure: Some(failure),
-        };
+        let body = Body::Suspended { reason: WaitReason::Host, failure: Some(failure) };
         // When the log itself fails, effects stop: there is nothing else to do.
         let _ = self.record(Durability::Synced, Draft::new(body)).await;
         self.active = false;
@@ -263,9 +249,7 @@ impl RunTask {
         self.active = false;
         self.suspend = false;
         let body = Body::Suspended { reason, failure };
-        self.record(Durability::Synced, Draft::new(body))
-            .await
-            .map(|_| ())
+        self.record(Durability::Synced, Draft::new(body)).await.map(|_| ())
     }
 
     /// Goes on, or begins: what was in flight under an earlier owner is interrupted from here on.
@@ -294,20 +278,11 @@ impl RunTask {
 
     async fn end(&mut self, status: EndStatus, error: Option<Failure>) -> Result<(), RuntimeError> {
         self.flush().await?;
-        let failed_check = self
-            .state
-            .checks
-            .iter()
-            .find(|check| !check.passed)
-            .map(|c| c.seq);
+        let failed_check = self.state.checks.iter().find(|check| !check.passed).map(|c| c.seq);
         let output = self.state.last_words();
         let answered = self.state.answered;
-        let draft = Draft::new(Body::RunEnded {
-            status,
-            output,
-            error,
-        })
-        .because(Link::ResultOf, failed_check.or(answered));
+        let draft = Draft::new(Body::RunEnded { status, output, error })
+            .because(Link::ResultOf, failed_check.or(answered));
         self.active = false;
         self.record(Durability::Synced, draft).await.map(|_| ())
     }

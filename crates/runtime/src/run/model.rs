@@ -53,14 +53,7 @@ impl RunTask {
             return self.end(EndStatus::Failed, Some(failure)).await;
         }
         let called = self
-            .announce(
-                hop,
-                attempt,
-                &entry,
-                &prepared,
-                cost.unwrap_or(Usd::ZERO),
-                decision,
-            )
+            .announce(hop, attempt, &entry, &prepared, cost.unwrap_or(Usd::ZERO), decision)
             .await?;
         self.send(called, &entry, &endpoint, prepared, key).await
     }
@@ -89,11 +82,7 @@ impl RunTask {
 
     fn prices(&self) -> Result<Prices, RuntimeError> {
         let path = self.parts.home.path().join("prices.toml");
-        let text = if path.exists() {
-            Some(config::read_text(&path)?)
-        } else {
-            None
-        };
+        let text = if path.exists() { Some(config::read_text(&path)?) } else { None };
         Prices::with_override(text.as_deref()).map_err(|error| RuntimeError::part(&error))
     }
 
@@ -130,11 +119,7 @@ impl RunTask {
         let rejected = |failure| fault(FaultClass::Rejected, failure);
         let text = config::read_text(&path).map_err(|error| rejected(error.into_failure()))?;
         let name = path.display().to_string();
-        let started = self
-            .parts
-            .gate
-            .script_start(&name, &text, self.run.as_str())
-            .await;
+        let started = self.parts.gate.script_start(&name, &text, self.run.as_str()).await;
         started.map_err(rejected)
     }
 
@@ -148,12 +133,7 @@ impl RunTask {
             endpoint,
             model: entry.model.clone(),
             instructions: format!("{PREAMBLE}\n\n{}", manifest.agent.instructions),
-            items: self
-                .state
-                .items
-                .iter()
-                .map(|placed| placed.item.clone())
-                .collect(),
+            items: self.state.items.iter().map(|placed| placed.item.clone()).collect(),
             tools: tools::specs(manifest),
             max_output_tokens: OUTPUT_TOKENS_MAX,
         };
@@ -197,10 +177,7 @@ impl RunTask {
             request_bytes: prepared.bytes,
         };
         let last_input = self.state.items.last().map(|placed| placed.seq);
-        let reserve = Body::BudgetReserved {
-            cost,
-            tokens: prepared.estimate.tokens(),
-        };
+        let reserve = Body::BudgetReserved { cost, tokens: prepared.estimate.tokens() };
         let drafts = vec![
             Draft::new(decision),
             Draft::new(reserve),
@@ -229,10 +206,7 @@ impl RunTask {
         match answered.result {
             Ok(answer) => {
                 let usage = answer.usage;
-                let cost = self
-                    .prices()?
-                    .cost(endpoint, &entry.model, &usage)
-                    .unwrap_or(Usd::ZERO);
+                let cost = self.prices()?.cost(endpoint, &entry.model, &usage).unwrap_or(Usd::ZERO);
                 let delivered: Vec<u64> = self.state.undelivered.iter().copied().collect();
                 let answer = Body::ModelAnswered {
                     items: answer.items,
@@ -241,9 +215,8 @@ impl RunTask {
                     decoder: DECODER_VERSION,
                     error: None,
                 };
-                let answer = Draft::new(answer)
-                    .because(Link::ResultOf, Some(called))
-                    .with("raw", raw);
+                let answer =
+                    Draft::new(answer).because(Link::ResultOf, Some(called)).with("raw", raw);
                 let mut drafts = vec![answer, settled(cost, usage)];
                 if !delivered.is_empty() {
                     let delivered = Body::Delivered { actions: delivered };
@@ -283,10 +256,7 @@ impl RunTask {
     async fn model_denied(&mut self, decision: policy::Decision) -> Result<(), RuntimeError> {
         let failure = decision.failure().unwrap_or_else(|| Failure {
             code: "BP-RUN-007".to_owned(),
-            message: format!(
-                "policy wants a person to approve this model: {}",
-                decision.reason
-            ),
+            message: format!("policy wants a person to approve this model: {}", decision.reason),
             next: "Permit call_model for this route; model calls are not asked one by one."
                 .to_owned(),
         });
@@ -301,8 +271,7 @@ impl RunTask {
             carried: self.carried(),
         };
         self.record(Durability::Written, Draft::new(body)).await?;
-        self.model_failed(None, fault(FaultClass::Rejected, failure), Vec::new())
-            .await
+        self.model_failed(None, fault(FaultClass::Rejected, failure), Vec::new()).await
     }
 
     pub(super) async fn change_route(
@@ -312,25 +281,13 @@ impl RunTask {
     ) -> Result<(), RuntimeError> {
         let from = String::from(self.route_entry(self.state.hop)?);
         let to = String::from(self.route_entry(hop)?);
-        let body = Body::RouteChanged {
-            from,
-            to,
-            hop,
-            failure,
-        };
-        self.record(Durability::Written, Draft::new(body))
-            .await
-            .map(|_| ())
+        let body = Body::RouteChanged { from, to, hop, failure };
+        self.record(Durability::Written, Draft::new(body)).await.map(|_| ())
     }
 }
 
 fn fault(class: FaultClass, failure: Failure) -> ModelFault {
-    ModelFault {
-        class,
-        failure,
-        http_status: 0,
-        retry_after_ms: None,
-    }
+    ModelFault { class, failure, http_status: 0, retry_after_ms: None }
 }
 
 fn settled(cost: Usd, usage: Usage) -> Draft {
@@ -340,9 +297,8 @@ fn settled(cost: Usd, usage: Usage) -> Draft {
 
 /// Digest of the items a call shares with the one before it.
 fn prefix_digest<'a>(items: impl Iterator<Item = &'a Item>) -> Digest {
-    let encoded: Vec<Vec<u8>> = items
-        .map(|item| serde_json::to_vec(item).expect("an item is plain data"))
-        .collect();
+    let encoded: Vec<Vec<u8>> =
+        items.map(|item| serde_json::to_vec(item).expect("an item is plain data")).collect();
     let parts: Vec<&[u8]> = encoded.iter().map(Vec::as_slice).collect();
     Digest::of_parts("bedplate prefix 1", &parts)
 }

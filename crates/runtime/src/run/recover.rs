@@ -26,9 +26,7 @@ impl RunTask {
             tokio::task::spawn_blocking(move || tools::host::kill_processes_with_env(&mark));
         swept
             .await
-            .map_err(|error| RuntimeError::OwnerGone {
-                reason: error.to_string(),
-            })?
+            .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?
             .map_err(|error| RuntimeError::part(&error))
     }
 
@@ -61,17 +59,10 @@ impl RunTask {
         let answer = self.ask_probe(&action).await?;
         let started = action.started;
         let body = match answer {
-            Ok((resolution, result)) => Body::ActionResolved {
-                action: id,
-                resolution,
-                by: ResolvedBy::Probe,
-                result,
-            },
-            Err(reason) => Body::ActionInDoubt {
-                action: id,
-                attempt: action.attempts,
-                reason,
-            },
+            Ok((resolution, result)) => {
+                Body::ActionResolved { action: id, resolution, by: ResolvedBy::Probe, result }
+            }
+            Err(reason) => Body::ActionInDoubt { action: id, attempt: action.attempts, reason },
         };
         let draft = Draft::new(body).because(Link::ResultOf, started);
         self.record(Durability::Synced, draft).await.map(|_| ())
@@ -86,10 +77,8 @@ impl RunTask {
             Phase::Ambiguous(Ambiguity::Unclear) => "the tool did not end as it should",
             _ => "the owner died while the tool ran",
         };
-        let (name, arguments) = self
-            .state
-            .arguments(&action.call_id)
-            .expect("proposed from a call");
+        let (name, arguments) =
+            self.state.arguments(&action.call_id).expect("proposed from a call");
         let Ok(Plan::Command { index, input }) =
             tools::plan(self.state.manifest(), name, arguments)
         else {
@@ -109,20 +98,12 @@ impl RunTask {
         let ran = match tools::host::run(&self.parts.exe, spec).await {
             Ok(ran) => ran,
             Err(error) => {
-                return Ok(Err(format!(
-                    "{why}, and its probe failed: {}",
-                    error.failure()
-                )));
+                return Ok(Err(format!("{why}, and its probe failed: {}", error.failure())));
             }
         };
         match ran.exit {
             Some(PROBE_HAPPENED) => {
-                let result = self
-                    .parts
-                    .gate
-                    .parse_json(ran.stdout.into(), None)
-                    .await
-                    .ok();
+                let result = self.parts.gate.parse_json(ran.stdout.into(), None).await.ok();
                 Ok(Ok((Resolution::Happened, result)))
             }
             Some(PROBE_NOT_HAPPENED) => Ok(Ok((Resolution::NotHappened, None))),

@@ -31,27 +31,17 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(dir: Option<&str>) -> Self {
-        Self {
-            dir: dir.map(PathBuf::from),
-            sandbox: None,
-            upper: None,
-            flushed: None,
-        }
+        Self { dir: dir.map(PathBuf::from), sandbox: None, upper: None, flushed: None }
     }
 
     /// A path of the manifest: relative ones stand beside it.
     pub(super) fn beside_manifest(&self, path: &Path) -> PathBuf {
-        self.dir
-            .as_deref()
-            .map_or_else(|| path.to_owned(), |dir| dir.join(path))
+        self.dir.as_deref().map_or_else(|| path.to_owned(), |dir| dir.join(path))
     }
 
     /// Where command tools run.
     pub(super) fn tools_dir(&self) -> Result<PathBuf, RuntimeError> {
-        let dir = self
-            .dir
-            .clone()
-            .ok_or_else(|| RuntimeError::NoManifest { dir: "/".into() })?;
+        let dir = self.dir.clone().ok_or_else(|| RuntimeError::NoManifest { dir: "/".into() })?;
         if dir.is_dir() {
             return Ok(dir);
         }
@@ -68,10 +58,7 @@ impl World {
         rules: FsRules,
     ) -> Result<(SandboxId, Option<Overlay>), RuntimeError> {
         self.discard(parts);
-        let upper = parts
-            .layers
-            .begin(layer)
-            .map_err(|error| RuntimeError::part(&error))?;
+        let upper = parts.layers.begin(layer).map_err(|error| RuntimeError::part(&error))?;
         let overlay = upper.overlay();
         self.upper = Some(upper);
         match &self.sandbox {
@@ -102,10 +89,7 @@ impl World {
             return Ok(None);
         };
         if !keep_changes {
-            parts
-                .layers
-                .discard(upper)
-                .map_err(|error| RuntimeError::part(&error))?;
+            parts.layers.discard(upper).map_err(|error| RuntimeError::part(&error))?;
             return Ok(None);
         }
         match parts.layers.seal(upper).map_err(|error| RuntimeError::part(&error))? {
@@ -140,17 +124,10 @@ impl World {
 impl RunTask {
     /// The path rules of policy, as the sandbox enforces them.
     pub(super) fn path_rules(&self) -> Result<FsRules, RuntimeError> {
-        let rules = self
-            .gatekeeper
-            .set()
-            .fs_rules()
-            .map_err(|error| RuntimeError::part(&error))?;
+        let rules = self.gatekeeper.set().fs_rules().map_err(|error| RuntimeError::part(&error))?;
         if let Some(path) = rules.mounts.first() {
             let why = "mounting host paths is not built yet".to_owned();
-            return Err(RuntimeError::part(&SandboxError::Rule {
-                path: path.clone(),
-                why,
-            }));
+            return Err(RuntimeError::part(&SandboxError::Rule { path: path.clone(), why }));
         }
         Ok(FsRules {
             read: prefixes(rules.read),
@@ -172,9 +149,7 @@ impl RunTask {
         let flushed = tokio::task::spawn_blocking(move || layers.flush(&wanted));
         flushed
             .await
-            .map_err(|error| RuntimeError::OwnerGone {
-                reason: error.to_string(),
-            })?
+            .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?
             .map_err(|error| RuntimeError::part(&error))?;
         self.world.flushed = Some(layer);
         Ok(())
@@ -184,18 +159,12 @@ impl RunTask {
 /// Policy marks a whole directory with a slash at the end; the sandbox looks what it is.
 fn plain(path: &str) -> String {
     let plain = path.trim_end_matches('/');
-    if plain.is_empty() {
-        "/".to_owned()
-    } else {
-        plain.to_owned()
-    }
+    if plain.is_empty() { "/".to_owned() } else { plain.to_owned() }
 }
 
 /// A prefix that is the whole workspace is no restriction.
 fn prefixes(rules: Option<Vec<String>>) -> Option<Vec<String>> {
     let plain: Vec<String> = rules?.iter().map(|path| plain(path)).collect();
-    let whole = plain
-        .iter()
-        .any(|path| path == sandbox::WORKSPACE || path == "/");
+    let whole = plain.iter().any(|path| path == sandbox::WORKSPACE || path == "/");
     (!whole).then_some(plain)
 }

@@ -15,15 +15,10 @@ pub const TOOLHOST_ARGUMENT: &str = "__toolhost";
 /// [`HostToolError::NotStarted`], [`HostToolError::Supervisor`].
 pub async fn run(exe: &Path, tool: HostTool) -> Result<Ran, HostToolError> {
     let program = tool.argv.first().cloned().unwrap_or_default();
-    let gone = |reason: String| HostToolError::Supervisor {
-        program: program.clone(),
-        reason,
-    };
+    let gone = |reason: String| HostToolError::Supervisor { program: program.clone(), reason };
     let spec = serde_json::to_vec(&tool).map_err(|error| gone(error.to_string()))?;
     if spec.len() > SPEC_BYTES_MAX {
-        return Err(gone(format!(
-            "its input has more than {SPEC_BYTES_MAX} bytes"
-        )));
+        return Err(gone(format!("its input has more than {SPEC_BYTES_MAX} bytes")));
     }
     // The supervisor carries the tool's environment, so that it too is found after a crash.
     let mut supervisor = Command::new(exe)
@@ -37,20 +32,11 @@ pub async fn run(exe: &Path, tool: HostTool) -> Result<Ran, HostToolError> {
         .map_err(|error| gone(error.to_string()))?;
     let mut life = supervisor.stdin.take().expect("standard input is piped");
     let mut answer = supervisor.stdout.take().expect("standard output is piped");
-    let length = u32::try_from(spec.len())
-        .expect("checked above")
-        .to_be_bytes();
-    life.write_all(&length)
-        .await
-        .map_err(|error| gone(error.to_string()))?;
-    life.write_all(&spec)
-        .await
-        .map_err(|error| gone(error.to_string()))?;
+    let length = u32::try_from(spec.len()).expect("checked above").to_be_bytes();
+    life.write_all(&length).await.map_err(|error| gone(error.to_string()))?;
+    life.write_all(&spec).await.map_err(|error| gone(error.to_string()))?;
     let mut bytes = Vec::new();
-    answer
-        .read_to_end(&mut bytes)
-        .await
-        .map_err(|error| gone(error.to_string()))?;
+    answer.read_to_end(&mut bytes).await.map_err(|error| gone(error.to_string()))?;
     let _ = supervisor.wait().await;
     drop(life);
     let (report, stdout, stderr) =

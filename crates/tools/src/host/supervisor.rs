@@ -26,11 +26,7 @@ pub fn toolhost_main() -> i32 {
     let Some(tool) = read_spec() else { return 2 };
     let _ = rustix::process::setsid();
     if rustix::process::set_child_subreaper(Some(rustix::process::getpid())).is_err() {
-        return report(
-            &not_started("this kernel cannot adopt orphans".to_owned()),
-            &[],
-            &[],
-        );
+        return report(&not_started("this kernel cannot adopt orphans".to_owned()), &[], &[]);
     }
     match start(&tool) {
         Ok(child) => supervise(tool, child),
@@ -53,16 +49,10 @@ fn read_spec() -> Option<HostTool> {
 }
 
 fn start(tool: &HostTool) -> std::io::Result<Child> {
-    let (program, arguments) = tool
-        .argv
-        .split_first()
-        .ok_or_else(|| std::io::Error::other("the command is empty"))?;
+    let (program, arguments) =
+        tool.argv.split_first().ok_or_else(|| std::io::Error::other("the command is empty"))?;
     // A relative program with a slash stands beside the manifest, whatever PATH says.
-    let program = if program.contains('/') {
-        tool.cwd.join(program)
-    } else {
-        program.into()
-    };
+    let program = if program.contains('/') { tool.cwd.join(program) } else { program.into() };
     Command::new(program)
         .args(arguments)
         .current_dir(&tool.cwd)
@@ -193,9 +183,6 @@ fn report(header: &Report, stdout: &[u8], stderr: &[u8]) -> i32 {
     let length = u32::try_from(json.len()).expect("a report is short");
     let mut out = std::io::stdout().lock();
     let parts: [&[u8]; 4] = [&length.to_be_bytes(), &json, stdout, stderr];
-    let written = parts
-        .iter()
-        .try_for_each(|part| out.write_all(part))
-        .and_then(|()| out.flush());
+    let written = parts.iter().try_for_each(|part| out.write_all(part)).and_then(|()| out.flush());
     i32::from(written.is_err())
 }

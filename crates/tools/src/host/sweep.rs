@@ -23,9 +23,7 @@ pub(super) fn kill_children() {
 
 fn pids() -> Vec<i32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect()
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// The fourth field of `/proc/PID/stat`, after the name in parentheses.
@@ -36,9 +34,7 @@ fn parent_of(pid: i32) -> Option<i32> {
 
 fn has_environment(pid: i32, entry: &str) -> bool {
     let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    environ
-        .split(|byte| *byte == 0)
-        .any(|found| found == entry.as_bytes())
+    environ.split(|byte| *byte == 0).any(|found| found == entry.as_bytes())
 }
 
 /// Kills every process with this entry (`NAME=value`) in its environment, this one excepted, and
@@ -49,10 +45,8 @@ fn has_environment(pid: i32, entry: &str) -> bool {
 pub fn kill_processes_with_env(entry: &str) -> Result<(), HostToolError> {
     let me = rustix::process::getpid().as_raw_nonzero().get();
     for _ in 0..ROUNDS_MAX {
-        let found: Vec<i32> = pids()
-            .into_iter()
-            .filter(|pid| *pid != me && has_environment(*pid, entry))
-            .collect();
+        let found: Vec<i32> =
+            pids().into_iter().filter(|pid| *pid != me && has_environment(*pid, entry)).collect();
         if found.is_empty() {
             return Ok(());
         }
@@ -60,10 +54,7 @@ pub fn kill_processes_with_env(entry: &str) -> Result<(), HostToolError> {
             end(pid, entry)?;
         }
     }
-    Err(HostToolError::StillAlive {
-        pid: 0,
-        reason: "new ones appear all the time".to_owned(),
-    })
+    Err(HostToolError::StillAlive { pid: 0, reason: "new ones appear all the time".to_owned() })
 }
 
 /// Ends one process and waits until it is gone.
@@ -86,15 +77,10 @@ fn end(pid: i32, entry: &str) -> Result<(), HostToolError> {
         Err(error) => return Err(alive(error.to_string())),
     }
     let mut fds = [PollFd::new(&handle, PollFlags::IN)];
-    let limit = Timespec {
-        tv_sec: DEATH_SECONDS_MAX,
-        tv_nsec: 0,
-    };
+    let limit = Timespec { tv_sec: DEATH_SECONDS_MAX, tv_nsec: 0 };
     match poll(&mut fds, Some(&limit)) {
         Ok(1..) => Ok(()),
-        Ok(0) => Err(alive(format!(
-            "it did not end within {DEATH_SECONDS_MAX} s of being killed"
-        ))),
+        Ok(0) => Err(alive(format!("it did not end within {DEATH_SECONDS_MAX} s of being killed"))),
         Err(error) => Err(alive(error.to_string())),
     }
 }

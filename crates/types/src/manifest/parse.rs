@@ -14,14 +14,8 @@ const NAME_BYTES_MAX: usize = 64;
 /// Largest manifest, in bytes.
 pub const MANIFEST_BYTES_MAX: usize = 1 << 20;
 /// Names of built-in tools; a command tool may not take one.
-pub const BUILTIN_TOOLS: [&str; 6] = [
-    "shell",
-    "read_file",
-    "write_file",
-    "edit_file",
-    "wait",
-    "check",
-];
+pub const BUILTIN_TOOLS: [&str; 6] =
+    ["shell", "read_file", "write_file", "edit_file", "wait", "check"];
 
 /// A manifest that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -139,10 +133,7 @@ fn syntax(file: &str, text: &str, error: &toml::de::Error) -> ManifestError {
         }
         _ => file.to_owned(),
     };
-    ManifestError::Syntax {
-        place,
-        message: with_suggestion(error.message()),
-    }
+    ManifestError::Syntax { place, message: with_suggestion(error.message()) }
 }
 
 /// Turns serde's list of known keys into one suggestion.
@@ -152,11 +143,7 @@ fn with_suggestion(message: &str) -> String {
     let Some((unknown, known)) = quoted.split_first().filter(|_| is_unknown) else {
         return message.trim_end().replace('\n', "; ");
     };
-    let what = if message.starts_with("unknown field") {
-        "unknown key"
-    } else {
-        "unknown value"
-    };
+    let what = if message.starts_with("unknown field") { "unknown key" } else { "unknown value" };
     match nearest(unknown, known.iter().copied()) {
         Some(best) => format!("{what} '{unknown}': did you mean '{best}'?"),
         None => format!("{what} '{unknown}'; known here: {}", known.join(", ")),
@@ -304,10 +291,7 @@ struct RawArtifacts {
 }
 
 fn bad(key: impl Into<String>, message: impl Into<String>) -> ManifestError {
-    ManifestError::Value {
-        key: key.into(),
-        message: message.into(),
-    }
+    ManifestError::Value { key: key.into(), message: message.into() }
 }
 
 impl RawManifest {
@@ -316,40 +300,22 @@ impl RawManifest {
             Some(MANIFEST_SCHEMA) => {}
             Some(found) => return Err(ManifestError::Schema { found }),
             None => {
-                return Err(bad(
-                    "schema",
-                    "is missing: write schema = 1 in the first line",
-                ));
+                return Err(bad("schema", "is missing: write schema = 1 in the first line"));
             }
         }
-        let tools = self
-            .tool
-            .into_iter()
-            .map(RawTool::check)
-            .collect::<Result<Vec<_>, _>>()?;
+        let tools = self.tool.into_iter().map(RawTool::check).collect::<Result<Vec<_>, _>>()?;
         unique("tool", tools.iter().map(|t| t.name.as_str()))?;
-        let checks = self
-            .check
-            .into_iter()
-            .map(RawCheck::check)
-            .collect::<Result<Vec<_>, _>>()?;
+        let checks = self.check.into_iter().map(RawCheck::check).collect::<Result<Vec<_>, _>>()?;
         unique("check", checks.iter().map(|c| c.name.as_str()))?;
         let manifest = Manifest {
             schema: MANIFEST_SCHEMA,
             agent: self.agent.unwrap_or_default().check()?,
             routes: routes(self.routes)?,
-            providers: self
-                .providers
-                .into_iter()
-                .map(provider)
-                .collect::<Result<_, _>>()?,
+            providers: self.providers.into_iter().map(provider).collect::<Result<_, _>>()?,
             permissions: self.permissions.map(RawPermissions::check).transpose()?,
             budget: self.budget.check()?,
             sandbox: self.sandbox.check()?,
-            network: Network {
-                resolve: self.network.resolve,
-                trust: self.network.trust,
-            },
+            network: Network { resolve: self.network.resolve, trust: self.network.trust },
             secrets: self.secrets,
             tools,
             checks,
@@ -358,10 +324,8 @@ impl RawManifest {
         let route = &manifest.agent.model;
         if !manifest.routes.is_empty() && !manifest.routes.contains_key(route) {
             let known: Vec<&str> = manifest.routes.keys().map(String::as_str).collect();
-            let message = format!(
-                "there is no route '{route}' in [routes]; known: {}",
-                known.join(", ")
-            );
+            let message =
+                format!("there is no route '{route}' in [routes]; known: {}", known.join(", "));
             return Err(bad("agent.model", message));
         }
         Ok(manifest)
@@ -390,10 +354,7 @@ fn routes(
     for (name, entries) in raw {
         let key = format!("routes.{name}");
         if !name_ok(&name) {
-            return Err(bad(
-                key,
-                "a route's name is 1 to 64 letters, digits, '_' or '-'",
-            ));
+            return Err(bad(key, "a route's name is 1 to 64 letters, digits, '_' or '-'"));
         }
         if entries.is_empty() {
             return Err(bad(key, "a route needs at least one entry"));
@@ -410,46 +371,27 @@ fn routes(
 fn provider((name, raw): (String, RawProvider)) -> Result<(String, Provider), ManifestError> {
     let key = format!("providers.{name}");
     if !name_ok(&name) {
-        return Err(bad(
-            key,
-            "a provider's name is 1 to 64 letters, digits, '_' or '-'",
-        ));
+        return Err(bad(key, "a provider's name is 1 to 64 letters, digits, '_' or '-'"));
     }
     if name == super::SCRIPT_PROVIDER {
         return Err(bad(key, "'script' is the scripted model's own name"));
     }
     let good_url = raw.base_url.starts_with("http://") || raw.base_url.starts_with("https://");
     if !good_url {
-        return Err(bad(
-            format!("{key}.base_url"),
-            "must begin with http:// or https://",
-        ));
+        return Err(bad(format!("{key}.base_url"), "must begin with http:// or https://"));
     }
     let base_url = raw.base_url.trim_end_matches('/').to_owned();
-    Ok((
-        name,
-        Provider {
-            dialect: raw.dialect,
-            base_url,
-            key_env: raw.key_env,
-        },
-    ))
+    Ok((name, Provider { dialect: raw.dialect, base_url, key_env: raw.key_env }))
 }
 
 impl RawAgent {
     fn check(self) -> Result<Agent, ManifestError> {
         let name = self.name.unwrap_or_else(|| "agent".to_owned());
         if !name_ok(&name) {
-            return Err(bad(
-                "agent.name",
-                "must be 1 to 64 letters, digits, '_' or '-'",
-            ));
+            return Err(bad("agent.name", "must be 1 to 64 letters, digits, '_' or '-'"));
         }
         if self.instructions.is_some() && self.instructions_file.is_some() {
-            return Err(bad(
-                "agent",
-                "has both instructions and instructions_file: keep one",
-            ));
+            return Err(bad("agent", "has both instructions and instructions_file: keep one"));
         }
         Ok(Agent {
             name,
@@ -464,9 +406,8 @@ impl RawAgent {
 impl RawPermissions {
     fn check(self) -> Result<Permissions, ManifestError> {
         let expires = self.approval_expires.as_deref();
-        let approval_expires_ms = expires
-            .map(|text| duration("permissions.approval_expires", text))
-            .transpose()?;
+        let approval_expires_ms =
+            expires.map(|text| duration("permissions.approval_expires", text)).transpose()?;
         Ok(Permissions {
             preset: self.preset,
             allow: self.allow,
@@ -483,29 +424,15 @@ impl RawBudget {
             .usd
             .map(|dollars| {
                 Usd::from_dollars(dollars).ok_or_else(|| {
-                    bad(
-                        "budget.usd",
-                        format!("{dollars} is not an amount from 0 up"),
-                    )
+                    bad("budget.usd", format!("{dollars} is not an amount from 0 up"))
                 })
             })
             .transpose()?;
         let tokens = self.tokens.map(|n| count("budget.tokens", n)).transpose()?;
-        let actions = self
-            .actions
-            .map(|n| count("budget.actions", n))
-            .transpose()?;
-        let wall_ms = self
-            .wall
-            .map(|text| duration("budget.wall", &text))
-            .transpose()?;
+        let actions = self.actions.map(|n| count("budget.actions", n)).transpose()?;
+        let wall_ms = self.wall.map(|text| duration("budget.wall", &text)).transpose()?;
         let actions = actions.unwrap_or(super::ACTIONS_DEFAULT);
-        Ok(Budget {
-            usd,
-            tokens,
-            wall_ms,
-            actions,
-        })
+        Ok(Budget { usd, tokens, wall_ms, actions })
     }
 }
 
@@ -533,10 +460,7 @@ impl RawSandbox {
         }
         let image = self.image.unwrap_or_else(|| "host".to_owned());
         if image != "host" {
-            return Err(bad(
-                "sandbox.image",
-                "only \"host\" is built yet; OCI images are not",
-            ));
+            return Err(bad("sandbox.image", "only \"host\" is built yet; OCI images are not"));
         }
         Ok(SandboxConfig {
             driver,
@@ -594,17 +518,11 @@ impl RawTool {
             ));
         }
         if BUILTIN_TOOLS.contains(&self.name.as_str()) {
-            return Err(bad(
-                "tool.name",
-                format!("'{}' is a built-in tool", self.name),
-            ));
+            return Err(bad("tool.name", format!("'{}' is a built-in tool", self.name)));
         }
         let empty = |c: &Vec<String>| c.first().is_none_or(String::is_empty);
         if empty(&self.command) {
-            return Err(bad(
-                key("command"),
-                "is empty: the first word is the program",
-            ));
+            return Err(bad(key("command"), "is empty: the first word is the program"));
         }
         if self.probe.as_ref().is_some_and(empty) {
             return Err(bad(key("probe"), "is empty: the first word is the program"));
@@ -616,25 +534,16 @@ impl RawTool {
                 "a command tool runs on the host: read, idempotent or irreversible",
             ));
         }
-        let retries = self.retries.unwrap_or(RawRetries {
-            attempts: None,
-            backoff: None,
-        });
+        let retries = self.retries.unwrap_or(RawRetries { attempts: None, backoff: None });
         let attempts = retries.attempts.unwrap_or(1);
         if !(1..=10).contains(&attempts) {
             return Err(bad(key("retries.attempts"), "must be from 1 to 10"));
         }
         if attempts > 1 && effect == EffectClass::Irreversible {
-            return Err(bad(
-                key("retries"),
-                "an irreversible tool is never tried again blindly",
-            ));
+            return Err(bad(key("retries"), "an irreversible tool is never tried again blindly"));
         }
-        let timeout_ms = optional_duration(
-            &key("timeout"),
-            self.timeout.as_deref(),
-            TOOL_TIMEOUT_MS_DEFAULT,
-        )?;
+        let timeout_ms =
+            optional_duration(&key("timeout"), self.timeout.as_deref(), TOOL_TIMEOUT_MS_DEFAULT)?;
         let backoff_ms =
             optional_duration(&key("retries.backoff"), retries.backoff.as_deref(), 1_000)?;
         Ok(CommandTool {
@@ -664,11 +573,7 @@ impl RawCheck {
         }
         let key = format!("check '{}'.timeout", self.name);
         let timeout_ms = optional_duration(&key, self.timeout.as_deref(), TOOL_TIMEOUT_MS_DEFAULT)?;
-        Ok(Check {
-            name: self.name,
-            command: self.command,
-            timeout_ms,
-        })
+        Ok(Check { name: self.name, command: self.command, timeout_ms })
     }
 }
 
@@ -679,9 +584,7 @@ fn optional_duration(key: &str, text: Option<&str>, default_ms: u64) -> Result<u
 /// Splits `30m` into the number and the unit.
 fn number_and_unit(text: &str) -> Option<(f64, &str)> {
     let text = text.trim();
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let number: f64 = text[..end].parse().ok()?;
     Some((number, text[end..].trim()))
 }
@@ -689,12 +592,7 @@ fn number_and_unit(text: &str) -> Option<(f64, &str)> {
 /// A duration such as `500ms`, `30s`, `30m`, `2h`, `3d`, in milliseconds.
 fn duration(key: &str, text: &str) -> Result<u64, ManifestError> {
     const DURATION_MS_MAX: f64 = 366.0 * 86_400_000.0;
-    let wrong = || {
-        bad(
-            key,
-            format!("'{text}' is no duration: write 500ms, 30s, 30m, 2h or 3d"),
-        )
-    };
+    let wrong = || bad(key, format!("'{text}' is no duration: write 500ms, 30s, 30m, 2h or 3d"));
     let (number, unit) = number_and_unit(text).ok_or_else(wrong)?;
     let factor = match unit {
         "ms" => 1.0,
@@ -719,12 +617,7 @@ fn duration(key: &str, text: &str) -> Result<u64, ManifestError> {
 /// A size such as `512MiB` or `4GiB`, in bytes.
 fn size(key: &str, text: &str) -> Result<u64, ManifestError> {
     const SIZE_MAX: f64 = (1u64 << 50) as f64;
-    let wrong = || {
-        bad(
-            key,
-            format!("'{text}' is no size: write 64KiB, 512MiB or 4GiB"),
-        )
-    };
+    let wrong = || bad(key, format!("'{text}' is no size: write 64KiB, 512MiB or 4GiB"));
     let (number, unit) = number_and_unit(text).ok_or_else(wrong)?;
     let factor = match unit {
         "" | "B" => 1.0,

@@ -49,14 +49,8 @@ fn a_whole_manifest_reads() {
     assert_eq!(manifest.sandbox.limits.cpu_centis, 150);
     assert_eq!(manifest.routes["default"][1].provider, "script");
     assert_eq!(manifest.routes["default"][1].model, "turns.toml");
-    assert_eq!(
-        manifest.providers["local"].base_url,
-        "http://127.0.0.1:11434/v1"
-    );
-    assert_eq!(
-        (manifest.tools[0].attempts, manifest.tools[0].timeout_ms),
-        (3, 30_000)
-    );
+    assert_eq!(manifest.providers["local"].base_url, "http://127.0.0.1:11434/v1");
+    assert_eq!((manifest.tools[0].attempts, manifest.tools[0].timeout_ms), (3, 30_000));
     assert_eq!(manifest.checks[0].timeout_ms, TOOL_TIMEOUT_MS_DEFAULT);
 }
 
@@ -64,89 +58,61 @@ fn a_whole_manifest_reads() {
 fn manifest_survives_json() {
     let manifest = parse(WHOLE).expect("valid");
     let json = serde_json::to_string(&manifest).expect("serialises");
-    assert_eq!(
-        serde_json::from_str::<Manifest>(&json).expect("reads back"),
-        manifest
-    );
+    assert_eq!(serde_json::from_str::<Manifest>(&json).expect("reads back"), manifest);
 }
 
-/// Broken manifests: the code and a part of the message.
+fn refused(text: &str, code: &str, part: &str) {
+    let error = parse(text).expect_err(text);
+    assert_eq!(error.code(), code, "{text}: {error}");
+    assert!(error.to_string().contains(part), "{text}: {error}");
+}
+
 #[test]
-fn bad_manifests_are_named() {
-    let check = |text: &str, code: &str, part: &str| {
-        let error = parse(text).expect_err(text);
-        assert_eq!(error.code(), code, "{text}: {error}");
-        assert!(error.to_string().contains(part), "{text}: {error}");
+fn a_manifest_that_is_no_toml_or_has_unknown_keys_says_where() {
+    for (body, part) in [
+        ("[agent\n", "line 2"),
+        ("[permisions]\n", "did you mean 'permissions'?"),
+        ("[agent]\nnmae = \"x\"\n", "did you mean 'name'?"),
+        ("[permissions]\npreset = \"obsreve\"\n", "'observe'"),
+    ] {
+        refused(&format!("schema = 1\n{body}"), "BP-CONFIG-001", part);
+    }
+}
+
+#[test]
+fn values_that_cannot_be_used_name_their_key() {
+    for (body, part) in [
+        ("[budget]\nusd = -1.0\n", "budget.usd"),
+        ("[budget]\nactions = -1\n", "budget.actions"),
+        ("[budget]\nwall = \"soon\"\n", "'soon' is no duration"),
+        ("[sandbox]\ndriver = \"vm\"\n", "not built yet"),
+        ("[routes]\ndefault = [\"gpt\"]\n", "PROVIDER/MODEL"),
+        ("[routes]\nfast = [\"a/b\"]\n", "no route 'default'"),
+        ("[[tool]]\nname = \"shell\"\ncommand = [\"x\"]\n", "built-in"),
+        ("[[tool]]\nname = \"t\"\ncommand = []\n", "empty"),
+        (
+            "[[check]]\nname = \"a\"\ncommand = \"x\"\n[[check]]\nname = \"a\"\ncommand = \"y\"\n",
+            "twice",
+        ),
+        (
+            "[[tool]]\nname = \"t\"\ncommand = [\"x\"]\nretries = { attempts = 2 }\n",
+            "never tried again blindly",
+        ),
+    ] {
+        refused(&format!("schema = 1\n{body}"), "BP-CONFIG-002", part);
+    }
+    refused("[agent]\nname = \"x\"\n", "BP-CONFIG-002", "schema");
+    refused("schema = 2\n", "BP-CONFIG-003", "schema = 2");
+}
+
+#[test]
+fn a_manifest_has_a_limit_at_its_edge() {
+    let of_bytes = |bytes: usize| {
+        let head = "schema = 1\n#";
+        format!("{head}{}", "x".repeat(bytes - head.len()))
     };
-    check("schema = 1\n[agent\n", "BP-CONFIG-001", "line 2");
-    check(
-        "schema = 1\n[permisions]\n",
-        "BP-CONFIG-001",
-        "did you mean 'permissions'?",
-    );
-    check(
-        "schema = 1\n[agent]\nnmae = \"x\"\n",
-        "BP-CONFIG-001",
-        "did you mean 'name'?",
-    );
-    check(
-        "schema = 1\n[permissions]\npreset = \"obsreve\"\n",
-        "BP-CONFIG-001",
-        "'observe'",
-    );
-    check("[agent]\nname = \"x\"\n", "BP-CONFIG-002", "schema");
-    check("schema = 2\n", "BP-CONFIG-003", "schema = 2");
-    check(
-        "schema = 1\n[budget]\nusd = -1.0\n",
-        "BP-CONFIG-002",
-        "budget.usd",
-    );
-    check(
-        "schema = 1\n[budget]\nactions = -1\n",
-        "BP-CONFIG-002",
-        "budget.actions",
-    );
-    check(
-        "schema = 1\n[budget]\nwall = \"soon\"\n",
-        "BP-CONFIG-002",
-        "'soon' is no duration",
-    );
-    check(
-        "schema = 1\n[sandbox]\ndriver = \"vm\"\n",
-        "BP-CONFIG-002",
-        "not built yet",
-    );
-    check(
-        "schema = 1\n[routes]\ndefault = [\"gpt\"]\n",
-        "BP-CONFIG-002",
-        "PROVIDER/MODEL",
-    );
-    check(
-        "schema = 1\n[routes]\nfast = [\"a/b\"]\n",
-        "BP-CONFIG-002",
-        "no route 'default'",
-    );
-    check(
-        "schema = 1\n[[tool]]\nname = \"shell\"\ncommand = [\"x\"]\n",
-        "BP-CONFIG-002",
-        "built-in",
-    );
-    check(
-        "schema = 1\n[[tool]]\nname = \"t\"\ncommand = []\n",
-        "BP-CONFIG-002",
-        "empty",
-    );
-    let twice = "schema = 1\n[[check]]\nname = \"a\"\ncommand = \"x\"\n".to_owned()
-        + "[[check]]\nname = \"a\"\ncommand = \"y\"\n";
-    check(&twice, "BP-CONFIG-002", "twice");
-    let blind =
-        "schema = 1\n[[tool]]\nname = \"t\"\ncommand = [\"x\"]\nretries = { attempts = 2 }\n";
-    check(blind, "BP-CONFIG-002", "never tried again blindly");
-    check(
-        &format!("schema = 1\n#{}", "x".repeat(MANIFEST_BYTES_MAX)),
-        "BP-CONFIG-004",
-        "limit",
-    );
+    assert!(parse(&of_bytes(MANIFEST_BYTES_MAX)).is_ok());
+    refused(&of_bytes(MANIFEST_BYTES_MAX + 1), "BP-CONFIG-004", "limit");
 }
 
 #[test]
