@@ -43,9 +43,7 @@ fn main() -> ExitCode {
 /// The repository's root: this crate lies directly in it.
 fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent()
-        .expect("xtask lies in the repository")
-        .to_owned()
+    here.parent().expect("xtask lies in the repository").to_owned()
 }
 
 fn run_tidy(fix: bool) -> Result<bool, String> {
@@ -74,9 +72,7 @@ fn run_deny() -> Result<bool, String> {
         return Err("cargo-deny is not installed: `cargo install --locked cargo-deny`".to_owned());
     }
     let status = cargo(&root()).args(["deny", "check"]).status();
-    status
-        .map(|s| s.success())
-        .map_err(|e| format!("cannot start cargo: {e}"))
+    status.map(|s| s.success()).map_err(|e| format!("cannot start cargo: {e}"))
 }
 
 /// Cargo, as it started us.

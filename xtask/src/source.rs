@@ -41,21 +41,11 @@ impl<'a> Source<'a> {
         let tokens = tokens(text);
         let functions = functions(&tokens);
         let mut tests = test_spans(&tokens);
-        tests.extend(
-            functions
-                .iter()
-                .filter(|f| f.is_test)
-                .map(|f| f.span.clone()),
-        );
+        tests.extend(functions.iter().filter(|f| f.is_test).map(|f| f.span.clone()));
         if in_tests {
             tests.push(0..tokens.len());
         }
-        Self {
-            path,
-            tokens,
-            functions,
-            tests,
-        }
+        Self { path, tokens, functions, tests }
     }
 
     /// Whether the token at `at` is compiled for tests only.
@@ -86,9 +76,7 @@ impl<'a> Source<'a> {
 
 /// The file named by a `#[path = "..."]` among the attributes at the end of `before`.
 fn path_attribute<'a>(before: &[(usize, Token<'a>)]) -> Option<&'a str> {
-    let start = before
-        .iter()
-        .rposition(|(_, t)| t.is(";") || t.is("{") || t.is("}"));
+    let start = before.iter().rposition(|(_, t)| t.is(";") || t.is("{") || t.is("}"));
     let attributes = &before[start.map_or(0, |s| s + 1)..];
     let named = |w: &&[(usize, Token<'a>)]| w[0].1.is("path") && w[2].1.kind == Kind::Text;
     attributes.windows(3).find(named).map(|w| w[2].1.text)
@@ -96,11 +84,7 @@ fn path_attribute<'a>(before: &[(usize, Token<'a>)]) -> Option<&'a str> {
 
 /// Every function that has a body, nested ones too.
 fn functions<'a>(tokens: &[Token<'a>]) -> Vec<Function<'a>> {
-    let code: Vec<_> = tokens
-        .iter()
-        .enumerate()
-        .filter(|(_, t)| t.kind != Kind::Comment)
-        .collect();
+    let code: Vec<_> = tokens.iter().enumerate().filter(|(_, t)| t.kind != Kind::Comment).collect();
     let mut found = Vec::new();
     for at in 0..code.len().saturating_sub(1) {
         let ((start, keyword), (_, name)) = (code[at], code[at + 1]);
@@ -162,9 +146,7 @@ fn closing(code: &[Indexed<'_, '_>], open: usize) -> usize {
 /// Whether one of the attributes before the item at `at` ends its path with `test`
 /// (`#[test]`, `#[tokio::test(...)]`).
 fn has_test_attribute(code: &[Indexed<'_, '_>], at: usize) -> bool {
-    let start = code[..at]
-        .iter()
-        .rposition(|(_, t)| t.is(";") || t.is("{") || t.is("}"));
+    let start = code[..at].iter().rposition(|(_, t)| t.is(";") || t.is("{") || t.is("}"));
     let before = &code[start.map_or(0, |s| s + 1)..at];
     before.windows(2).enumerate().any(|(i, w)| {
         let named = i > 0 && (before[i - 1].1.is("[") || before[i - 1].1.is(":"));
@@ -174,11 +156,7 @@ fn has_test_attribute(code: &[Indexed<'_, '_>], at: usize) -> bool {
 
 /// The items under `#[cfg(test)]`, and the rest of the file after `#![cfg(test)]`.
 fn test_spans(tokens: &[Token<'_>]) -> Vec<Range<usize>> {
-    let code: Vec<_> = tokens
-        .iter()
-        .enumerate()
-        .filter(|(_, t)| t.kind != Kind::Comment)
-        .collect();
+    let code: Vec<_> = tokens.iter().enumerate().filter(|(_, t)| t.kind != Kind::Comment).collect();
     let mut spans = Vec::new();
     for at in 0..code.len() {
         if !code[at].1.is("#") {
@@ -193,11 +171,7 @@ fn test_spans(tokens: &[Token<'_>]) -> Vec<Range<usize>> {
         if !is_cfg_test(&code[open + 1..close]) {
             continue;
         }
-        let end = if inner {
-            code.len() - 1
-        } else {
-            item_end(&code, close + 1)
-        };
+        let end = if inner { code.len() - 1 } else { item_end(&code, close + 1) };
         spans.push(code[at].0..code[end].0 + 1);
     }
     spans
@@ -220,11 +194,7 @@ fn item_end(code: &[Indexed<'_, '_>], start: usize) -> usize {
         if token.is("{") {
             return closing(code, at);
         }
-        at = if token.is("(") || token.is("[") {
-            closing(code, at) + 1
-        } else {
-            at + 1
-        };
+        at = if token.is("(") || token.is("[") { closing(code, at) + 1 } else { at + 1 };
     }
     code.len() - 1
 }
@@ -235,37 +205,21 @@ mod tests {
 
     fn measured(text: &str) -> Vec<(&str, usize, bool)> {
         let source = Source::new("a.rs", text, false);
-        source
-            .functions
-            .iter()
-            .map(|f| (f.name, f.line_count(), f.is_test))
-            .collect()
+        source.functions.iter().map(|f| (f.name, f.line_count(), f.is_test)).collect()
     }
 
     #[test]
     fn a_function_is_measured_from_fn_to_its_closing_brace() {
         assert_eq!(measured("fn a() {\n}\n"), [("a", 2, false)]);
-        assert_eq!(
-            measured("fn a() { \"}\" ; '}' ; /* } */ }"),
-            [("a", 1, false)]
-        );
-        assert_eq!(
-            measured("fn a<'x>(b: [u8; 2]) -> &'x str {\n{}\n{}\n}"),
-            [("a", 4, false)]
-        );
+        assert_eq!(measured("fn a() { \"}\" ; '}' ; /* } */ }"), [("a", 1, false)]);
+        assert_eq!(measured("fn a<'x>(b: [u8; 2]) -> &'x str {\n{}\n{}\n}"), [("a", 4, false)]);
         assert_eq!(measured("trait T { fn a(); fn b() {} }"), [("b", 1, false)]);
-        assert_eq!(
-            measured("type F = fn(u8) -> u8; fn g() {}"),
-            [("g", 1, false)]
-        );
+        assert_eq!(measured("type F = fn(u8) -> u8; fn g() {}"), [("g", 1, false)]);
     }
 
     #[test]
     fn nested_functions_are_measured_too() {
-        assert_eq!(
-            measured("fn a() {\nfn b() {}\n}"),
-            [("a", 3, false), ("b", 1, false)]
-        );
+        assert_eq!(measured("fn a() {\nfn b() {}\n}"), [("a", 3, false), ("b", 1, false)]);
     }
 
     #[test]
@@ -291,10 +245,7 @@ mod tests {
     fn cfg_test_covers_its_item_and_nothing_else() {
         check_test_words("#[cfg(test)] mod t { x_a } x_b", &["x_a"]);
         check_test_words("#[cfg(test)] use x_a::{c}; x_b", &["x_a"]);
-        check_test_words(
-            "#[cfg(test)] fn x_a(a: [u8; 3]) { x_b } x_c",
-            &["x_a", "x_b"],
-        );
+        check_test_words("#[cfg(test)] fn x_a(a: [u8; 3]) { x_b } x_c", &["x_a", "x_b"]);
         check_test_words("#[cfg(not(test))] mod t { x_a }", &[]);
         check_test_words("#[cfg(any(test, feature = \"y\"))] mod t { x_a }", &[]);
         check_test_words("#![cfg(test)] x_a", &["x_a"]);

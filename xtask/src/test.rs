@@ -22,13 +22,8 @@ use std::{env, fs};
 use tally::Tally;
 
 /// The crates that behave differently for root and for an ordinary user.
-const MEET_THE_KERNEL: [&str; 5] = [
-    "bedplate",
-    "bedplate-gate",
-    "bedplate-sandbox",
-    "bedplate-store",
-    "bedplate-tools",
-];
+const MEET_THE_KERNEL: [&str; 5] =
+    ["bedplate", "bedplate-gate", "bedplate-sandbox", "bedplate-store", "bedplate-tools"];
 
 /// A cargo command: compiling everything on two cores, and some more.
 const CARGO_LIMIT: Duration = Duration::from_secs(25 * 60);
@@ -78,34 +73,17 @@ impl Session {
         fs::create_dir_all(temporary.join("home"))
             .map_err(|e| format!("cannot make {}: {e}", temporary.display()))?;
         let target = build::target_directory(root)?;
-        Ok(Self {
-            root: root.to_owned(),
-            target,
-            temporary,
-            variables: Vec::new(),
-            stages: vec![],
-        })
+        Ok(Self { root: root.to_owned(), target, temporary, variables: Vec::new(), stages: vec![] })
     }
 
     fn house_stages(&mut self) {
         self.stage("tidy", |session| {
             let found = crate::tidy::run(&session.root, false).map_err(|e| e.to_string())?;
             found.iter().for_each(|finding| println!("{finding}"));
-            if found.is_empty() {
-                Ok(())
-            } else {
-                Err(format!("{} findings", found.len()))
-            }
+            if found.is_empty() { Ok(()) } else { Err(format!("{} findings", found.len())) }
         });
         self.cargo_stage("fmt", &["fmt", "--all", "--check"]);
-        let clippy = [
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ];
+        let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
         self.cargo_stage("clippy", &clippy);
     }
 
@@ -118,10 +96,7 @@ impl Session {
             Ok(_) => println!("ok    {name}  {:.1} s", started.elapsed().as_secs_f64()),
             Err(why) => println!("FAIL  {name}: {why}"),
         }
-        self.stages.push(Stage {
-            name: name.to_owned(),
-            tally: Tally::of_stage(done.is_ok()),
-        });
+        self.stages.push(Stage { name: name.to_owned(), tally: Tally::of_stage(done.is_ok()) });
         done.ok()
     }
 
@@ -129,12 +104,7 @@ impl Session {
         self.stage(name, |session| {
             let mut command = crate::cargo(&session.root);
             command.args(arguments);
-            process::run(Job {
-                command,
-                log: None,
-                limit: CARGO_LIMIT,
-            })?
-            .success()
+            process::run(Job { command, log: None, limit: CARGO_LIMIT })?.success()
         });
     }
 
@@ -165,10 +135,7 @@ impl Session {
         for binary in build.of(package) {
             tally = tally.plus(self.binary(binary, build, user));
         }
-        let stage = Stage {
-            name: format!("{package}{who}"),
-            tally: tally.of_tests(),
-        };
+        let stage = Stage { name: format!("{package}{who}"), tally: tally.of_tests() };
         self.stages.push(stage);
     }
 
@@ -182,16 +149,8 @@ impl Session {
             Some(world) => world.command(binary, &variables),
             None => binary.command(&self.temporary, &variables),
         };
-        let count = if binary.program.is_some() {
-            tally::of_script
-        } else {
-            tally::of_output
-        };
-        let job = Job {
-            command,
-            log: Some(log),
-            limit: BINARY_LIMIT,
-        };
+        let count = if binary.program.is_some() { tally::of_script } else { tally::of_output };
+        let job = Job { command, log: Some(log), limit: BINARY_LIMIT };
         report(&binary.target, job, count)
     }
 
@@ -200,26 +159,16 @@ impl Session {
         let mut command = crate::cargo(&self.root);
         command.args(["test", "--workspace", "--doc"]);
         let log = Some(self.log("doc"));
-        let job = Job {
-            command,
-            log,
-            limit: CARGO_LIMIT,
-        };
+        let job = Job { command, log, limit: CARGO_LIMIT };
         let tally = report("doc", job, tally::of_output);
         if tally != Tally::default() {
-            self.stages.push(Stage {
-                name: "doc tests".to_owned(),
-                tally,
-            });
+            self.stages.push(Stage { name: "doc tests".to_owned(), tally });
         }
     }
 
     fn ordinary_tests(&mut self, build: &Build) {
-        let packages: Vec<_> = build
-            .packages()
-            .into_iter()
-            .filter(|p| MEET_THE_KERNEL.contains(p))
-            .collect();
+        let packages: Vec<_> =
+            build.packages().into_iter().filter(|p| MEET_THE_KERNEL.contains(p)).collect();
         if packages.is_empty() {
             return;
         }
@@ -230,9 +179,7 @@ impl Session {
         for package in packages {
             self.tests(package, build, Some(&world));
         }
-        self.stage("nothing left behind by the ordinary user", |_| {
-            world.close()
-        });
+        self.stage("nothing left behind by the ordinary user", |_| world.close());
     }
 
     fn log(&self, name: &str) -> PathBuf {
@@ -241,18 +188,10 @@ impl Session {
 
     /// Prints the summary and the closing line, and takes away the temporary folder.
     fn close(self) -> bool {
-        println!(
-            "\n== summary (logs: {})",
-            self.target.join("xtask-test").display()
-        );
+        println!("\n== summary (logs: {})", self.target.join("xtask-test").display());
         let mut total = Tally::default();
         for stage in &self.stages {
-            println!(
-                "{:<5} {:<46} {}",
-                stage.tally.word(),
-                stage.name,
-                stage.tally
-            );
+            println!("{:<5} {:<46} {}", stage.tally.word(), stage.name, stage.tally);
             total = total.plus(stage.tally);
         }
         if let Err(error) = fs::remove_dir_all(&self.temporary) {
@@ -275,10 +214,6 @@ fn report(name: &str, job: Job, count: fn(&str, bool) -> Tally) -> Tally {
     if let Err(why) = outcome.success() {
         println!("      {name}: {why}");
     }
-    println!(
-        "{:<5} {name:<34} {tally}  {:.1} s",
-        tally.word(),
-        started.elapsed().as_secs_f64()
-    );
+    println!("{:<5} {name:<34} {tally}  {:.1} s", tally.word(), started.elapsed().as_secs_f64());
     tally
 }

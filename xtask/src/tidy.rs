@@ -32,23 +32,13 @@ pub(crate) struct Finding {
 
 impl Finding {
     fn new(rule: &'static str, path: &str, line: usize, message: impl Into<String>) -> Self {
-        Self {
-            path: path.to_owned(),
-            line,
-            rule,
-            message: message.into(),
-        }
+        Self { path: path.to_owned(), line, rule, message: message.into() }
     }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            path,
-            line,
-            rule,
-            message,
-        } = self;
+        let Self { path, line, rule, message } = self;
         match line {
             0 => write!(f, "{path}: {message} [{rule}]"),
             line => write!(f, "{path}:{line}: {message} [{rule}]"),
@@ -78,10 +68,7 @@ fn findings(tree: &Tree) -> Vec<Finding> {
     found.extend(codes::check(tree, &sources));
     for source in &sources {
         found.extend(purity::check(source));
-        found.extend(size::check(
-            source,
-            tree.text(source.path).unwrap_or_default(),
-        ));
+        found.extend(size::check(source, tree.text(source.path).unwrap_or_default()));
         found.extend(words::check(source));
     }
     let mut found = allow::apply(tree, found);
@@ -92,8 +79,5 @@ fn findings(tree: &Tree) -> Vec<Finding> {
 /// What each rule's tests share: the messages for a small tree.
 #[cfg(test)]
 fn rules_of(found: &[Finding]) -> Vec<(&str, usize, &'static str)> {
-    found
-        .iter()
-        .map(|f| (f.path.as_str(), f.line, f.rule))
-        .collect()
+    found.iter().map(|f| (f.path.as_str(), f.line, f.rule)).collect()
 }

@@ -42,11 +42,7 @@ impl Token<'_> {
 
 /// Cuts a text into tokens. An unterminated string or comment reaches to the end of the text.
 pub(crate) fn tokens(text: &str) -> Vec<Token<'_>> {
-    let mut cutter = Cutter {
-        text,
-        at: 0,
-        line: 1,
-    };
+    let mut cutter = Cutter { text, at: 0, line: 1 };
     std::iter::from_fn(|| cutter.next()).collect()
 }
 
@@ -65,12 +61,7 @@ impl<'a> Cutter<'a> {
         let line = self.line;
         self.line += rest[..len].matches('\n').count();
         self.at += len;
-        Some(Token {
-            kind,
-            text: &rest[inner.0..inner.1],
-            line,
-            line_end: self.line,
-        })
+        Some(Token { kind, text: &rest[inner.0..inner.1], line, line_end: self.line })
     }
 
     fn skip_white(&mut self) {
@@ -162,11 +153,7 @@ fn text_literal(rest: &str) -> Option<((usize, usize), usize)> {
             return false;
         };
         let raw = p.ends_with('r');
-        let tail = if raw {
-            tail.trim_start_matches('#')
-        } else {
-            tail
-        };
+        let tail = if raw { tail.trim_start_matches('#') } else { tail };
         tail.starts_with('"')
     })?;
     let tail = &rest[prefix.len()..];
@@ -176,10 +163,7 @@ fn text_literal(rest: &str) -> Option<((usize, usize), usize)> {
     if prefix.ends_with('r') {
         let close = format!("\"{}", "#".repeat(hashes));
         let end = inside.find(&close).unwrap_or(inside.len());
-        return Some((
-            (start, start + end),
-            (start + end + close.len()).min(rest.len()),
-        ));
+        return Some(((start, start + end), (start + end + close.len()).min(rest.len())));
     }
     let end = unescaped(inside, '"');
     Some(((start, start + end), (start + end + 1).min(rest.len())))
@@ -223,33 +207,17 @@ mod tests {
     #[test]
     fn strings_of_every_sort_are_one_token() {
         check(r#""a\"b" c"#, &[(Kind::Text, r#"a\"b"#), (Kind::Word, "c")]);
-        check(
-            r###"r#"a"b"# c"###,
-            &[(Kind::Text, "a\"b"), (Kind::Word, "c")],
-        );
+        check(r###"r#"a"b"# c"###, &[(Kind::Text, "a\"b"), (Kind::Word, "c")]);
         check(r#"br"a\" b"#, &[(Kind::Text, "a\\"), (Kind::Word, "b")]);
         check(r#"c"x" b"y""#, &[(Kind::Text, "x"), (Kind::Text, "y")]);
-        check(
-            r#""ends \\" x"#,
-            &[(Kind::Text, "ends \\\\"), (Kind::Word, "x")],
-        );
+        check(r#""ends \\" x"#, &[(Kind::Text, "ends \\\\"), (Kind::Word, "x")]);
         check("\"open", &[(Kind::Text, "open")]);
     }
 
     #[test]
     fn comments_hide_code_and_nest() {
-        check(
-            "a // b {\nc",
-            &[
-                (Kind::Word, "a"),
-                (Kind::Comment, "// b {"),
-                (Kind::Word, "c"),
-            ],
-        );
-        check(
-            "/* /* { */ } */ x",
-            &[(Kind::Comment, "/* /* { */ } */"), (Kind::Word, "x")],
-        );
+        check("a // b {\nc", &[(Kind::Word, "a"), (Kind::Comment, "// b {"), (Kind::Word, "c")]);
+        check("/* /* { */ } */ x", &[(Kind::Comment, "/* /* { */ } */"), (Kind::Word, "x")]);
         check("/* open", &[(Kind::Comment, "/* open")]);
     }
 
@@ -258,16 +226,9 @@ mod tests {
         check("'{' 'a", &[(Kind::Value, "'{'"), (Kind::Lifetime, "'a")]);
         check(
             r"'\'' b'\\' x",
-            &[
-                (Kind::Value, r"'\''"),
-                (Kind::Value, r"b'\\'"),
-                (Kind::Word, "x"),
-            ],
+            &[(Kind::Value, r"'\''"), (Kind::Value, r"b'\\'"), (Kind::Word, "x")],
         );
-        check(
-            "'é' 'static",
-            &[(Kind::Value, "'é'"), (Kind::Lifetime, "'static")],
-        );
+        check("'é' 'static", &[(Kind::Value, "'é'"), (Kind::Lifetime, "'static")]);
         check("b'\"' y", &[(Kind::Value, "b'\"'"), (Kind::Word, "y")]);
     }
 
@@ -275,18 +236,10 @@ mod tests {
     fn numbers_stop_before_ranges_and_methods() {
         check(
             "0..5",
-            &[
-                (Kind::Value, "0"),
-                (Kind::Mark, "."),
-                (Kind::Mark, "."),
-                (Kind::Value, "5"),
-            ],
+            &[(Kind::Value, "0"), (Kind::Mark, "."), (Kind::Mark, "."), (Kind::Value, "5")],
         );
         check("1.5e3", &[(Kind::Value, "1.5e3")]);
-        check(
-            "1.max",
-            &[(Kind::Value, "1"), (Kind::Mark, "."), (Kind::Word, "max")],
-        );
+        check("1.max", &[(Kind::Value, "1"), (Kind::Mark, "."), (Kind::Word, "max")]);
     }
 
     #[test]

@@ -54,9 +54,7 @@ impl Tree {
 
     /// Every file, by path.
     pub(crate) fn files(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.files
-            .iter()
-            .map(|(path, text)| (path.as_str(), text.as_str()))
+        self.files.iter().map(|(path, text)| (path.as_str(), text.as_str()))
     }
 
     /// Every Rust file, measured.
@@ -68,9 +66,7 @@ impl Tree {
                 names.into_iter().map(move |name| module_base(path, name))
             })
             .collect();
-        rust()
-            .map(|(path, text)| Source::new(path, text, in_tests(path, &declared)))
-            .collect()
+        rust().map(|(path, text)| Source::new(path, text, in_tests(path, &declared))).collect()
     }
 }
 
@@ -112,9 +108,7 @@ pub(crate) fn is_test_path(path: &str) -> bool {
 impl<const N: usize> From<[(&str, &str); N]> for Tree {
     fn from(files: [(&str, &str); N]) -> Self {
         let files = files.map(|(path, text)| (path.to_owned(), text.to_owned()));
-        Self {
-            files: files.into(),
-        }
+        Self { files: files.into() }
     }
 }
 

@@ -21,16 +21,10 @@ const SCRIPTS: [(&str, &str, &str); 1] = [("bedplate-store", "fdatasync.sh", "ap
 /// When cargo cannot read the workspace.
 pub(super) fn target_directory(root: &Path) -> Result<PathBuf, String> {
     let mut command = cargo(root);
-    command
-        .args(["metadata", "--no-deps", "--format-version=1"])
-        .stderr(Stdio::inherit());
-    let out = command
-        .output()
-        .map_err(|e| format!("cannot start cargo: {e}"))?;
+    command.args(["metadata", "--no-deps", "--format-version=1"]).stderr(Stdio::inherit());
+    let out = command.output().map_err(|e| format!("cannot start cargo: {e}"))?;
     let said: Value = serde_json::from_slice(&out.stdout).map_err(|e| format!("cargo: {e}"))?;
-    let folder = said["target_directory"]
-        .as_str()
-        .ok_or("cargo names no target directory")?;
+    let folder = said["target_directory"].as_str().ok_or("cargo names no target directory")?;
     Ok(folder.into())
 }
 
@@ -57,12 +51,8 @@ impl Binary {
     pub(super) fn command(&self, temporary: &Path, variables: &[(OsString, OsString)]) -> Command {
         let mut command = Command::new(&self.path);
         command.args(&self.program);
-        command
-            .current_dir(&self.folder)
-            .env_remove("BEDPLATE_HOME");
-        command
-            .env("TMPDIR", temporary)
-            .env("HOME", temporary.join("home"));
+        command.current_dir(&self.folder).env_remove("BEDPLATE_HOME");
+        command.env("TMPDIR", temporary).env("HOME", temporary.join("home"));
         command.envs(variables.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -83,11 +73,7 @@ impl Build {
     /// When something does not compile; cargo has said why.
     pub(super) fn make(root: &Path, packages: &[&str]) -> Result<Self, String> {
         let mut command = cargo(root);
-        command.args([
-            "test",
-            "--no-run",
-            "--message-format=json-render-diagnostics",
-        ]);
+        command.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
         if packages.is_empty() {
             command.arg("--workspace");
         }
@@ -112,9 +98,7 @@ impl Build {
             build.add(&message);
         }
         build.add_scripts();
-        build
-            .tests
-            .sort_by(|a, b| (&a.package, &a.target).cmp(&(&b.package, &b.target)));
+        build.tests.sort_by(|a, b| (&a.package, &a.target).cmp(&(&b.package, &b.target)));
         build
     }
 
@@ -177,10 +161,7 @@ impl Build {
     pub(super) fn variables(&self, binary: &Binary) -> Vec<(OsString, OsString)> {
         let programs = self.programs.iter();
         let programs = programs.map(|(name, path)| {
-            (
-                format!("CARGO_BIN_EXE_{name}").into(),
-                path.clone().into_os_string(),
-            )
+            (format!("CARGO_BIN_EXE_{name}").into(), path.clone().into_os_string())
         });
         let folder = ("CARGO_MANIFEST_DIR".into(), binary.folder.clone().into());
         let package = ("CARGO_PKG_NAME".into(), binary.package.clone().into());
@@ -224,34 +205,19 @@ mod tests {
 
     #[test]
     fn package_ids_have_two_shapes() {
-        assert_eq!(
-            package_name("path+file:///a/crates/cli#bedplate@0.1.0"),
-            "bedplate"
-        );
+        assert_eq!(package_name("path+file:///a/crates/cli#bedplate@0.1.0"), "bedplate");
         assert_eq!(package_name("path+file:///a/xtask#0.1.0"), "xtask");
     }
 
     #[test]
     fn a_script_is_a_test_of_its_package() {
         let message = |kind, name, test| artifact("store#bedplate-store", kind, name, test);
-        let said = [
-            message("lib", "store", true),
-            message("example", "append_bench", false),
-        ];
+        let said = [message("lib", "store", true), message("example", "append_bench", false)];
         let build = Build::read(&said.join("\n"));
-        let scripts: Vec<_> = build
-            .of("bedplate-store")
-            .filter(|b| b.program.is_some())
-            .collect();
+        let scripts: Vec<_> = build.of("bedplate-store").filter(|b| b.program.is_some()).collect();
         assert_eq!(scripts.len(), 1);
-        assert_eq!(
-            scripts[0].path,
-            Path::new("/r/crates/store/tests/fdatasync.sh")
-        );
-        assert_eq!(
-            scripts[0].program.as_deref(),
-            Some(Path::new("/t/append_bench"))
-        );
+        assert_eq!(scripts[0].path, Path::new("/r/crates/store/tests/fdatasync.sh"));
+        assert_eq!(scripts[0].program.as_deref(), Some(Path::new("/t/append_bench")));
         assert_eq!(build.executables().count(), 2);
     }
 
@@ -274,9 +240,6 @@ mod tests {
         assert_eq!(binary.folder, Path::new("/r/crates/cli"));
         assert_eq!(binary.slug(), "bedplate-bin-bedplate");
         let variables = build.variables(binary);
-        assert_eq!(
-            variables[0],
-            ("CARGO_BIN_EXE_bedplate".into(), "/t/bedplate".into())
-        );
+        assert_eq!(variables[0], ("CARGO_BIN_EXE_bedplate".into(), "/t/bedplate".into()));
     }
 }

@@ -75,12 +75,7 @@ fn remove(left: &Left) {
     match left {
         Left::Process(pid, _) => kill(pid),
         Left::Mount(path) => {
-            drop(
-                std::process::Command::new("umount")
-                    .arg("--lazy")
-                    .arg(path)
-                    .status(),
-            );
+            drop(std::process::Command::new("umount").arg("--lazy").arg(path).status());
         }
     }
 }
@@ -95,36 +90,26 @@ fn processes(is_ours: impl Fn(&Path) -> bool) -> Vec<Left> {
 
 fn is_zombie(process: &Path) -> bool {
     let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
-    stat.rsplit_once(')')
-        .is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
+    stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
 }
 
 fn command(process: &Path) -> String {
     let line = fs::read(process.join("cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&line)
-        .replace('\0', " ")
-        .trim()
-        .to_owned()
+    String::from_utf8_lossy(&line).replace('\0', " ").trim().to_owned()
 }
 
 fn has_temporary(process: &Path, temporary: &Path) -> bool {
     let variable = [b"TMPDIR=", temporary.as_os_str().as_bytes()].concat();
     let environment = fs::read(process.join("environ")).unwrap_or_default();
-    environment
-        .split(|byte| *byte == 0)
-        .any(|entry| entry == variable)
+    environment.split(|byte| *byte == 0).any(|entry| entry == variable)
 }
 
 fn mounts_in(folder: &Path) -> Vec<Left> {
     let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    let points = table
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| line.split(|b| *b == b' ').nth(4));
+    let points =
+        table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|b| *b == b' ').nth(4));
     let points = points.map(|point| PathBuf::from(OsStr::from_bytes(point)));
-    points
-        .filter(|point| point.starts_with(folder))
-        .map(Left::Mount)
-        .collect()
+    points.filter(|point| point.starts_with(folder)).map(Left::Mount).collect()
 }
 
 #[cfg(test)]
@@ -134,10 +119,7 @@ mod tests {
 
     fn lingering(folder: &Path) -> Child {
         let mut command = Command::new("cat");
-        command
-            .env("TMPDIR", folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+        command.env("TMPDIR", folder).stdin(Stdio::piped()).stdout(Stdio::piped());
         command.spawn().unwrap()
     }
 
@@ -150,10 +132,7 @@ mod tests {
         // The child shows its own environment only once it runs its program.
         let found = settle_for(|| look().len() == 1);
         assert!(found, "not found");
-        assert_eq!(
-            look()[0],
-            Left::Process(child.id().to_string(), "cat".to_owned())
-        );
+        assert_eq!(look()[0], Left::Process(child.id().to_string(), "cat".to_owned()));
         drop(child.stdin.take());
         child.wait().unwrap();
         assert_eq!(look(), []);

@@ -27,36 +27,12 @@ const NEEDS: [Need; 8] = [
         package: "bubblewrap",
         reason: "a sandbox of others, to compare with",
     },
-    Need {
-        program: "strace",
-        package: "strace",
-        reason: "looks at our system calls from outside",
-    },
-    Need {
-        program: "python3",
-        package: "python3",
-        reason: "agents run it in their sandbox",
-    },
-    Need {
-        program: "git",
-        package: "git",
-        reason: "agents run it in their sandbox",
-    },
-    Need {
-        program: "node",
-        package: "nodejs",
-        reason: "runs a model server that others wrote",
-    },
-    Need {
-        program: "npm",
-        package: "npm",
-        reason: "brings that server",
-    },
-    Need {
-        program: "setpriv",
-        package: "util-linux",
-        reason: "becomes an ordinary user",
-    },
+    Need { program: "strace", package: "strace", reason: "looks at our system calls from outside" },
+    Need { program: "python3", package: "python3", reason: "agents run it in their sandbox" },
+    Need { program: "git", package: "git", reason: "agents run it in their sandbox" },
+    Need { program: "node", package: "nodejs", reason: "runs a model server that others wrote" },
+    Need { program: "npm", package: "npm", reason: "brings that server" },
+    Need { program: "setpriv", package: "util-linux", reason: "becomes an ordinary user" },
 ];
 
 /// One apt-get command.
@@ -79,17 +55,10 @@ pub(super) fn bring() -> Result<(), String> {
     let packages: Vec<_> = missing.iter().map(|need| need.package).collect();
     println!("== packages\n{}", describe(&missing));
     if !is_root() {
-        return Err(format!(
-            "missing: run `sudo apt-get install -y {}`",
-            packages.join(" ")
-        ));
+        return Err(format!("missing: run `sudo apt-get install -y {}`", packages.join(" ")));
     }
     apt(&["update"])?;
-    apt(&[
-        &["install", "-y", "--no-install-recommends"],
-        packages.as_slice(),
-    ]
-    .concat())?;
+    apt(&[&["install", "-y", "--no-install-recommends"], packages.as_slice()].concat())?;
     match self::missing(&path_folders()) {
         left if left.is_empty() => Ok(()),
         left => Err(format!("still missing after apt-get:\n{}", describe(&left))),
@@ -97,9 +66,7 @@ pub(super) fn bring() -> Result<(), String> {
 }
 
 fn describe(needs: &[&Need]) -> String {
-    let lines = needs
-        .iter()
-        .map(|n| format!("{} ({}): {}", n.program, n.package, n.reason));
+    let lines = needs.iter().map(|n| format!("{} ({}): {}", n.program, n.package, n.reason));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -111,27 +78,15 @@ fn missing(folders: &[impl AsRef<Path>]) -> Vec<&'static Need> {
     let runs = |file: &Path| {
         fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
     };
-    let there = |program| {
-        folders
-            .iter()
-            .any(|folder| runs(&folder.as_ref().join(program)))
-    };
+    let there = |program| folders.iter().any(|folder| runs(&folder.as_ref().join(program)));
     NEEDS.iter().filter(|need| !there(need.program)).collect()
 }
 
 fn apt(arguments: &[&str]) -> Result<(), String> {
     let mut command = Command::new("apt-get");
-    command
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive");
-    let outcome = run(Job {
-        command,
-        log: None,
-        limit: APT_LIMIT,
-    })?;
-    outcome
-        .success()
-        .map_err(|why| format!("apt-get {}: {why}", arguments.join(" ")))
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    let outcome = run(Job { command, log: None, limit: APT_LIMIT })?;
+    outcome.success().map_err(|why| format!("apt-get {}: {why}", arguments.join(" ")))
 }
 
 #[cfg(test)]
@@ -142,10 +97,7 @@ mod tests {
     fn what_is_not_on_the_path_is_missing() {
         assert_eq!(missing(&["/nonexistent"]).len(), NEEDS.len());
         let here = missing(&["/bin", "/usr/bin"]);
-        assert!(
-            here.iter().all(|need| need.program != "setpriv"),
-            "essential on Debian"
-        );
+        assert!(here.iter().all(|need| need.program != "setpriv"), "essential on Debian");
     }
 
     #[test]

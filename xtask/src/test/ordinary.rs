@@ -45,9 +45,7 @@ impl World {
             target: target.to_owned(),
             uid,
         };
-        world
-            .prepare(build)
-            .map_err(|e| format!("cannot make {}: {e}", world.folder.display()))?;
+        world.prepare(build).map_err(|e| format!("cannot make {}: {e}", world.folder.display()))?;
         world.probe()?;
         Ok(world)
     }
@@ -83,12 +81,7 @@ impl World {
     }
 
     fn probe(&self) -> Result<(), String> {
-        let own = [
-            "sh",
-            "-c",
-            "test \"$(id -un)\" = \"$0\" && test -r Cargo.toml",
-            NAME,
-        ];
+        let own = ["sh", "-c", "test \"$(id -un)\" = \"$0\" && test -r Cargo.toml", NAME];
         self.check(&own, "cannot become an ordinary user here")?;
         let space = ["unshare", "--user", "--map-root-user", "--mount", "true"];
         let hint = "ordinary users may not make user namespaces here \
@@ -99,42 +92,18 @@ impl World {
 
     fn check(&self, command: &[&str], hint: &str) -> Result<(), String> {
         let mut enter = self.enter(&self.root);
-        let out = enter
-            .args(command)
-            .output()
-            .map_err(|e| format!("cannot start unshare: {e}"))?;
+        let out = enter.args(command).output().map_err(|e| format!("cannot start unshare: {e}"))?;
         let said = String::from_utf8_lossy(&out.stderr).trim().to_owned();
-        if out.status.success() {
-            Ok(())
-        } else {
-            Err(format!("{hint}: {said}"))
-        }
+        if out.status.success() { Ok(()) } else { Err(format!("{hint}: {said}")) }
     }
 
     /// A command in this world; its arguments are what to run in `folder`.
     fn enter(&self, folder: &Path) -> Command {
-        let closed: Vec<_> = self
-            .closed
-            .iter()
-            .map(|c| format!("{}\n", c.display()))
-            .collect();
+        let closed: Vec<_> = self.closed.iter().map(|c| format!("{}\n", c.display())).collect();
         let mut command = Command::new("unshare");
-        command.args([
-            "--mount",
-            "--propagation",
-            "private",
-            "sh",
-            "-c",
-            SCRIPT,
-            "sh",
-        ]);
-        command
-            .env("WORLD", &self.folder)
-            .env("ROOT", &self.root)
-            .env("TARGET", &self.target);
-        command
-            .env("CLOSED", closed.concat())
-            .env("USER_ID", self.uid.to_string());
+        command.args(["--mount", "--propagation", "private", "sh", "-c", SCRIPT, "sh"]);
+        command.env("WORLD", &self.folder).env("ROOT", &self.root).env("TARGET", &self.target);
+        command.env("CLOSED", closed.concat()).env("USER_ID", self.uid.to_string());
         command.env("FOLDER", folder);
         command
     }
@@ -142,15 +111,8 @@ impl World {
     /// Runs a test executable as the ordinary user, with nothing of our environment.
     pub(super) fn command(&self, binary: &Binary, variables: &[(OsString, OsString)]) -> Command {
         let mut command = self.enter(&binary.folder);
-        command.args([
-            "env",
-            "-i",
-            "PATH=/usr/local/bin:/usr/bin:/bin",
-            "LANG=C.UTF-8",
-        ]);
-        command
-            .arg(format!("USER={NAME}"))
-            .arg(format!("LOGNAME={NAME}"));
+        command.args(["env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8"]);
+        command.arg(format!("USER={NAME}")).arg(format!("LOGNAME={NAME}"));
         let own = [("HOME", "home"), ("TMPDIR", "tmp")];
         let own = own.map(|(name, folder)| (name.into(), self.folder.join(folder).into()));
         for (name, value) in own.iter().chain(variables) {
@@ -179,13 +141,9 @@ fn free_uid() -> Option<u32> {
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let taken = |uid: u32| {
         let text = uid.to_string();
-        users
-            .lines()
-            .any(|line| line.split(':').nth(2) == Some(text.as_str()))
+        users.lines().any(|line| line.split(':').nth(2) == Some(text.as_str()))
     };
-    (UID_FIRST - UID_TRIES..=UID_FIRST)
-        .rev()
-        .find(|uid| !taken(*uid) && !left::has_any(*uid))
+    (UID_FIRST - UID_TRIES..=UID_FIRST).rev().find(|uid| !taken(*uid) && !left::has_any(*uid))
 }
 
 /// The highest folder above each path that others may not enter.
@@ -233,9 +191,7 @@ fn open(path: &Path) -> io::Result<()> {
 }
 
 fn open_up_to(file: &Path, top: &Path) -> io::Result<()> {
-    file.ancestors()
-        .take_while(|path| path.starts_with(top))
-        .try_for_each(open)
+    file.ancestors().take_while(|path| path.starts_with(top)).try_for_each(open)
 }
 
 fn open_all(path: &Path) -> io::Result<()> {
@@ -268,15 +224,9 @@ mod tests {
         fs::set_permissions(from.join("a/b.sh"), fs::Permissions::from_mode(0o700)).unwrap();
         symlink("b.sh", from.join("a/c")).unwrap();
         copy(&from, &base.join("to")).unwrap();
-        let mode = fs::metadata(base.join("to/a/b.sh"))
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = fs::metadata(base.join("to/a/b.sh")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o755);
-        assert_eq!(
-            fs::read_link(base.join("to/a/c")).unwrap(),
-            Path::new("b.sh")
-        );
+        assert_eq!(fs::read_link(base.join("to/a/c")).unwrap(), Path::new("b.sh"));
         assert!(!base.join("to/target").exists());
         fs::remove_dir_all(base).unwrap();
     }

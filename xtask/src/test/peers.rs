@@ -31,23 +31,14 @@ pub(super) fn bring(root: &Path, target: &Path) -> Result<Vec<(OsString, OsStrin
     }
     let mut path = env::var_os("PATH").unwrap_or_default();
     if own_node {
-        let folders = [bundled_node(&folder)]
-            .into_iter()
-            .chain(env::split_paths(&path));
+        let folders = [bundled_node(&folder)].into_iter().chain(env::split_paths(&path));
         path = env::join_paths(folders.collect::<Vec<_>>()).map_err(|e| e.to_string())?;
     }
-    Ok(vec![
-        ("BEDPLATE_AIMOCK_DIR".into(), folder.into()),
-        ("PATH".into(), path),
-    ])
+    Ok(vec![("BEDPLATE_AIMOCK_DIR".into(), folder.into()), ("PATH".into(), path)])
 }
 
 fn bundled_node(folder: &Path) -> PathBuf {
-    let machine = if cfg!(target_arch = "aarch64") {
-        "arm64"
-    } else {
-        "x64"
-    };
+    let machine = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
     folder.join(format!("node_modules/node-linux-{machine}/bin"))
 }
 
@@ -76,21 +67,13 @@ fn install(source: &Path, folder: &Path, own_node: bool) -> Result<(), String> {
         fs::copy(source.join(file), folder.join(file)).map_err(io)?;
     }
     let mut command = Command::new("npm");
-    command
-        .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-        .current_dir(folder);
+    command.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(folder);
     if !own_node {
         command.arg("--omit=optional");
     }
     let log = Some(folder.join("npm.log"));
-    let outcome = run(Job {
-        command,
-        log,
-        limit: NPM_LIMIT,
-    })?;
-    outcome
-        .success()
-        .map_err(|why| format!("npm ci: {why}\n{}", outcome.output))
+    let outcome = run(Job { command, log, limit: NPM_LIMIT })?;
+    outcome.success().map_err(|why| format!("npm ci: {why}\n{}", outcome.output))
 }
 
 #[cfg(test)]

@@ -31,11 +31,7 @@ pub(super) struct Outcome {
 impl Outcome {
     /// A command that could not be started is an outcome too.
     pub(super) fn not_started(why: String) -> Self {
-        Self {
-            status: None,
-            output: why,
-            limit: Duration::ZERO,
-        }
+        Self { status: None, output: why, limit: Duration::ZERO }
     }
 
     pub(super) fn status_ok(&self) -> bool {
@@ -60,10 +56,7 @@ impl Outcome {
 /// When the log cannot be made or the command cannot be started.
 pub(super) fn run(mut job: Job) -> Result<Outcome, String> {
     if let Some(log) = &job.log {
-        let file = log
-            .parent()
-            .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| File::create(log));
+        let file = log.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| File::create(log));
         let file = file.map_err(|e| format!("cannot write {}: {e}", log.display()))?;
         let second = file.try_clone().map_err(|e| e.to_string())?;
         job.command.stdout(file).stderr(second);
@@ -72,16 +65,9 @@ pub(super) fn run(mut job: Job) -> Result<Outcome, String> {
     let child = job.command.stdin(Stdio::null()).process_group(0).spawn();
     let child = child.map_err(|e| format!("cannot start {program}: {e}"))?;
     let status = wait(child, job.limit);
-    let output = job
-        .log
-        .map(|log| fs::read(log).unwrap_or_default())
-        .unwrap_or_default();
+    let output = job.log.map(|log| fs::read(log).unwrap_or_default()).unwrap_or_default();
     let output = String::from_utf8_lossy(&output).into_owned();
-    Ok(Outcome {
-        status,
-        output,
-        limit: job.limit,
-    })
+    Ok(Outcome { status, output, limit: job.limit })
 }
 
 fn wait(mut child: Child, limit: Duration) -> Option<ExitStatus> {
@@ -98,9 +84,7 @@ fn wait(mut child: Child, limit: Duration) -> Option<ExitStatus> {
 
 /// Kills a process, or a group when the number is negative.
 pub(super) fn kill(target: &str) {
-    let done = Command::new("sh")
-        .args(["-c", "kill -s KILL -- \"$1\"", "sh", target])
-        .status();
+    let done = Command::new("sh").args(["-c", "kill -s KILL -- \"$1\"", "sh", target]).status();
     if let Err(error) = done {
         println!("cannot kill {target}: {error}");
     }
@@ -116,12 +100,7 @@ mod tests {
         command.args(["-c", script]);
         let name = format!("xtask-process-{}-{}", std::process::id(), script.len());
         let log = std::env::temp_dir().join(name);
-        let outcome = run(Job {
-            command,
-            log: Some(log.clone()),
-            limit,
-        })
-        .unwrap();
+        let outcome = run(Job { command, log: Some(log.clone()), limit }).unwrap();
         fs::remove_file(log).unwrap();
         outcome
     }
@@ -137,15 +116,8 @@ mod tests {
     fn the_limit_kills_the_whole_group() {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let mut command = Command::new("sh");
-        command
-            .args(["-c", "(sleep 20; echo alive) & wait"])
-            .stdout(writer);
-        let outcome = run(Job {
-            command,
-            log: None,
-            limit: Duration::from_millis(300),
-        })
-        .unwrap();
+        command.args(["-c", "(sleep 20; echo alive) & wait"]).stdout(writer);
+        let outcome = run(Job { command, log: None, limit: Duration::from_millis(300) }).unwrap();
         assert!(outcome.success().unwrap_err().starts_with("killed"));
         // The end comes when nobody holds the other side any more, the grandchild included.
         let mut said = String::new();
@@ -155,16 +127,7 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_told() {
-        let job = |command| Job {
-            command,
-            log: None,
-            limit: Duration::from_secs(60),
-        };
-        assert!(
-            run(job(Command::new("/nonexistent")))
-                .err()
-                .unwrap()
-                .contains("/nonexistent")
-        );
+        let job = |command| Job { command, log: None, limit: Duration::from_secs(60) };
+        assert!(run(job(Command::new("/nonexistent"))).err().unwrap().contains("/nonexistent"));
     }
 }

@@ -18,11 +18,7 @@ pub(super) fn apply(tree: &Tree, mut found: Vec<Finding>) -> Vec<Finding> {
             return found;
         }
     };
-    let entries = table
-        .get("allow")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
+    let entries = table.get("allow").and_then(Value::as_array).into_iter().flatten();
     for entry in entries {
         let field = |name| entry.get(name).and_then(Value::as_str).unwrap_or_default();
         let (rule, path, reason) = (field("rule"), field("path"), field("reason"));
@@ -30,9 +26,7 @@ pub(super) fn apply(tree: &Tree, mut found: Vec<Finding>) -> Vec<Finding> {
         if !EXCUSABLE.contains(&rule) {
             found.push(complaint(format!("`{rule}` has no exceptions")));
         } else if reason.trim().is_empty() {
-            found.push(complaint(format!(
-                "the exception for {path} gives no reason"
-            )));
+            found.push(complaint(format!("the exception for {path} gives no reason")));
         } else {
             found.retain(|f| f.rule != rule || f.path != path);
             if found.len() == before {
@@ -54,14 +48,8 @@ mod tests {
     use super::*;
 
     fn check(rule: &'static str, file: &str, expected: &[&'static str]) {
-        let left = apply(
-            &Tree::from([(FILE, file)]),
-            vec![Finding::new(rule, "a.rs", 3, "m")],
-        );
-        let left: Vec<_> = rules_of(&left)
-            .into_iter()
-            .map(|(_, _, rule)| rule)
-            .collect();
+        let left = apply(&Tree::from([(FILE, file)]), vec![Finding::new(rule, "a.rs", 3, "m")]);
+        let left: Vec<_> = rules_of(&left).into_iter().map(|(_, _, rule)| rule).collect();
         assert_eq!(left, expected, "{file}");
     }
 
@@ -70,18 +58,10 @@ mod tests {
         let entry = |rule, path, reason| {
             format!("[[allow]]\nrule = \"{rule}\"\npath = \"{path}\"\nreason = \"{reason}\"")
         };
-        check(
-            "sleep",
-            &entry("sleep", "a.rs", "the clock is what it tests"),
-            &[],
-        );
+        check("sleep", &entry("sleep", "a.rs", "the clock is what it tests"), &[]);
         check("sleep", &entry("sleep", "a.rs", " "), &["sleep", "allow"]);
         check("sleep", &entry("sleep", "b.rs", "why"), &["sleep", "allow"]);
-        check(
-            "purity",
-            &entry("purity", "a.rs", "why"),
-            &["purity", "allow"],
-        );
+        check("purity", &entry("purity", "a.rs", "why"), &["purity", "allow"]);
         check("sleep", "[[allow", &["sleep", "allow"]);
         check("sleep", "", &["sleep"]);
     }

@@ -13,9 +13,8 @@ const ROOTS: [&str; 3] = ["crates/", "xtask/", "tests/"];
 pub(super) fn check(tree: &Tree, sources: &[Source<'_>]) -> Vec<Finding> {
     let by_path: BTreeMap<_, _> = sources.iter().map(|s| (s.path, s)).collect();
     let mut found = Vec::new();
-    for (path, text) in tree
-        .files()
-        .filter(|(path, _)| path.ends_with(".md") && !path.contains('/'))
+    for (path, text) in
+        tree.files().filter(|(path, _)| path.ends_with(".md") && !path.contains('/'))
     {
         for (line, named) in named_tests(text) {
             let wrong = missing(named, tree, &by_path);
@@ -24,10 +23,7 @@ pub(super) fn check(tree: &Tree, sources: &[Source<'_>]) -> Vec<Finding> {
     }
     if let Some(page) = tree.text(ARCHITECTURE) {
         found.extend(check_invariants(page));
-        found.extend(check_dependencies(
-            page,
-            tree.text("Cargo.toml").unwrap_or_default(),
-        ));
+        found.extend(check_dependencies(page, tree.text("Cargo.toml").unwrap_or_default()));
     }
     found
 }
@@ -35,10 +31,7 @@ pub(super) fn check(tree: &Tree, sources: &[Source<'_>]) -> Vec<Finding> {
 /// Every test a page names after `test:` or `tests:`, with its line.
 fn named_tests(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
-    for (start, mark) in text
-        .match_indices("test:")
-        .chain(text.match_indices("tests:"))
-    {
+    for (start, mark) in text.match_indices("test:").chain(text.match_indices("tests:")) {
         let mut rest = &text[start + mark.len()..];
         while let Some((name, after)) = next_name(rest) {
             let at = text.len() - rest.len();
@@ -55,16 +48,10 @@ fn next_name(rest: &str) -> Option<(&str, &str)> {
     let rest = rest.strip_prefix("and ").unwrap_or(rest).trim_start();
     let (name, after) = match rest.strip_prefix('`') {
         Some(quoted) => quoted.split_once('`')?,
-        None => rest.split_at(
-            rest.find([' ', '\n', ',', ';', ')', '|'])
-                .unwrap_or(rest.len()),
-        ),
+        None => rest.split_at(rest.find([' ', '\n', ',', ';', ')', '|']).unwrap_or(rest.len())),
     };
     let name = name.trim_end_matches('.');
-    ROOTS
-        .iter()
-        .any(|root| name.starts_with(root))
-        .then_some((name, after))
+    ROOTS.iter().any(|root| name.starts_with(root)).then_some((name, after))
 }
 
 /// What is wrong with the name of a test: `path` or `path::function`.
@@ -89,28 +76,19 @@ fn check_invariants(page: &str) -> Vec<Finding> {
     let of = |line, message| Finding::new("invariants", ARCHITECTURE, line, message);
     let heads = invariant_heads(page);
     if heads.is_empty() {
-        return vec![of(
-            0,
-            "the page has no invariants (`**I1**` ...)".to_owned(),
-        )];
+        return vec![of(0, "the page has no invariants (`**I1**` ...)".to_owned())];
     }
     let mut found = Vec::new();
     for (at, (start, number)) in heads.iter().enumerate() {
         let line = page[..*start].matches('\n').count() + 1;
         if *number != at + 1 {
-            found.push(of(
-                line,
-                format!("I{number} stands where I{} should", at + 1),
-            ));
+            found.push(of(line, format!("I{number} stands where I{} should", at + 1)));
         }
         let end = heads.get(at + 1).map_or(page.len(), |(next, _)| *next);
         let text = &page[*start..end];
         let text = text.split("\n#").next().unwrap_or(text);
         if named_tests(text).is_empty() {
-            found.push(of(
-                line,
-                format!("I{number} names no test (`test: path::name`)"),
-            ));
+            found.push(of(line, format!("I{number} names no test (`test: path::name`)")));
         }
     }
     found
@@ -119,10 +97,7 @@ fn check_invariants(page: &str) -> Vec<Finding> {
 fn invariant_heads(page: &str) -> Vec<(usize, usize)> {
     let heads = page.match_indices("**I").filter_map(|(start, mark)| {
         let tail = &page[start + mark.len()..];
-        let number = tail[..tail.find("**")?]
-            .trim_end_matches(['.', ':'])
-            .parse()
-            .ok()?;
+        let number = tail[..tail.find("**")?].trim_end_matches(['.', ':']).parse().ok()?;
         Some((start, number))
     });
     heads.collect()
@@ -135,18 +110,13 @@ fn check_dependencies(page: &str, manifest: &str) -> Vec<Finding> {
     let Ok(root) = manifest.parse::<Table>() else {
         return Vec::new();
     };
-    let others = workspace_dependencies(&root)
-        .filter(|(_, ours)| !ours)
-        .map(|(name, _)| name);
+    let others = workspace_dependencies(&root).filter(|(_, ours)| !ours).map(|(name, _)| name);
     let others: Vec<_> = others.collect();
     let rows = dependency_rows(page);
     let mut found = Vec::new();
     for name in &others {
         match rows.iter().find(|row| row.name == *name) {
-            None => found.push(of(
-                0,
-                format!("`{name}` has no row in the table of dependencies"),
-            )),
+            None => found.push(of(0, format!("`{name}` has no row in the table of dependencies"))),
             Some(row) if row.reason.is_empty() => {
                 found.push(of(row.line, format!("`{name}` has no reason")));
             }
@@ -182,25 +152,10 @@ fn dependency_rows(page: &str) -> Vec<Row<'_>> {
         if !inside || !text.starts_with('|') || is_rule(text) || is_head {
             continue;
         }
-        let cells: Vec<_> = text
-            .trim()
-            .trim_matches('|')
-            .split('|')
-            .map(str::trim)
-            .collect();
-        let reason = if cells.len() > 1 {
-            cells[cells.len() - 1]
-        } else {
-            ""
-        };
-        let names = cells[0]
-            .split(',')
-            .map(|name| name.trim().trim_matches('`'));
-        rows.extend(names.map(|name| Row {
-            line: at + 1,
-            name,
-            reason,
-        }));
+        let cells: Vec<_> = text.trim().trim_matches('|').split('|').map(str::trim).collect();
+        let reason = if cells.len() > 1 { cells[cells.len() - 1] } else { "" };
+        let names = cells[0].split(',').map(|name| name.trim().trim_matches('`'));
+        rows.extend(names.map(|name| Row { line: at + 1, name, reason }));
     }
     rows
 }
@@ -210,10 +165,8 @@ mod tests {
     use super::*;
 
     const TEST: (&str, &str) = ("crates/a/tests/b.rs", "#[test] fn c() {} fn helper() {}");
-    const ROOT: (&str, &str) = (
-        "Cargo.toml",
-        "[workspace.dependencies]\nserde = \"1\"\na = { path = \"a\" }",
-    );
+    const ROOT: (&str, &str) =
+        ("Cargo.toml", "[workspace.dependencies]\nserde = \"1\"\na = { path = \"a\" }");
     const TABLE: &str =
         "\n## Dependencies\n\n| name | why |\n|---|---|\n| `serde` | values to text |\n";
 
@@ -246,10 +199,7 @@ mod tests {
         );
         let helper = "crates/a/tests/b.rs has no test named `helper`";
         check_invariant("**I1** test: crates/a/tests/b.rs::helper", &[(helper, 1)]);
-        check_invariant(
-            "**I1** test: crates/z.rs::c",
-            &[("crates/z.rs does not exist", 1)],
-        );
+        check_invariant("**I1** test: crates/z.rs::c", &[("crates/z.rs does not exist", 1)]);
     }
 
     #[test]
@@ -265,13 +215,8 @@ mod tests {
 
     #[test]
     fn other_pages_name_tests_too() {
-        let tree = Tree::from([
-            TEST,
-            (
-                "THREAT_MODEL.md",
-                "| x | test: `crates/a/tests/b.rs::gone` |",
-            ),
-        ]);
+        let tree =
+            Tree::from([TEST, ("THREAT_MODEL.md", "| x | test: `crates/a/tests/b.rs::gone` |")]);
         assert_eq!(check(&tree, &tree.sources()).len(), 1);
     }
 
@@ -279,10 +224,7 @@ mod tests {
     fn each_dependency_has_a_reason() {
         let good = "**I1** test: crates/a/tests/b.rs\n";
         check_page(&format!("{good}{TABLE}"), &[]);
-        check_page(
-            good,
-            &[("`serde` has no row in the table of dependencies", 0)],
-        );
+        check_page(good, &[("`serde` has no row in the table of dependencies", 0)]);
         let mute = TABLE.replace("values to text", "");
         check_page(&format!("{good}{mute}"), &[("`serde` has no reason", 7)]);
         let stale = format!("{good}{TABLE}| `old` | why |\n");

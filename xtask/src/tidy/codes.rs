@@ -52,9 +52,7 @@ fn codes_in(text: &str) -> impl Iterator<Item = &str> {
         let tail = &text[start + 3..];
         let area = tail.find(|c: char| !c.is_ascii_uppercase())?;
         let number = tail[area..].strip_prefix('-')?;
-        let digits = number
-            .find(|c: char| !c.is_ascii_alphanumeric())
-            .unwrap_or(number.len());
+        let digits = number.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(number.len());
         let whole = area > 0 && digits == 3 && number[..3].bytes().all(|b| b.is_ascii_digit());
         whole.then(|| &text[start..start + 3 + area + 1 + 3])
     })
@@ -65,23 +63,15 @@ fn places<'a>(source: &Source<'a>) -> Vec<Place<'a>> {
     if !source.path.starts_with("crates/") || !source.path.contains("/src/") {
         return Vec::new();
     }
-    let defining: Vec<&Function<'_>> = source
-        .functions
-        .iter()
-        .filter(|f| f.name == "code")
-        .collect();
+    let defining: Vec<&Function<'_>> =
+        source.functions.iter().filter(|f| f.name == "code").collect();
     let mut found = Vec::new();
     for (at, token) in source.tokens.iter().enumerate() {
         if token.kind != Kind::Text || source.is_test(at) {
             continue;
         }
         let defines = defining.iter().any(|f| f.span.contains(&at));
-        let place = |code| Place {
-            code,
-            path: source.path,
-            line: token.line,
-            defines,
-        };
+        let place = |code| Place { code, path: source.path, line: token.line, defines };
         found.extend(codes_in(token.text).map(place));
     }
     found
@@ -94,11 +84,7 @@ fn tested<'a>(tree: &'a Tree, sources: &[Source<'a>]) -> BTreeSet<&'a str> {
     });
     let mut found: BTreeSet<_> = scripts.flat_map(|(_, text)| codes_in(text)).collect();
     for source in sources.iter().filter(|s| !s.path.starts_with("xtask/")) {
-        let inside = source
-            .tokens
-            .iter()
-            .enumerate()
-            .filter(|(at, _)| source.is_test(*at));
+        let inside = source.tokens.iter().enumerate().filter(|(at, _)| source.is_test(*at));
         found.extend(inside.flat_map(|(_, token)| codes_in(token.text)));
     }
     found
@@ -122,15 +108,9 @@ fn check_page(code: &str, page: &str) -> Vec<Finding> {
     let of = |line, message: String| Finding::new("codes", &path, line, message);
     let mut found = Vec::new();
     let title = format!("# {code}: ");
-    let first = page
-        .lines()
-        .next()
-        .and_then(|line| line.strip_prefix(&title));
+    let first = page.lines().next().and_then(|line| line.strip_prefix(&title));
     if first.is_none_or(str::is_empty) {
-        found.push(of(
-            1,
-            format!("the page starts with `{title}` and its meaning in a few words"),
-        ));
+        found.push(of(1, format!("the page starts with `{title}` and its meaning in a few words")));
     }
     let lines: Vec<_> = page.lines().map(str::trim_end).collect();
     let mut after = 0;
@@ -168,10 +148,7 @@ mod tests {
 
     fn check_files<const N: usize>(files: [(&str, &str); N], expected: &[&str]) {
         let tree = Tree::from(files);
-        let found: Vec<_> = check(&tree, &tree.sources())
-            .into_iter()
-            .map(|f| f.message)
-            .collect();
+        let found: Vec<_> = check(&tree, &tree.sources()).into_iter().map(|f| f.message).collect();
         assert_eq!(found, expected);
     }
 
@@ -187,13 +164,7 @@ mod tests {
 
     #[test]
     fn a_code_with_a_page_and_a_test_is_fine() {
-        check_files(
-            [
-                ("crates/gate/src/lib.rs", LIB),
-                ("docs/errors/BP-GATE-001.md", GOOD),
-            ],
-            &[],
-        );
+        check_files([("crates/gate/src/lib.rs", LIB), ("docs/errors/BP-GATE-001.md", GOOD)], &[]);
         let source = "fn code() { \"BP-GATE-001\" }";
         check_files(
             [
@@ -211,10 +182,7 @@ mod tests {
         check_files([("crates/gate/src/lib.rs", LIB)], &[missing]);
         let source = "/// BP-GATE-001\nfn code() { \"BP-GATE-001\" }";
         check_files(
-            [
-                ("crates/gate/src/lib.rs", source),
-                ("docs/errors/BP-GATE-001.md", GOOD),
-            ],
+            [("crates/gate/src/lib.rs", source), ("docs/errors/BP-GATE-001.md", GOOD)],
             &["no test mentions BP-GATE-001"],
         );
     }
@@ -223,23 +191,14 @@ mod tests {
     fn a_page_has_a_title_and_three_parts() {
         let check = |page: &str, expected: &[&str]| {
             check_files(
-                [
-                    ("crates/gate/src/lib.rs", LIB),
-                    ("docs/errors/BP-GATE-001.md", page),
-                ],
+                [("crates/gate/src/lib.rs", LIB), ("docs/errors/BP-GATE-001.md", page)],
                 expected,
             );
         };
         let title = "the page starts with `# BP-GATE-001: ` and its meaning in a few words";
         check(&GOOD.replace("# BP-GATE-001: closed", "# closed"), &[title]);
-        check(
-            &GOOD.replace("## Cause\n", ""),
-            &["the page lacks `## Cause`, in its place"],
-        );
-        check(
-            &GOOD.replace("\nb\n", ""),
-            &["nothing stands under `## Cause`"],
-        );
+        check(&GOOD.replace("## Cause\n", ""), &["the page lacks `## Cause`, in its place"]);
+        check(&GOOD.replace("\nb\n", ""), &["nothing stands under `## Cause`"]);
     }
 
     #[test]

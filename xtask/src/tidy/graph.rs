@@ -26,28 +26,16 @@ const fn pure(
     uses: &'static [&'static str],
     others: &'static [&'static str],
 ) -> Row {
-    Row {
-        name,
-        uses,
-        pure: Some(others),
-    }
+    Row { name, uses, pure: Some(others) }
 }
 
 const fn hands(name: &'static str, uses: &'static [&'static str]) -> Row {
-    Row {
-        name,
-        uses,
-        pure: None,
-    }
+    Row { name, uses, pure: None }
 }
 
 /// From the ground up. A row may only name rows above it.
 const CRATES: [Row; 11] = [
-    pure(
-        "types",
-        &[],
-        &["serde", "serde_json", "sha2", "strsim", "thiserror", "toml"],
-    ),
+    pure("types", &[], &["serde", "serde_json", "sha2", "strsim", "thiserror", "toml"]),
     pure("kernel", &["types"], &["serde", "serde_json", "thiserror"]),
     pure(
         "policy",
@@ -63,11 +51,7 @@ const CRATES: [Row; 11] = [
             "toml",
         ],
     ),
-    pure(
-        "ledger",
-        &["types"],
-        &["ed25519-dalek", "serde", "serde_json", "sha2", "thiserror"],
-    ),
+    pure("ledger", &["types"], &["ed25519-dalek", "serde", "serde_json", "sha2", "thiserror"]),
     hands("store", &["types", "ledger"]),
     hands("sandbox", &["types"]),
     hands("models", &["types"]),
@@ -75,9 +59,7 @@ const CRATES: [Row; 11] = [
     hands("tools", &["types", "sandbox", "gate"]),
     hands(
         "runtime",
-        &[
-            "types", "kernel", "policy", "ledger", "store", "sandbox", "models", "gate", "tools",
-        ],
+        &["types", "kernel", "policy", "ledger", "store", "sandbox", "models", "gate", "tools"],
     ),
     hands(
         "cli",
@@ -94,20 +76,14 @@ pub(super) fn crate_of(path: &str) -> Option<&str> {
 }
 
 pub(super) fn is_pure(name: &str) -> bool {
-    CRATES
-        .iter()
-        .any(|row| row.name == name && row.pure.is_some())
+    CRATES.iter().any(|row| row.name == name && row.pure.is_some())
 }
 
 /// The block of the page, markers included.
 fn block() -> String {
     let mut text = format!("{BEGIN}\n```text\n");
     for row in &CRATES {
-        let uses = if row.uses.is_empty() {
-            "(nothing)".into()
-        } else {
-            row.uses.join(", ")
-        };
+        let uses = if row.uses.is_empty() { "(nothing)".into() } else { row.uses.join(", ") };
         text += &format!("{:<8} -> {uses}\n", row.name);
     }
     text + "```\n" + END
@@ -154,20 +130,12 @@ fn manifests(tree: &Tree) -> impl Iterator<Item = (&str, &str)> {
 
 /// What the workspace declares and no member takes.
 fn unused(tree: &Tree, root: &Table) -> Vec<Finding> {
-    let members: Vec<Table> = manifests(tree)
-        .filter_map(|(_, text)| text.parse().ok())
-        .collect();
-    let used: BTreeSet<_> = members
-        .iter()
-        .flat_map(dependencies)
-        .map(|used| used.name)
-        .collect();
+    let members: Vec<Table> = manifests(tree).filter_map(|(_, text)| text.parse().ok()).collect();
+    let used: BTreeSet<_> = members.iter().flat_map(dependencies).map(|used| used.name).collect();
     let others = workspace_dependencies(root).filter(|(_, ours)| !ours);
     let unused = others.filter(|(name, _)| !used.contains(name));
     let of = |name| format!("`{name}` is declared, and nothing uses it");
-    unused
-        .map(|(name, _)| Finding::new("graph", ROOT_MANIFEST, 0, of(name)))
-        .collect()
+    unused.map(|(name, _)| Finding::new("graph", ROOT_MANIFEST, 0, of(name))).collect()
 }
 
 fn check_page(tree: &Tree) -> Vec<Finding> {
@@ -176,9 +144,7 @@ fn check_page(tree: &Tree) -> Vec<Finding> {
         return of("the page is missing");
     };
     if place(page).is_none() {
-        return of(&format!(
-            "the page has no `{BEGIN}` ... `{END}` for the crate graph"
-        ));
+        return of(&format!("the page has no `{BEGIN}` ... `{END}` for the crate graph"));
     }
     match rewritten(page) {
         Some(_) => of("the crate graph is not the one that is checked: `cargo xtask tidy --fix`"),
@@ -195,21 +161,15 @@ struct Shared {
 impl Shared {
     fn of(root: &Table) -> Self {
         let declared = workspace_dependencies(root);
-        let ours = declared
-            .filter(|(_, ours)| *ours)
-            .map(|(name, _)| name.to_owned());
-        Self {
-            ours: ours.collect(),
-        }
+        let ours = declared.filter(|(_, ours)| *ours).map(|(name, _)| name.to_owned());
+        Self { ours: ours.collect() }
     }
 }
 
 /// Each name in `[workspace.dependencies]`, and whether it is a crate of ours.
 pub(super) fn workspace_dependencies(root: &Table) -> impl Iterator<Item = (&str, bool)> {
-    let table = root
-        .get("workspace")
-        .and_then(|w| w.get("dependencies"))
-        .and_then(|d| d.as_table());
+    let table =
+        root.get("workspace").and_then(|w| w.get("dependencies")).and_then(|d| d.as_table());
     let rows = table.into_iter().flatten();
     rows.map(|(name, value)| (name.as_str(), value.get("path").is_some()))
 }
@@ -227,9 +187,7 @@ fn check_manifest(path: &str, name: &str, text: &str, shared: &Shared) -> Vec<Fi
     for used in dependencies(&table) {
         if !used.from_workspace {
             let name = used.name;
-            found.push(of(format!(
-                "`{name}` must be declared in [workspace.dependencies]"
-            )));
+            found.push(of(format!("`{name}` must be declared in [workspace.dependencies]")));
         }
         found.extend(forbidden(at, &used, shared).map(of));
     }
@@ -240,19 +198,11 @@ fn forbidden(at: usize, used: &Dependency<'_>, shared: &Shared) -> Option<String
     let (row, name) = (&CRATES[at], used.name);
     if !shared.ours.contains(name) {
         let listed = row.pure.is_none_or(|others| others.contains(&name));
-        return (!listed && !used.for_tests).then(|| {
-            format!(
-                "`{}` is pure: `{name}` is not among what it may use",
-                row.name
-            )
-        });
+        return (!listed && !used.for_tests)
+            .then(|| format!("`{}` is pure: `{name}` is not among what it may use", row.name));
     }
     let below = CRATES[..at].iter().any(|row| row.name == name);
-    let allowed = if used.for_tests {
-        below
-    } else {
-        row.uses.contains(&name)
-    };
+    let allowed = if used.for_tests { below } else { row.uses.contains(&name) };
     (!allowed).then(|| format!("`{}` may not use `{name}`", row.name))
 }
 
@@ -266,18 +216,11 @@ struct Dependency<'a> {
 /// All dependencies of a manifest, those for one platform and for building too.
 fn dependencies(manifest: &Table) -> Vec<Dependency<'_>> {
     let platforms = manifest.get("target").and_then(|t| t.as_table());
-    let platforms = platforms
-        .into_iter()
-        .flatten()
-        .filter_map(|(_, t)| t.as_table());
+    let platforms = platforms.into_iter().flatten().filter_map(|(_, t)| t.as_table());
     let mut found = Vec::new();
     for table in std::iter::once(manifest).chain(platforms) {
         for key in ["dependencies", "build-dependencies", "dev-dependencies"] {
-            let rows = table
-                .get(key)
-                .and_then(|d| d.as_table())
-                .into_iter()
-                .flatten();
+            let rows = table.get(key).and_then(|d| d.as_table()).into_iter().flatten();
             found.extend(rows.map(|(name, value)| Dependency {
                 name,
                 for_tests: key == "dev-dependencies",
@@ -300,10 +243,7 @@ mod tests {
         let tree = Tree::from([
             ("Cargo.toml", ROOT),
             (path.as_str(), manifest),
-            (
-                "xtask/Cargo.toml",
-                "[dependencies]\nserde.workspace = true\ntokio.workspace = true",
-            ),
+            ("xtask/Cargo.toml", "[dependencies]\nserde.workspace = true\ntokio.workspace = true"),
             (ARCHITECTURE, &page),
         ]);
         let found: Vec<_> = check(&tree).into_iter().map(|f| f.message).collect();

@@ -31,11 +31,7 @@ const ORDERLESS: [&str; 2] = ["std::collections::HashMap", "std::collections::Ha
 const MAY_BE_ORDERLESS: &str = "policy";
 
 /// What is only a value, although its module reaches outside.
-const VALUES: [&str; 3] = [
-    "std::net::IpAddr",
-    "std::net::Ipv4Addr",
-    "std::time::Duration",
-];
+const VALUES: [&str; 3] = ["std::net::IpAddr", "std::net::Ipv4Addr", "std::time::Duration"];
 
 /// Names for the whole of `std`, behind which anything could hide.
 const HIDING: [&str; 3] = ["std", "std::*", "std::self"];
@@ -81,16 +77,10 @@ struct Path {
 }
 
 fn paths(source: &Source<'_>) -> Vec<Path> {
-    let mut walk = Walk {
-        code: source.code(),
-        at: 0,
-        found: Vec::new(),
-        imported: false,
-    };
+    let mut walk = Walk { code: source.code(), at: 0, found: Vec::new(), imported: false };
     while walk.at < walk.code.len() {
-        walk.imported = walk
-            .peek(0)
-            .is_some_and(|t| t.is("use") || t.is("crate") && walk.is_extern());
+        walk.imported =
+            walk.peek(0).is_some_and(|t| t.is("use") || t.is("crate") && walk.is_extern());
         if walk.imported {
             walk.at += 1;
         }
@@ -148,12 +138,7 @@ impl<'a> Walk<'a> {
             text = format!("{text}::{}", next.text);
             self.at += 1;
         }
-        self.found.push(Path {
-            text,
-            line: first.line,
-            at: index,
-            imported: self.imported,
-        });
+        self.found.push(Path { text, line: first.line, at: index, imported: self.imported });
     }
 
     /// `{a, b::c, d as e}` from its opening brace to behind its closing one.
@@ -207,10 +192,7 @@ mod tests {
 
     #[test]
     fn values_words_and_tests_are_no_outside() {
-        check_pure(
-            "use std::time::Duration; fn a(d: std::time::Duration) {}",
-            &[],
-        );
+        check_pure("use std::time::Duration; fn a(d: std::time::Duration) {}", &[]);
         check_pure("fn a(rand: u8) -> u8 { rand }", &[]);
         check_pure("// std::fs\nconst A: &str = \"std::fs::read\";", &[]);
         check_pure("#[cfg(test)] mod tests { use std::fs; }", &[]);
@@ -220,11 +202,7 @@ mod tests {
     #[test]
     fn hash_tables_have_no_order_and_no_place_in_a_fold() {
         check_pure("use std::collections::{BTreeMap,\n HashMap};", &[2]);
-        check_in(
-            "crates/policy/src/a.rs",
-            "use std::collections::HashSet;",
-            &[],
-        );
+        check_in("crates/policy/src/a.rs", "use std::collections::HashSet;", &[]);
     }
 
     #[test]

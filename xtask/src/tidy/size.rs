@@ -16,11 +16,7 @@ pub(super) fn check(source: &Source<'_>, text: &str) -> Vec<Finding> {
         let message = format!("the file has {lines} lines, at most {FILE_LINES_MAX}: split it");
         found.push(Finding::new("file-length", source.path, 0, message));
     }
-    for function in source
-        .functions
-        .iter()
-        .filter(|f| f.line_count() > FUNCTION_LINES_MAX)
-    {
+    for function in source.functions.iter().filter(|f| f.line_count() > FUNCTION_LINES_MAX) {
         let (name, lines) = (function.name, function.line_count());
         let message = format!("`{name}` has {lines} lines, at most {FUNCTION_LINES_MAX}");
         let line = function.lines.start;
@@ -43,18 +39,12 @@ mod tests {
     fn a_function_of_71_lines_is_too_long() {
         let of = |lines: usize| format!("\nfn a() {{{}}}\n", "\n".repeat(lines - 1));
         check_text(&of(FUNCTION_LINES_MAX), &[]);
-        check_text(
-            &of(FUNCTION_LINES_MAX + 1),
-            &[("a.rs", 2, "function-length")],
-        );
+        check_text(&of(FUNCTION_LINES_MAX + 1), &[("a.rs", 2, "function-length")]);
     }
 
     #[test]
     fn a_file_of_1001_lines_is_too_long() {
         check_text(&"\n".repeat(FILE_LINES_MAX), &[]);
-        check_text(
-            &"\n".repeat(FILE_LINES_MAX + 1),
-            &[("a.rs", 0, "file-length")],
-        );
+        check_text(&"\n".repeat(FILE_LINES_MAX + 1), &[("a.rs", 0, "file-length")]);
     }
 }

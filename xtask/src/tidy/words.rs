@@ -40,30 +40,17 @@ fn is(token: Option<Token<'_>>, text: &str) -> bool {
 
 fn unwrapped(before: Option<Token<'_>>, after: Option<Token<'_>>) -> Complaint {
     (is(before, ".") && is(after, "(")).then(|| {
-        (
-            "unwrap",
-            "`unwrap` outside of tests: return the error, or `expect` the invariant".into(),
-        )
+        ("unwrap", "`unwrap` outside of tests: return the error, or `expect` the invariant".into())
     })
 }
 
 fn unfinished(word: &str, after: Option<Token<'_>>) -> Complaint {
-    is(after, "!").then(|| {
-        (
-            "unfinished",
-            format!("`{word}!` is not for the main branch"),
-        )
-    })
+    is(after, "!").then(|| ("unfinished", format!("`{word}!` is not for the main branch")))
 }
 
 fn slept(before: Option<Token<'_>>, after: Option<Token<'_>>) -> Complaint {
     let called = is(after, "(") && !is(before, ".") && !is(before, "fn");
-    called.then(|| {
-        (
-            "sleep",
-            "a test that sleeps guesses: wait for the event, with a limit".into(),
-        )
-    })
+    called.then(|| ("sleep", "a test that sleeps guesses: wait for the event, with a limit".into()))
 }
 
 /// `ignore` inside an attribute: the nearest bracket that is still open is a `#[`, or a
@@ -113,20 +100,12 @@ fn unsafe_word(source: &Source<'_>, index: usize) -> Complaint {
         return Some(("unsafe", format!("`unsafe` only in {UNSAFE_CRATE}")));
     }
     let reasoned = has_reason(&source.tokens[..index]);
-    (!reasoned).then(|| {
-        (
-            "unsafe",
-            "say why it holds: `// SAFETY: ...` just above".into(),
-        )
-    })
+    (!reasoned).then(|| ("unsafe", "say why it holds: `// SAFETY: ...` just above".into()))
 }
 
 /// Whether a comment between the start of the statement and the `unsafe` gives the reason.
 fn has_reason(before: &[Token<'_>]) -> bool {
-    let statement = before
-        .iter()
-        .rev()
-        .take_while(|t| !(t.is(";") || t.is("{") || t.is("}")));
+    let statement = before.iter().rev().take_while(|t| !(t.is(";") || t.is("{") || t.is("}")));
     let mut comments = statement.filter(|t| t.kind == Kind::Comment);
     comments.any(|t| t.text.contains("SAFETY:") || t.text.contains("# Safety"))
 }
@@ -139,10 +118,7 @@ mod tests {
     fn check_at(path: &str, text: &str, rules: &[&'static str]) {
         let source = Source::new(path, text, path.contains("/tests/"));
         let found = check(&source);
-        let found: Vec<_> = rules_of(&found)
-            .into_iter()
-            .map(|(_, _, rule)| rule)
-            .collect();
+        let found: Vec<_> = rules_of(&found).into_iter().map(|(_, _, rule)| rule).collect();
         assert_eq!(found, rules, "{path}: {text}");
     }
 
@@ -155,18 +131,12 @@ mod tests {
         check_lib("// SAFETY: sure\nfn a() { unsafe { b() } }", &["unsafe"]);
         let sandbox = |text, rules| check_at("crates/sandbox/src/lib.rs", text, rules);
         sandbox("fn a() { unsafe { b() } }", &["unsafe"]);
-        sandbox(
-            "fn a() {\n// SAFETY: b holds\nlet c = unsafe { b() }; }",
-            &[],
-        );
+        sandbox("fn a() {\n// SAFETY: b holds\nlet c = unsafe { b() }; }", &[]);
         sandbox(
             "fn a() {\n// SAFETY: b holds\nlet c = unsafe { b() };\nunsafe { d() } }",
             &["unsafe"],
         );
-        sandbox(
-            "/// # Safety\n/// Call once.\n#[cold]\nunsafe fn a() {}",
-            &[],
-        );
+        sandbox("/// # Safety\n/// Call once.\n#[cold]\nunsafe fn a() {}", &[]);
         sandbox("fn a() { let s = \"unsafe\"; }", &[]);
     }
 
@@ -190,10 +160,7 @@ mod tests {
     fn no_test_is_ignored() {
         check_lib("#[test] #[ignore] fn a() {}", &["ignore"]);
         check_lib("#[test] #[ignore = \"slow\"] fn a() {}", &["ignore"]);
-        check_lib(
-            "#[cfg_attr(target_os = \"linux\", ignore)] fn a() {}",
-            &["ignore"],
-        );
+        check_lib("#[cfg_attr(target_os = \"linux\", ignore)] fn a() {}", &["ignore"]);
         check_lib("/// ```ignore\n/// a\n/// ```\nfn a() {}", &["ignore"]);
         check_lib("#[serde(skip, ignore)] fn ignore() { ignore[0]; }", &[]);
     }
