@@ -13,13 +13,8 @@ use std::time::Instant;
 const ROUNDS: usize = 200;
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    runtime
-        .expect("a runtime")
-        .block_on(measure())
-        .expect("sandboxes work here");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(measure()).expect("sandboxes work here");
 }
 
 async fn measure() -> Result<(), SandboxError> {
@@ -36,11 +31,7 @@ async fn measure() -> Result<(), SandboxError> {
         let start = Instant::now();
         let made = spawner.create(CreateSpec::new(upper.overlay())).await?;
         let created = start.elapsed();
-        let done = spawner
-            .exec(&made.id, ExecSpec::new(["/bin/true"]))
-            .await?
-            .finish()
-            .await?;
+        let done = spawner.exec(&made.id, ExecSpec::new(["/bin/true"])).await?.finish().await?;
         assert_eq!(done.exit.ended, Ended::Code(0));
         let ran = start.elapsed();
         spawner.destroy(&made.id).await?;
@@ -58,10 +49,7 @@ async fn measure() -> Result<(), SandboxError> {
     for _ in 0..ROUNDS {
         let upper = store.begin(&base)?;
         let workspace = Some(upper.overlay());
-        let spec = ExecSpec {
-            workspace,
-            ..ExecSpec::new(["/bin/true"])
-        };
+        let spec = ExecSpec { workspace, ..ExecSpec::new(["/bin/true"]) };
         let start = Instant::now();
         let done = spawner.exec(&made.id, spec).await?.finish().await?;
         assert_eq!(done.exit.ended, Ended::Code(0));
@@ -129,8 +117,5 @@ fn peer() -> Option<std::time::Duration> {
         ])
         .stdin(Stdio::null())
         .status();
-    status
-        .ok()
-        .filter(|status| status.success())
-        .map(|_| start.elapsed())
+    status.ok().filter(|status| status.success()).map(|_| start.elapsed())
 }

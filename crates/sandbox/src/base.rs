@@ -86,11 +86,8 @@ const RESOLV: &str = "nameserver 127.0.0.1\noptions timeout:5 attempts:1\n";
 
 /// Makes this mount namespace private and builds the base in it, at [`BASE_AT`].
 pub(crate) fn build(weakened: &Weakened) -> Result<(), SandboxError> {
-    rustix::mount::mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
-    .map_err(|error| SandboxError::setup("making mounts private", error))?;
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .map_err(|error| SandboxError::setup("making mounts private", error))?;
     let tmpfs = mounts::new_fs("tmpfs", &BASE_TMPFS, MountAttrFlags::empty())?;
     mounts::attach(&tmpfs, mounts::here(), BASE_AT)?;
     let base = Path::new(BASE_AT);
@@ -125,9 +122,9 @@ fn populate(base: &Path) -> io::Result<()> {
     }
     // What masks a denied path: nobody can read them, and binds of them stay empty.
     fs::create_dir(base.join("sys/.denied"))?;
-    fs::set_permissions(base.join("sys/.denied"), fs::Permissions::from_mode(0))?;
+    fs::set_permissions(base.join("sys/.denied"), fs::Permissions::from_mode(0o000))?;
     fs::write(base.join("sys/.denied-file"), "")?;
-    fs::set_permissions(base.join("sys/.denied-file"), fs::Permissions::from_mode(0))?;
+    fs::set_permissions(base.join("sys/.denied-file"), fs::Permissions::from_mode(0o000))?;
     etc(&base.join("etc"))
 }
 
@@ -154,12 +151,10 @@ fn etc(etc: &Path) -> io::Result<()> {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        let allowed = ETC_ALLOWED
-            .iter()
-            .any(|allowed| match allowed.strip_suffix('*') {
-                Some(prefix) => name.starts_with(prefix),
-                None => *allowed == name,
-            });
+        let allowed = ETC_ALLOWED.iter().any(|allowed| match allowed.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => *allowed == name,
+        });
         if allowed {
             copy_entry(&entry.path(), &etc.join(name), &mut budget)?;
         }
@@ -220,11 +215,7 @@ impl Public for fs::Metadata {
 }
 
 fn bind_system(base: &Path, weakened: &Weakened) -> Result<(), SandboxError> {
-    let attributes = if weakened.lacks(Weaken::ReadOnly) {
-        0
-    } else {
-        READ_ONLY
-    };
+    let attributes = if weakened.lacks(Weaken::ReadOnly) { 0 } else { READ_ONLY };
     let bind = |name: &str| {
         let tree = mounts::clone_tree(mounts::here(), &format!("/{name}"), attributes, true)?;
         mounts::attach(&tree, mounts::here(), &format!("{BASE_AT}/{name}"))

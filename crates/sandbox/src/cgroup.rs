@@ -58,19 +58,11 @@ impl Cgroups {
 
     /// The same under another root, for tests.
     fn open_at(mode: Mode, root: &Path, pid: u32) -> Self {
-        let none = |why: String| Self {
-            version: 0,
-            list: Vec::new(),
-            why_not: why,
-        };
+        let none = |why: String| Self { version: 0, list: Vec::new(), why_not: why };
         let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let v2 = match open_v2(mode, root, &own, pid) {
             Ok(hierarchy) => {
-                return Self {
-                    version: 2,
-                    list: vec![hierarchy],
-                    why_not: String::new(),
-                };
+                return Self { version: 2, list: vec![hierarchy], why_not: String::new() };
             }
             Err(why) => why,
         };
@@ -79,11 +71,7 @@ impl Cgroups {
         }
         let list = ["memory", "cpu", "pids"].map(|name| open_v1(root, &own, name, pid));
         match list.into_iter().collect::<Result<Vec<_>, _>>() {
-            Ok(list) => Self {
-                version: 1,
-                list,
-                why_not: String::new(),
-            },
+            Ok(list) => Self { version: 1, list, why_not: String::new() },
             Err(v1) => none(format!("{v2}; {v1}")),
         }
     }
@@ -195,23 +183,14 @@ impl Cgroup {
     pub(crate) fn hits(&self) -> Hits {
         let (memory, pids) = match self.version {
             2 => ((0, "memory.events", "oom_kill"), (0, "pids.events", "max")),
-            _ => (
-                (0, "memory.oom_control", "oom_kill"),
-                (2, "pids.events", "max"),
-            ),
+            _ => ((0, "memory.oom_control", "oom_kill"), (2, "pids.events", "max")),
         };
         let count = |(dir, file, key): (usize, &str, &str)| {
             let text = read_control(self.dirs[dir].as_fd(), file).unwrap_or_default();
-            let line = text
-                .lines()
-                .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
-            line.and_then(|number| number.trim().parse().ok())
-                .unwrap_or(0)
+            let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+            line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
         };
-        Hits {
-            memory: count(memory),
-            processes: count(pids),
-        }
+        Hits { memory: count(memory), processes: count(pids) }
     }
 }
 
@@ -302,11 +281,7 @@ fn make(parent: &Path, controller: &'static str, pid: u32) -> Result<Hierarchy, 
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::open(&path, flags, Bits::empty()).map_err(|error| fail(error.into()))?;
-    Ok(Hierarchy {
-        controller,
-        dir,
-        path,
-    })
+    Ok(Hierarchy { controller, dir, path })
 }
 
 /// Removes what spawners left that died together with their owner.
@@ -332,19 +307,14 @@ fn open_v1(
     let line = own.lines().find_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);
         let names = parts.next()?;
-        names
-            .split(',')
-            .any(|name| name == controller)
-            .then(|| (names, parts.next()))
+        names.split(',').any(|name| name == controller).then(|| (names, parts.next()))
     });
     let Some((names, Some(path))) = line else {
         return Err(format!("there is no cgroup v1 controller '{controller}'"));
     };
     let mount = [names, controller].map(|name| root.join(name));
     let Some(mount) = mount.iter().find(|path| path.is_dir()) else {
-        return Err(format!(
-            "the cgroup v1 controller '{controller}' is not mounted"
-        ));
+        return Err(format!("the cgroup v1 controller '{controller}' is not mounted"));
     };
     // In a container the path may be one of the host's that is not visible here.
     let below = mount.join(path.trim_start_matches('/'));
@@ -367,10 +337,7 @@ fn open_v2(mode: Mode, root: &Path, own: &str, pid: u32) -> Result<Hierarchy, St
     let has = |text: &str, name: &str| text.split_whitespace().any(|word| word == name);
     let available = read("cgroup.controllers");
     if let Some(missing) = needed.iter().find(|name| !has(&available, name)) {
-        return Err(format!(
-            "the controller '{missing}' is not available in {}",
-            parent.display()
-        ));
+        return Err(format!("the controller '{missing}' is not available in {}", parent.display()));
     }
     let enabled = read("cgroup.subtree_control");
     if !needed.iter().all(|name| has(&enabled, name)) {
@@ -381,11 +348,8 @@ fn open_v2(mode: Mode, root: &Path, own: &str, pid: u32) -> Result<Hierarchy, St
             .map_err(|error| format!("{} is not delegated to us: {error}", parent.display()))?;
     }
     let hierarchy = make(&parent, "", pid)?;
-    std::fs::write(
-        hierarchy.path.join("cgroup.subtree_control"),
-        "+memory +pids +cpu",
-    )
-    .map_err(|error| format!("{}: {error}", hierarchy.path.display()))?;
+    std::fs::write(hierarchy.path.join("cgroup.subtree_control"), "+memory +pids +cpu")
+        .map_err(|error| format!("{}: {error}", hierarchy.path.display()))?;
     Ok(hierarchy)
 }
 
@@ -395,10 +359,7 @@ fn step_aside(parent: &Path, procs: &str, pid: u32) -> Result<(), String> {
     let ours = program("self");
     let pids: Vec<&str> = procs.split_whitespace().collect();
     if let Some(foreign) = pids.iter().find(|pid| program(pid) != ours) {
-        return Err(format!(
-            "{} is not ours alone (process {foreign} is in it)",
-            parent.display()
-        ));
+        return Err(format!("{} is not ours alone (process {foreign} is in it)", parent.display()));
     }
     let leaf = parent.join(format!("owner-{pid}"));
     let fail = |error: io::Error| format!("{}: {error}", leaf.display());
@@ -407,4 +368,112 @@ fn step_aside(parent: &Path, procs: &str, pid: u32) -> Result<(), String> {
         std::fs::write(leaf.join("cgroup.procs"), pid).map_err(fail)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// A directory that looks like a cgroup v2 tree. New directories get no control files here, so
+    /// what can be tried is everything up to the first limit.
+    fn fake(controllers: &str, enabled: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            ("cgroup.controllers", controllers),
+            ("cgroup.subtree_control", enabled),
+            ("cgroup.procs", ""),
+        ] {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        dir
+    }
+
+    const ALL: &str = "cpuset cpu io memory pids\n";
+
+    #[test]
+    fn v2_is_used_when_its_controllers_are_there() {
+        let dir = fake(ALL, "cpu memory pids");
+        let found = open_v2(Mode::Root, dir.path(), "0::/somewhere\n", 7).unwrap();
+        assert_eq!(found.path, dir.path().join("bedplate-7"));
+        let enabled = fs::read_to_string(found.path.join("cgroup.subtree_control")).unwrap();
+        assert_eq!(enabled, "+memory +pids +cpu");
+    }
+
+    #[test]
+    fn v2_controllers_are_enabled_where_we_may() {
+        let dir = fake(ALL, "");
+        open_v2(Mode::Root, dir.path(), "0::/\n", 7).unwrap();
+        let enabled = fs::read_to_string(dir.path().join("cgroup.subtree_control")).unwrap();
+        assert_eq!(enabled, "+memory +pids +cpu");
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let cases = [
+            (fake("hugetlb\n", ""), "0::/\n", "controller 'memory' is not available"),
+            (fake("cpu memory\n", ""), "0::/\n", "controller 'pids' is not available"),
+            (fake(ALL, ALL), "9:memory:/\n", "not mounted"),
+        ];
+        for (dir, own, expected) in cases {
+            let why = open_v2(Mode::Root, dir.path(), own, 7).unwrap_err();
+            assert!(why.contains(expected), "{why}");
+        }
+        let why = open_v1(Path::new("/nowhere"), "3:cpu,cpuacct:/\n", "memory", 7).unwrap_err();
+        assert!(why.contains("no cgroup v1 controller 'memory'"), "{why}");
+    }
+
+    #[test]
+    fn an_ordinary_user_takes_only_a_group_of_its_own() {
+        let dir = fake(ALL, "");
+        // Pid 1 is another program.
+        fs::write(dir.path().join("cgroup.procs"), "1\n").unwrap();
+        let why = open_v2(Mode::User, dir.path(), "0::/\n", 7).unwrap_err();
+        assert!(why.contains("not ours alone (process 1"), "{why}");
+        fs::write(dir.path().join("cgroup.procs"), format!("{}\n", std::process::id())).unwrap();
+        open_v2(Mode::User, dir.path(), "0::/\n", 7).unwrap();
+        let moved = fs::read_to_string(dir.path().join("owner-7/cgroup.procs")).unwrap();
+        assert_eq!(moved, std::process::id().to_string());
+    }
+
+    #[test]
+    fn v2_limits_are_written_as_the_kernel_reads_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["memory.max", "memory.swap.max", "memory.oom.group", "pids.max", "cpu.max"];
+        for name in names {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let open = fs::File::open(dir.path()).unwrap();
+        let limits = Limits { memory_bytes: 1 << 20, cpu_centis: 150, processes: 9, disk_bytes: 0 };
+        limit_v2(open.as_fd(), &limits).unwrap();
+        let read = |name| fs::read_to_string(dir.path().join(name)).unwrap();
+        assert_eq!(names.map(read), ["1048576", "0", "1", "9", "150000 100000"]);
+        // Kernels without swap accounting have no such file; without a memory limit nothing works.
+        fs::remove_file(dir.path().join("memory.swap.max")).unwrap();
+        limit_v2(open.as_fd(), &limits).unwrap();
+        fs::remove_file(dir.path().join("memory.max")).unwrap();
+        assert!(limit_v2(open.as_fd(), &limits).is_err());
+    }
+
+    #[test]
+    fn hits_are_counted_from_a_start() {
+        let now = Hits { memory: 2, processes: 5 };
+        let before = |memory, processes| Hits { memory, processes };
+        assert_eq!(now.since(before(2, 5)), None);
+        assert_eq!(now.since(before(2, 4)), Some(LimitHit::Processes));
+        assert_eq!(now.since(before(1, 4)), Some(LimitHit::Memory));
+    }
+
+    #[test]
+    fn what_dead_spawners_left_is_swept() {
+        let dir = fake(ALL, ALL);
+        // A pid that cannot be: beyond the largest.
+        fs::create_dir_all(dir.path().join("bedplate-4294967295/s1")).unwrap();
+        let alive = format!("bedplate-{}", std::process::id());
+        fs::create_dir(dir.path().join(&alive)).unwrap();
+        fs::create_dir(dir.path().join("other-1")).unwrap();
+        sweep(dir.path());
+        assert!(!dir.path().join("bedplate-4294967295").exists());
+        assert!(dir.path().join(alive).exists() && dir.path().join("other-1").exists());
+    }
 }

@@ -124,11 +124,7 @@ impl Spawner {
             .map_err(|error| fail(format!("{}: {error}", exe.display())))?;
         let pid = child.id();
         let socket = sys::watch_async(ours).map_err(|error| fail(error.to_string()))?;
-        let link = Arc::new(Link {
-            socket,
-            seq: AtomicU64::new(1),
-            state: Mutex::default(),
-        });
+        let link = Arc::new(Link { socket, seq: AtomicU64::new(1), state: Mutex::default() });
         let (told, gone) = watch::channel(false);
         let (ready, readied) = oneshot::channel();
         link.state().waiting.insert(0, Waiting::Once(ready));
@@ -237,18 +233,11 @@ impl Spawner {
         fds: &[BorrowedFd<'_>],
     ) -> Result<(i32, oneshot::Receiver<Result<ExecExit, SandboxError>>), SandboxError> {
         let turns = self.0.link.turns(id)?;
-        let turn = turns
-            .acquire_owned()
-            .await
-            .map_err(|_| SandboxError::NoSuchSandbox { id: id.0 })?;
+        let turn =
+            turns.acquire_owned().await.map_err(|_| SandboxError::NoSuchSandbox { id: id.0 })?;
         let (started, start) = oneshot::channel();
         let (exited, exit) = oneshot::channel();
-        let waiting = Waiting::Program {
-            sandbox: *id,
-            started: Some(started),
-            exited,
-            turn,
-        };
+        let waiting = Waiting::Program { sandbox: *id, started: Some(started), exited, turn };
         self.0.link.ask(ask, fds, waiting).await?;
         match start.await.unwrap_or(Err(SandboxError::SpawnerGone))? {
             Answer::Started { pid } => Ok((pid, exit)),
@@ -282,14 +271,8 @@ impl Spawner {
         }
         let (input, mut feed) = crate::running::inward_pipe().map_err(streams)?;
         let (mut answer, output) = crate::running::outward_pipe().map_err(streams)?;
-        let ask = Ask::File {
-            sandbox: *id,
-            op,
-            workspace,
-        };
-        let (_, exited) = self
-            .launch(id, ask, &[input.as_fd(), output.as_fd()])
-            .await?;
+        let ask = Ask::File { sandbox: *id, op, workspace };
+        let (_, exited) = self.launch(id, ask, &[input.as_fd(), output.as_fd()]).await?;
         drop((input, output));
         let feeding = async move {
             // A reader that ended early says why in its own answer.
@@ -302,10 +285,7 @@ impl Spawner {
         let exit = exited.await.unwrap_or(Err(SandboxError::SpawnerGone))?;
         read.map_err(streams)?;
         if exit.timed_out || exit.limit.is_some() {
-            return Err(SandboxError::setup(
-                "a file operation",
-                "it hit a limit and was ended",
-            ));
+            return Err(SandboxError::setup("a file operation", "it hit a limit and was ended"));
         }
         fileops::parse_answer(&got)
     }
@@ -360,22 +340,16 @@ fn hello(_: SpawnerConfig) -> Hello {
 
 #[cfg(feature = "weakened")]
 fn hello(config: SpawnerConfig) -> Hello {
-    Hello {
-        weakened: crate::weaken::Weakened::new(config.weaken),
-    }
+    Hello { weakened: crate::weaken::Weakened::new(config.weaken) }
 }
 
 fn unexpected(answer: &Answer) -> SandboxError {
-    SandboxError::Frame {
-        why: format!("an answer out of turn: {answer:?}"),
-    }
+    SandboxError::Frame { why: format!("an answer out of turn: {answer:?}") }
 }
 
 impl Link {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .expect("nothing panics while it holds this lock")
+        self.state.lock().expect("nothing panics while it holds this lock")
     }
 
     fn turns(&self, id: &SandboxId) -> Result<Arc<Semaphore>, SandboxError> {
@@ -431,9 +405,7 @@ impl Link {
             std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset => {
                 SandboxError::SpawnerGone
             }
-            _ => SandboxError::Frame {
-                why: error.to_string(),
-            },
+            _ => SandboxError::Frame { why: error.to_string() },
         })
     }
 
@@ -450,26 +422,14 @@ impl Link {
                 }
                 drop(state);
                 if let Err(Ok(Answer::Created(sandbox))) = reply.send(frame.answer) {
-                    self.tell(Ask::Destroy {
-                        sandbox: sandbox.id,
-                    });
+                    self.tell(Ask::Destroy { sandbox: sandbox.id });
                 }
             }
-            Waiting::Program {
-                sandbox,
-                started: Some(reply),
-                exited,
-                turn,
-            } => {
+            Waiting::Program { sandbox, started: Some(reply), exited, turn } => {
                 let running = frame.answer.is_ok();
                 if running {
                     let started = None;
-                    let waiting = Waiting::Program {
-                        sandbox,
-                        started,
-                        exited,
-                        turn,
-                    };
+                    let waiting = Waiting::Program { sandbox, started, exited, turn };
                     state.waiting.insert(frame.seq, waiting);
                 }
                 drop(state);
@@ -502,9 +462,7 @@ impl Link {
         for waiting in waiting.into_values() {
             match waiting {
                 Waiting::Once(reply) => drop(reply.send(Err(SandboxError::SpawnerGone))),
-                Waiting::Program {
-                    started, exited, ..
-                } => {
+                Waiting::Program { started, exited, .. } => {
                     if let Some(reply) = started {
                         let _ = reply.send(Err(SandboxError::SpawnerGone));
                     }

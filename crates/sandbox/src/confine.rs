@@ -62,9 +62,8 @@ pub(crate) fn map_ids(proc: &OwnedFd, inside: u32, uid: u32, gid: u32) -> Result
 
 /// Installs the sandbox's system call filter.
 pub(crate) fn install_filter() -> Result<(), SandboxError> {
-    sys::install_filter(&seccomp::filter(Profile::Sandbox)).map_err(|error| SandboxError::Seccomp {
-        why: error.to_string(),
-    })
+    sys::install_filter(&seccomp::filter(Profile::Sandbox))
+        .map_err(|error| SandboxError::Seccomp { why: error.to_string() })
 }
 
 /// Resource limits of one process inside.
@@ -84,10 +83,7 @@ pub(crate) fn set_rlimits(limits: &Limits, watched: bool) -> Result<(), SandboxE
     for (resource, value) in list {
         let now = rustix::process::getrlimit(resource);
         let value = now.maximum.map_or(value, |max| max.min(value));
-        let limit = Rlimit {
-            current: Some(value),
-            maximum: Some(value),
-        };
+        let limit = Rlimit { current: Some(value), maximum: Some(value) };
         rustix::process::setrlimit(resource, limit)
             .map_err(|error| SandboxError::setup("resource limits", error))?;
     }
@@ -115,9 +111,7 @@ pub(crate) struct Fence {
 }
 
 fn landlock_error(error: impl ToString) -> SandboxError {
-    SandboxError::Landlock {
-        why: error.to_string(),
-    }
+    SandboxError::Landlock { why: error.to_string() }
 }
 
 impl Fence {
@@ -141,9 +135,8 @@ impl Fence {
             .handle_access(AccessFs::from_all(abi))
             .map_err(landlock_error)?;
         if abi >= ABI::V6 {
-            ruleset = ruleset
-                .scope(Scope::AbstractUnixSocket | Scope::Signal)
-                .map_err(landlock_error)?;
+            ruleset =
+                ruleset.scope(Scope::AbstractUnixSocket | Scope::Signal).map_err(landlock_error)?;
         }
         let ruleset = ruleset.create().map_err(landlock_error)?;
         Ok(Self { ruleset, abi })
@@ -159,11 +152,8 @@ impl Fence {
         if self.abi >= ABI::V5 {
             use_ |= AccessFs::IoctlDev;
         }
-        let device = if self.abi >= ABI::V5 {
-            BitFlags::from(AccessFs::IoctlDev)
-        } else {
-            BitFlags::EMPTY
-        };
+        let device =
+            if self.abi >= ABI::V5 { BitFlags::from(AccessFs::IoctlDev) } else { BitFlags::EMPTY };
         let made = AccessFs::MakeBlock | AccessFs::MakeChar;
         let rights = match grant {
             Grant::Read => read,
@@ -171,11 +161,7 @@ impl Fence {
             Grant::Write => all & !device & !made,
             Grant::WriteOnly => all & !read & !device & !made,
         };
-        if is_dir {
-            rights
-        } else {
-            rights & AccessFs::from_file(self.abi)
-        }
+        if is_dir { rights } else { rights & AccessFs::from_file(self.abi) }
     }
 
     /// Grants something below `path`. A path that is not there grants nothing.
@@ -185,14 +171,9 @@ impl Fence {
         };
         let rights = self.rights(grant, meta.is_dir());
         let fd = PathFd::new(path).map_err(landlock_error)?;
-        let ruleset = self
-            .ruleset
-            .add_rule(PathBeneath::new(fd, rights))
-            .map_err(landlock_error)?;
-        Ok(Self {
-            ruleset,
-            abi: self.abi,
-        })
+        let ruleset =
+            self.ruleset.add_rule(PathBeneath::new(fd, rights)).map_err(landlock_error)?;
+        Ok(Self { ruleset, abi: self.abi })
     }
 
     /// Puts the set in force on this process and all it will start.

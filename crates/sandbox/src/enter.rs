@@ -26,22 +26,14 @@ use std::path::Path;
 use types::manifest::Limits;
 
 /// Variables every program gets unless the caller says otherwise.
-const ENV_DEFAULT: [(&str, &str); 4] = [
-    ("PATH", PATH_INSIDE),
-    ("HOME", HOME_INSIDE),
-    ("LANG", "C.UTF-8"),
-    ("USER", "agent"),
-];
+const ENV_DEFAULT: [(&str, &str); 4] =
+    [("PATH", PATH_INSIDE), ("HOME", HOME_INSIDE), ("LANG", "C.UTF-8"), ("USER", "agent")];
 
 /// What to do once inside.
 #[derive(Debug)]
 pub(crate) enum Job {
     /// Run a program.
-    Exec {
-        argv: Vec<String>,
-        env: Vec<(String, String)>,
-        cwd: Option<String>,
-    },
+    Exec { argv: Vec<String>, env: Vec<(String, String)>, cwd: Option<String> },
     /// Do a file operation and write the answer to standard output.
     File(FileOp),
     /// Only see whether everything can be set up: path rules are proven at creation.
@@ -96,11 +88,7 @@ impl Entry<'_> {
 
     fn enter(&self, job: Job) -> Result<(), SandboxError> {
         sys::reset_signals();
-        for tasks in self
-            .tasks
-            .iter()
-            .filter(|_| !self.weakened.lacks(Weaken::Limits))
-        {
+        for tasks in self.tasks.iter().filter(|_| !self.weakened.lacks(Weaken::Limits)) {
             rustix::io::write(tasks, b"0")
                 .map_err(|error| SandboxError::setup("joining the cgroup", error))?;
         }
@@ -160,9 +148,7 @@ impl Entry<'_> {
     /// Host paths that appear inside the workspace.
     fn workspace_binds(&self) -> Result<Vec<(&str, OwnedFd)>, SandboxError> {
         let inside = self.rules.mounts.iter().filter(|m| in_workspace(&m.path));
-        inside
-            .map(|mount| Ok((mount.path.as_str(), crate::init::host_bind(mount)?)))
-            .collect()
+        inside.map(|mount| Ok((mount.path.as_str(), crate::init::host_bind(mount)?))).collect()
     }
 
     fn join(&self, overlay: OwnedFd) -> Result<(), SandboxError> {
@@ -370,15 +356,11 @@ fn exec(argv: &[String], env: Vec<(String, String)>, cwd: Option<&str>) -> Sandb
             why: format!("it cannot be the working directory: {error}"),
         };
     }
-    let mut variables: BTreeMap<String, String> = ENV_DEFAULT
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect();
+    let mut variables: BTreeMap<String, String> =
+        ENV_DEFAULT.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     variables.extend(env);
     let path = variables.get("PATH").cloned().unwrap_or_default();
-    let lines = variables
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"));
+    let lines = variables.iter().map(|(name, value)| format!("{name}={value}"));
     let (Ok(env), Ok(args)) = (strings(lines), strings(argv.iter().cloned())) else {
         return SandboxError::invalid("a program's arguments hold a NUL");
     };
@@ -386,9 +368,7 @@ fn exec(argv: &[String], env: Vec<(String, String)>, cwd: Option<&str>) -> Sandb
     let candidates: Vec<String> = if program.contains('/') {
         vec![program.to_owned()]
     } else {
-        path.split(':')
-            .map(|dir| format!("{dir}/{program}"))
-            .collect()
+        path.split(':').map(|dir| format!("{dir}/{program}")).collect()
     };
     let mut last = std::io::Error::from_raw_os_error(libc::ENOENT);
     for candidate in candidates {
@@ -402,9 +382,9 @@ fn exec(argv: &[String], env: Vec<(String, String)>, cwd: Option<&str>) -> Sandb
         }
     }
     match last.raw_os_error() {
-        Some(libc::ENOENT | libc::ENOTDIR) => SandboxError::ProgramNotFound {
-            program: program.to_owned(),
-        },
+        Some(libc::ENOENT | libc::ENOTDIR) => {
+            SandboxError::ProgramNotFound { program: program.to_owned() }
+        }
         _ => SandboxError::ProgramNotExecutable {
             program: program.to_owned(),
             why: last.to_string(),

@@ -189,17 +189,12 @@ pub enum SandboxError {
 impl SandboxError {
     /// A failed containment step.
     pub(crate) fn setup(step: &str, why: impl ToString) -> Self {
-        Self::Setup {
-            step: step.to_owned(),
-            why: why.to_string(),
-        }
+        Self::Setup { step: step.to_owned(), why: why.to_string() }
     }
 
     /// A request that cannot mean anything.
     pub(crate) fn invalid(why: impl ToString) -> Self {
-        Self::Invalid {
-            why: why.to_string(),
-        }
+        Self::Invalid { why: why.to_string() }
     }
 }
 
@@ -282,5 +277,49 @@ impl Coded for SandboxError {
             Self::Invalid { .. } => "Correct the request.",
         }
         .to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every code has a page and a next step. (Those of a missing kernel feature cannot be
+    /// provoked on a machine that has it: BP-SANDBOX-004, BP-SANDBOX-006, BP-SANDBOX-007,
+    /// BP-SANDBOX-011, BP-SANDBOX-026.)
+    #[test]
+    fn every_code_has_its_page() {
+        let why = || "why".to_owned();
+        let all = [
+            SandboxError::SpawnerGone,
+            SandboxError::SpawnerStart { why: why() },
+            SandboxError::Frame { why: why() },
+            SandboxError::UserNamespaces { why: why() },
+            SandboxError::Overlay { why: why() },
+            SandboxError::Landlock { why: why() },
+            SandboxError::Seccomp { why: why() },
+            SandboxError::LimitsStrength { why: why() },
+            SandboxError::NoSuchSandbox { id: 1 },
+            SandboxError::setup("step", "why"),
+            SandboxError::UpperInUse { upper: why() },
+            SandboxError::Confine { step: why(), why: why() },
+        ];
+        for error in all {
+            let page =
+                format!("{}/../../docs/errors/{}.md", env!("CARGO_MANIFEST_DIR"), error.code());
+            let text = std::fs::read_to_string(&page).unwrap();
+            assert!(text.starts_with(&format!("# {}: ", error.code())), "{page}");
+            assert!(!error.next().is_empty() && !error.to_string().is_empty());
+            let travelled: SandboxError =
+                serde_json::from_str(&serde_json::to_string(&error).unwrap()).unwrap();
+            assert_eq!(travelled, error);
+        }
+    }
+
+    #[test]
+    fn landlock_of_an_old_kernel_is_refused() {
+        let error = crate::confine::Fence::new(crate::confine::LANDLOCK_ABI_MIN - 1).unwrap_err();
+        assert_eq!(error.code(), "BP-SANDBOX-006");
+        assert!(crate::confine::Fence::new(crate::confine::LANDLOCK_ABI_MIN).is_ok());
     }
 }

@@ -27,25 +27,14 @@ const DEPTH_MAX: usize = 128;
 /// Performs one operation and writes the answer.
 pub(crate) fn perform(op: &FileOp) -> Result<(), SandboxError> {
     let result = match op {
-        FileOp::Read {
-            path,
-            offset_line,
-            limit_lines,
-            max_bytes,
-        } => read(path, *offset_line, *limit_lines, *max_bytes)?,
+        FileOp::Read { path, offset_line, limit_lines, max_bytes } => {
+            read(path, *offset_line, *limit_lines, *max_bytes)?
+        }
         FileOp::Write { path, .. } => write(path)?,
-        FileOp::Edit {
-            path,
-            old,
-            new,
-            expected_count,
-        } => edit(path, old, new, *expected_count)?,
+        FileOp::Edit { path, old, new, expected_count } => edit(path, old, new, *expected_count)?,
         FileOp::Stat { path } => stat(path)?,
         FileOp::List { path, max_entries } => list(path, *max_entries)?,
-        FileOp::Glob {
-            pattern,
-            max_entries,
-        } => glob(pattern, *max_entries)?,
+        FileOp::Glob { pattern, max_entries } => glob(pattern, *max_entries)?,
     };
     answer(&result).map_err(|error| SandboxError::setup("answering", error))
 }
@@ -64,9 +53,8 @@ fn answer(result: &FileResult) -> io::Result<()> {
 
 /// Reads what [`perform`] wrote.
 pub(crate) fn parse_answer(bytes: &[u8]) -> Result<FileResult, SandboxError> {
-    let bad = || SandboxError::Frame {
-        why: "the answer of a file operation is cut off".to_owned(),
-    };
+    let bad =
+        || SandboxError::Frame { why: "the answer of a file operation is cut off".to_owned() };
     let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(bad)?;
     let length = u32::from_be_bytes(*length) as usize;
     let header = rest.get(..length).ok_or_else(bad)?;
@@ -85,23 +73,16 @@ fn fail(path: &str, access: &str, error: &io::Error) -> SandboxError {
     let path = path.to_owned();
     match error.raw_os_error() {
         Some(libc::ENOENT) => SandboxError::NoSuchFile { path },
-        Some(libc::EACCES | libc::EPERM | libc::EROFS) => SandboxError::PathDenied {
-            path,
-            access: access.to_owned(),
-        },
+        Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
+            SandboxError::PathDenied { path, access: access.to_owned() }
+        }
         Some(libc::EISDIR) => wrong(path, "a directory"),
-        _ => SandboxError::FileOp {
-            path,
-            why: error.to_string(),
-        },
+        _ => SandboxError::FileOp { path, why: error.to_string() },
     }
 }
 
 fn wrong(path: String, found: &str) -> SandboxError {
-    SandboxError::WrongKind {
-        path,
-        found: found.to_owned(),
-    }
+    SandboxError::WrongKind { path, found: found.to_owned() }
 }
 
 /// Opens a regular file. A fifo does not make us wait: it is opened without blocking, then refused.
@@ -111,9 +92,7 @@ fn open(path: &str) -> Result<(File, Metadata), SandboxError> {
         .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open(absolute(path))
         .map_err(|error| fail(path, "read", &error))?;
-    let meta = file
-        .metadata()
-        .map_err(|error| fail(path, "read", &error))?;
+    let meta = file.metadata().map_err(|error| fail(path, "read", &error))?;
     match kind(&meta) {
         FileKind::File => Ok((file, meta)),
         FileKind::Dir => Err(wrong(path.to_owned(), "a directory")),
@@ -124,19 +103,13 @@ fn open(path: &str) -> Result<(File, Metadata), SandboxError> {
 fn read(path: &str, offset: u64, limit: u64, max_bytes: u64) -> Result<FileResult, SandboxError> {
     let (file, meta) = open(path)?;
     let first = offset.max(1);
-    let last = if limit == 0 {
-        u64::MAX
-    } else {
-        first.saturating_add(limit - 1)
-    };
+    let last = if limit == 0 { u64::MAX } else { first.saturating_add(limit - 1) };
     let max = usize::try_from(max_bytes.min(READ_BYTES_MAX)).unwrap_or(usize::MAX);
     let mut reader = BufReader::with_capacity(64 << 10, file);
     let mut bytes = Vec::new();
     let (mut line, mut cut, mut open_line) = (1, false, false);
     loop {
-        let chunk = reader
-            .fill_buf()
-            .map_err(|error| fail(path, "read", &error))?;
+        let chunk = reader.fill_buf().map_err(|error| fail(path, "read", &error))?;
         if chunk.is_empty() {
             break;
         }
@@ -172,10 +145,7 @@ fn write(path: &str) -> Result<FileResult, SandboxError> {
     let denied = |error: io::Error| fail(path, "written", &error);
     let mut bytes = Vec::new();
     let input = rustix::io::dup(rustix::stdio::stdin()).map_err(|error| denied(error.into()))?;
-    File::from(input)
-        .take(WRITE_BYTES_MAX)
-        .read_to_end(&mut bytes)
-        .map_err(denied)?;
+    File::from(input).take(WRITE_BYTES_MAX).read_to_end(&mut bytes).map_err(denied)?;
     let target = absolute(path);
     let created = match fs::metadata(&target) {
         Ok(meta) if meta.is_dir() => return Err(wrong(path.to_owned(), "a directory")),
@@ -187,10 +157,7 @@ fn write(path: &str) -> Result<FileResult, SandboxError> {
         fs::create_dir_all(parent).map_err(denied)?;
     }
     store(&target, &bytes).map_err(denied)?;
-    Ok(FileResult::Written {
-        size: bytes.len() as u64,
-        created,
-    })
+    Ok(FileResult::Written { size: bytes.len() as u64, created })
 }
 
 fn store(target: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -215,19 +182,13 @@ fn edit(path: &str, old: &str, new: &str, expected: u64) -> Result<FileResult, S
         });
     }
     let mut text = String::new();
-    file.take(EDIT_BYTES_MAX)
-        .read_to_string(&mut text)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidData => wrong(path.to_owned(), "not UTF-8 text"),
-            _ => fail(path, "read", &error),
-        })?;
+    file.take(EDIT_BYTES_MAX).read_to_string(&mut text).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => wrong(path.to_owned(), "not UTF-8 text"),
+        _ => fail(path, "read", &error),
+    })?;
     let found = text.matches(old).count() as u64;
     if found != expected || found == 0 {
-        return Err(SandboxError::EditMismatch {
-            path: path.to_owned(),
-            found,
-            expected,
-        });
+        return Err(SandboxError::EditMismatch { path: path.to_owned(), found, expected });
     }
     store(&absolute(path), text.replace(old, new).as_bytes())
         .map_err(|error| fail(path, "written", &error))?;
@@ -278,10 +239,7 @@ fn list(path: &str, max: u64) -> Result<FileResult, SandboxError> {
     let mut entries = Vec::new();
     for item in dir.take(VISITED_MAX as usize).flatten() {
         if let Ok(meta) = item.metadata() {
-            entries.push(entry(
-                item.file_name().to_string_lossy().into_owned(),
-                &meta,
-            ));
+            entries.push(entry(item.file_name().to_string_lossy().into_owned(), &meta));
         }
     }
     Ok(sorted(entries, max))

@@ -48,17 +48,13 @@ pub fn confine_gate() -> Result<(), SandboxError> {
     let mode = Mode::here();
     steps(mode).map_err(|error| match error {
         SandboxError::Setup { step, why } => SandboxError::Confine { step, why },
-        other => SandboxError::Confine {
-            step: "confinement".to_owned(),
-            why: other.to_string(),
-        },
+        other => SandboxError::Confine { step: "confinement".to_owned(), why: other.to_string() },
     })
 }
 
 fn steps(mode: Mode) -> Result<(), SandboxError> {
-    let abi = sys::landlock_abi().map_err(|error| SandboxError::Landlock {
-        why: error.to_string(),
-    })?;
+    let abi =
+        sys::landlock_abi().map_err(|error| SandboxError::Landlock { why: error.to_string() })?;
     let own = libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWPID;
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     match mode {
@@ -69,17 +65,9 @@ fn steps(mode: Mode) -> Result<(), SandboxError> {
                 .map_err(|error| SandboxError::setup("namespaces of its own", error))?;
         }
         Mode::User => {
-            sys::unshare(own | libc::CLONE_NEWUSER).map_err(|error| {
-                SandboxError::UserNamespaces {
-                    why: error.to_string(),
-                }
-            })?;
-            confine::map_ids(
-                &confine::open_proc()?,
-                uid.as_raw(),
-                uid.as_raw(),
-                gid.as_raw(),
-            )?;
+            sys::unshare(own | libc::CLONE_NEWUSER)
+                .map_err(|error| SandboxError::UserNamespaces { why: error.to_string() })?;
+            confine::map_ids(&confine::open_proc()?, uid.as_raw(), uid.as_raw(), gid.as_raw())?;
         }
     }
     undumpable()?;
@@ -94,20 +82,14 @@ fn steps(mode: Mode) -> Result<(), SandboxError> {
     }
     tie_to_parent()?;
     sys::drop_held_capabilities().map_err(capabilities)?;
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, none)
         .map_err(|error| SandboxError::setup("resource limits", error))?;
     rustix::thread::set_no_new_privs(true)
         .map_err(|error| SandboxError::setup("no new privileges", error))?;
-    Fence::new(abi)?
-        .allow(Path::new("/etc"), Grant::Read)?
-        .close()?;
-    sys::install_filter(&seccomp::filter(Profile::Gate)).map_err(|error| SandboxError::Seccomp {
-        why: error.to_string(),
-    })
+    Fence::new(abi)?.allow(Path::new("/etc"), Grant::Read)?.close()?;
+    sys::install_filter(&seccomp::filter(Profile::Gate))
+        .map_err(|error| SandboxError::Seccomp { why: error.to_string() })
 }
 
 fn undumpable() -> Result<(), SandboxError> {
@@ -133,11 +115,8 @@ fn become_first() -> Result<(), SandboxError> {
 
 /// An empty root but for the resolver's files, read-only.
 fn empty_root() -> Result<(), SandboxError> {
-    rustix::mount::mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
-    .map_err(|error| SandboxError::setup("making mounts private", error))?;
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .map_err(|error| SandboxError::setup("making mounts private", error))?;
     let tmpfs = mounts::new_fs("tmpfs", &["size=1m", "mode=755"], MountAttrFlags::empty())?;
     mounts::attach(&tmpfs, CWD, ROOT_AT)?;
     let wrap = |error: std::io::Error| SandboxError::setup("filling the root", error);
@@ -166,12 +145,8 @@ fn empty_root() -> Result<(), SandboxError> {
     }
     sys::mount_setattr(tmpfs.as_fd(), READ_ONLY, false)
         .map_err(|error| SandboxError::setup("closing the root", error))?;
-    let root = rustix::fs::open(
-        ROOT_AT,
-        OFlags::PATH | OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )
-    .map_err(|error| SandboxError::setup("opening the root", error))?;
+    let root = rustix::fs::open(ROOT_AT, OFlags::PATH | OFlags::CLOEXEC, rustix::fs::Mode::empty())
+        .map_err(|error| SandboxError::setup("opening the root", error))?;
     mounts::pivot_to(&root)
 }
 

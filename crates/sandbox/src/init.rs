@@ -90,11 +90,7 @@ fn serve(control: &OwnedFd) -> ! {
 }
 
 fn build(plan: &InitPlan<'_>) -> Result<(), SandboxError> {
-    for tasks in plan
-        .tasks
-        .iter()
-        .filter(|_| !plan.weakened.lacks(Weaken::Limits))
-    {
+    for tasks in plan.tasks.iter().filter(|_| !plan.weakened.lacks(Weaken::Limits)) {
         rustix::io::write(tasks, b"0")
             .map_err(|error| SandboxError::setup("joining the cgroup", error))?;
     }
@@ -114,12 +110,8 @@ fn build(plan: &InitPlan<'_>) -> Result<(), SandboxError> {
     for (mount, tree) in binds {
         place_bind(mount, &tree)?;
     }
-    let root = rustix::fs::open(
-        ".",
-        OFlags::PATH | OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )
-    .map_err(|error| SandboxError::setup("opening the root", error))?;
+    let root = rustix::fs::open(".", OFlags::PATH | OFlags::CLOEXEC, rustix::fs::Mode::empty())
+        .map_err(|error| SandboxError::setup("opening the root", error))?;
     mounts::pivot_to(&root)
 }
 
@@ -133,10 +125,7 @@ fn host_binds(list: &[Mount]) -> Result<Vec<(&Mount, OwnedFd)>, SandboxError> {
 
 /// A detached copy of one host path. Only directories and regular files are shown.
 pub(crate) fn host_bind(mount: &Mount) -> Result<OwnedFd, SandboxError> {
-    let refuse = |why: String| SandboxError::Rule {
-        path: mount.path.clone(),
-        why,
-    };
+    let refuse = |why: String| SandboxError::Rule { path: mount.path.clone(), why };
     let meta = std::fs::metadata(&mount.host)
         .map_err(|error| refuse(format!("{}: {error}", mount.host.display())))?;
     if !meta.is_dir() && !meta.is_file() {
@@ -152,10 +141,7 @@ pub(crate) fn host_bind(mount: &Mount) -> Result<OwnedFd, SandboxError> {
 
 /// Puts a host bind in place, relative to the new root, which is the current directory.
 fn place_bind(mount: &Mount, tree: &OwnedFd) -> Result<(), SandboxError> {
-    let refuse = |why: String| SandboxError::Rule {
-        path: mount.path.clone(),
-        why,
-    };
+    let refuse = |why: String| SandboxError::Rule { path: mount.path.clone(), why };
     let meta = std::fs::metadata(&mount.host).map_err(|error| refuse(error.to_string()))?;
     if let Some(rest) = mount.path.strip_prefix("/mnt/") {
         let target = std::path::Path::new("mnt").join(rest);
@@ -168,9 +154,7 @@ fn place_bind(mount: &Mount, tree: &OwnedFd) -> Result<(), SandboxError> {
         made.map_err(|error| refuse(error.to_string()))?;
     }
     let target = mounts::open_beneath(CWD, &mount.path, OFlags::PATH).map_err(|error| {
-        refuse(format!(
-            "a mount goes under /mnt or over an existing path: {error}"
-        ))
+        refuse(format!("a mount goes under /mnt or over an existing path: {error}"))
     })?;
     mounts::attach(tree, target.as_fd(), "").map_err(|error| refuse(error.to_string()))
 }
@@ -198,20 +182,12 @@ fn scratch(plan: &InitPlan<'_>) -> Result<(), SandboxError> {
     let machine: String = plan.machine_id.iter().map(|b| format!("{b:02x}")).collect();
     for (file, text) in [
         ("hostname", format!("{name}\n")),
-        (
-            "hosts",
-            format!("127.0.0.1 localhost {name}\n::1 localhost ip6-localhost {name}\n"),
-        ),
+        ("hosts", format!("127.0.0.1 localhost {name}\n::1 localhost ip6-localhost {name}\n")),
         ("machine-id", format!("{machine}\n")),
     ] {
         std::fs::write(format!("run/run/bedplate/{file}"), text).map_err(wrap)?;
     }
-    for (from, to) in [
-        ("tmp", "tmp"),
-        ("shm", "dev/shm"),
-        ("home", "home/agent"),
-        ("mnt", "mnt"),
-    ] {
+    for (from, to) in [("tmp", "tmp"), ("shm", "dev/shm"), ("home", "home/agent"), ("mnt", "mnt")] {
         let tree = mounts::clone_tree(CWD, &format!("run/{from}"), 0, false)?;
         mounts::attach(&tree, CWD, to)?;
     }
@@ -256,13 +232,8 @@ fn proc_and_pts(weakened: &Weakened) -> Result<(), SandboxError> {
 fn own_namespaces(proc: &OwnedFd) -> Result<Vec<OwnedFd>, SandboxError> {
     let open = |(name, _): &(&str, i32)| {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        rustix::fs::openat(
-            proc,
-            format!("self/ns/{name}"),
-            flags,
-            rustix::fs::Mode::empty(),
-        )
-        .map_err(|error| SandboxError::setup("opening a namespace", error))
+        rustix::fs::openat(proc, format!("self/ns/{name}"), flags, rustix::fs::Mode::empty())
+            .map_err(|error| SandboxError::setup("opening a namespace", error))
     };
     NAMESPACES.iter().map(open).collect()
 }

@@ -74,17 +74,12 @@ async fn build_with(spawner: &Spawner, home: &Path) -> Result<Facts, SandboxErro
         let store = LayerStore::open(&trial)?;
         let upper = store.begin(&store.empty()?)?;
         let made = spawner.create(CreateSpec::new(upper.overlay())).await?;
-        let ran = spawner
-            .exec(&made.id, ExecSpec::shell("echo > f && rm f"))
-            .await?;
+        let ran = spawner.exec(&made.id, ExecSpec::shell("echo > f && rm f")).await?;
         let done = ran.finish().await?;
         spawner.destroy(&made.id).await?;
         match done.exit.ended {
             Ended::Code(0) => Ok(made.facts),
-            other => Err(SandboxError::setup(
-                "running a program",
-                format!("{other:?}"),
-            )),
+            other => Err(SandboxError::setup("running a program", format!("{other:?}"))),
         }
     }
     .await;
@@ -96,9 +91,7 @@ async fn build_with(spawner: &Spawner, home: &Path) -> Result<Facts, SandboxErro
 }
 
 fn read(path: &str) -> Option<String> {
-    fs::read_to_string(path)
-        .ok()
-        .map(|text| text.trim().to_owned())
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 
 fn namespaces(exe: &Path, built: &Result<Facts, SandboxError>) -> Probe {
@@ -122,11 +115,7 @@ fn namespaces(exe: &Path, built: &Result<Facts, SandboxError>) -> Probe {
         detail: failed.unwrap_or_else(|| {
             format!(
                 "allowed (max {most}{})",
-                if restricted {
-                    ", AppArmor profile in force"
-                } else {
-                    ""
-                }
+                if restricted { ", AppArmor profile in force" } else { "" }
             )
         }),
         recipe,
@@ -156,9 +145,7 @@ fn overlay(built: &Result<Facts, SandboxError>) -> Probe {
 
 fn landlock() -> Probe {
     let abi = sys::landlock_abi();
-    let ok = abi
-        .as_ref()
-        .is_ok_and(|abi| *abi >= confine::LANDLOCK_ABI_MIN);
+    let ok = abi.as_ref().is_ok_and(|abi| *abi >= confine::LANDLOCK_ABI_MIN);
     Probe {
         name: "Landlock",
         ok,
@@ -167,11 +154,7 @@ fn landlock() -> Probe {
             Ok(abi) => format!("ABI {abi}"),
             Err(error) => error.to_string(),
         },
-        recipe: if ok {
-            String::new()
-        } else {
-            LANDLOCK_RECIPE.to_owned()
-        },
+        recipe: if ok { String::new() } else { LANDLOCK_RECIPE.to_owned() },
     }
 }
 
@@ -182,11 +165,7 @@ fn seccomp() -> Probe {
         name: "seccomp filters",
         ok,
         required: true,
-        detail: if ok {
-            "available".to_owned()
-        } else {
-            format!("actions: '{actions}'")
-        },
+        detail: if ok { "available".to_owned() } else { format!("actions: '{actions}'") },
         recipe: if ok {
             String::new()
         } else {
@@ -201,10 +180,7 @@ fn whole(built: &Result<Facts, SandboxError>) -> Probe {
         ok: built.is_ok(),
         required: true,
         detail: match built {
-            Ok(facts) => format!(
-                "built, used and removed; host uid inside: {}",
-                facts.host_uid
-            ),
+            Ok(facts) => format!("built, used and removed; host uid inside: {}", facts.host_uid),
             Err(error) => format!("{}: {error}", error.code()),
         },
         recipe: built.as_ref().err().map(Coded::next).unwrap_or_default(),
@@ -223,18 +199,12 @@ fn limits(built: &Result<Facts, SandboxError>) -> Probe {
         ok,
         required: false,
         detail: detail.to_owned(),
-        recipe: if ok {
-            String::new()
-        } else {
-            DELEGATE_RECIPE.to_owned()
-        },
+        recipe: if ok { String::new() } else { DELEGATE_RECIPE.to_owned() },
     }
 }
 
 fn in_container() -> bool {
-    ["/.dockerenv", "/run/.containerenv"]
-        .iter()
-        .any(|path| Path::new(path).exists())
+    ["/.dockerenv", "/run/.containerenv"].iter().any(|path| Path::new(path).exists())
         || read("/proc/1/environ").is_some_and(|text| text.contains("container="))
 }
 
@@ -244,17 +214,8 @@ fn container() -> Probe {
         name: "not in a container",
         ok: !inside,
         required: false,
-        detail: if inside {
-            "this looks like a container"
-        } else {
-            "no sign of one"
-        }
-        .to_owned(),
-        recipe: if inside {
-            CONTAINER_RECIPE.to_owned()
-        } else {
-            String::new()
-        },
+        detail: if inside { "this looks like a container" } else { "no sign of one" }.to_owned(),
+        recipe: if inside { CONTAINER_RECIPE.to_owned() } else { String::new() },
     }
 }
 
@@ -275,10 +236,6 @@ fn kvm() -> Probe {
             Ok(version) => format!("KVM API {version}, but no CPU virtualization (nested, or PVM)"),
             Err(error) => format!("/dev/kvm: {error}"),
         },
-        recipe: if ok {
-            String::new()
-        } else {
-            KVM_RECIPE.to_owned()
-        },
+        recipe: if ok { String::new() } else { KVM_RECIPE.to_owned() },
     }
 }

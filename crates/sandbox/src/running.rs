@@ -114,25 +114,13 @@ pub(crate) fn open_streams(
         0 => OUTPUT_BYTES_DEFAULT,
         bytes => bytes,
     };
-    let meter = Arc::new(Meter {
-        left: AtomicU64::new(cap),
-        dropped: AtomicU64::new(0),
-    });
+    let meter = Arc::new(Meter { left: AtomicU64::new(cap), dropped: AtomicU64::new(0) });
     let (sink, chunks) = mpsc::channel(CHUNKS_MAX);
     let (stdout, output) = outward_pipe()?;
     let (stderr, errors) = outward_pipe()?;
-    tokio::spawn(pump(
-        stdout,
-        Stream::Stdout,
-        sink.clone(),
-        Arc::clone(&meter),
-    ));
+    tokio::spawn(pump(stdout, Stream::Stdout, sink.clone(), Arc::clone(&meter)));
     tokio::spawn(pump(stderr, Stream::Stderr, sink, Arc::clone(&meter)));
-    let streams = Streams {
-        stdin: sender,
-        chunks,
-        meter,
-    };
+    let streams = Streams { stdin: sender, chunks, meter };
     Ok((streams, [input, output, errors]))
 }
 
@@ -257,22 +245,13 @@ impl Running {
             None => Default::default(),
         };
         let exit = self.exit().await?;
-        Ok(Finished {
-            exit,
-            stdout,
-            stderr,
-            dropped_bytes: self.dropped_bytes(),
-        })
+        Ok(Finished { exit, stdout, stderr, dropped_bytes: self.dropped_bytes() })
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self
-            .exited
-            .as_mut()
-            .is_some_and(|exited| exited.try_recv().is_err())
-        {
+        if self.exited.as_mut().is_some_and(|exited| exited.try_recv().is_err()) {
             self.spawner.kill_soon(self.sandbox);
         }
     }

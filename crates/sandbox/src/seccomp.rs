@@ -195,10 +195,7 @@ pub(crate) fn filter(profile: Profile) -> Vec<sock_filter> {
 
 /// `clone` and `unshare` without new namespaces.
 fn namespaces(p: &mut Program) {
-    for (call, flags) in [
-        (libc::SYS_clone, NEW_CLONE),
-        (libc::SYS_unshare, NEW_UNSHARE),
-    ] {
+    for (call, flags) in [(libc::SYS_clone, NEW_CLONE), (libc::SYS_unshare, NEW_UNSHARE)] {
         p.on_call(call, |p| {
             p.push(LOAD, argument(0), 0, 0);
             p.push(AND, flags, 0, 0);
@@ -241,10 +238,9 @@ fn sockets(p: &mut Program, profile: Profile) {
         p.on_call(family.into(), |p| {
             p.push(LOAD, argument(1), 0, 0);
             p.push(AND, 0xf, 0, 0);
-            for (kind, protocol) in [
-                (libc::SOCK_STREAM, libc::IPPROTO_TCP),
-                (libc::SOCK_DGRAM, libc::IPPROTO_UDP),
-            ] {
+            for (kind, protocol) in
+                [(libc::SOCK_STREAM, libc::IPPROTO_TCP), (libc::SOCK_DGRAM, libc::IPPROTO_UDP)]
+            {
                 p.on_call(kind.into(), |p| {
                     p.push(LOAD, argument(2), 0, 0);
                     p.when_equal(0, ALLOW);
@@ -256,4 +252,143 @@ fn sockets(p: &mut Program, profile: Profile) {
         });
     }
     p.push(RETURN, refuse(libc::EAFNOSUPPORT), 0, 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a filter as the kernel does.
+    fn verdict(profile: Profile, arch: u32, nr: u32, args: [u64; 6]) -> u32 {
+        let mut data = vec![nr, arch, 0, 0];
+        for arg in args {
+            data.extend([arg as u32, (arg >> 32) as u32]);
+        }
+        let program = filter(profile);
+        assert!(program.len() < 4096, "the kernel takes no more");
+        let (mut at, mut word) = (0, 0);
+        loop {
+            let step = program[at];
+            let jump = |taken: bool| 1 + usize::from(if taken { step.jt } else { step.jf });
+            at += match step.code {
+                LOAD => {
+                    word = data[step.k as usize / 4];
+                    1
+                }
+                AND => {
+                    word &= step.k;
+                    1
+                }
+                JUMP_EQ => jump(word == step.k),
+                JUMP_GE => jump(word >= step.k),
+                JUMP_GT => jump(word > step.k),
+                RETURN => return step.k,
+                other => panic!("{other:#x}"),
+            };
+        }
+    }
+
+    fn check(nr: c_long, args: &[u64], expected: Result<(), i32>) {
+        let mut all = [0; 6];
+        all[..args.len()].copy_from_slice(args);
+        let expected = expected.map_or_else(refuse, |()| ALLOW);
+        assert_eq!(verdict(Profile::Sandbox, ARCH, nr as u32, all), expected, "{nr} {args:?}");
+    }
+
+    #[test]
+    fn what_programs_need_is_allowed() {
+        for nr in [
+            libc::SYS_read,
+            libc::SYS_openat,
+            libc::SYS_execve,
+            libc::SYS_futex,
+            libc::SYS_mmap,
+            libc::SYS_clone,
+            libc::SYS_kill,
+            libc::SYS_memfd_create,
+            libc::SYS_statx,
+            libc::SYS_landlock_restrict_self,
+            libc::SYS_seccomp,
+            libc::SYS_prctl,
+        ] {
+            check(nr, &[], Ok(()));
+        }
+        check(libc::SYS_clone, &[libc::CLONE_VM as u64 | libc::CLONE_THREAD as u64], Ok(()));
+        check(libc::SYS_unshare, &[libc::CLONE_FS as u64], Ok(()));
+        check(libc::SYS_ioctl, &[0, 0x5401], Ok(()));
+        check(libc::SYS_personality, &[0xffff_ffff], Ok(()));
+        check(i64::from(LAST_KNOWN) as c_long, &[], Ok(()));
+    }
+
+    #[test]
+    fn what_leads_out_is_refused_with_an_errno() {
+        for nr in REFUSED {
+            check(*nr, &[], Err(libc::EPERM));
+        }
+        check(libc::SYS_clone3, &[], Err(libc::ENOSYS));
+        check(i64::from(LAST_KNOWN + 1) as c_long, &[], Err(libc::ENOSYS));
+        for flag in [
+            libc::CLONE_NEWUSER,
+            libc::CLONE_NEWNS,
+            libc::CLONE_NEWPID,
+            libc::CLONE_NEWNET,
+            libc::CLONE_NEWIPC,
+            libc::CLONE_NEWUTS,
+            libc::CLONE_NEWCGROUP,
+        ] {
+            for nr in [libc::SYS_clone, libc::SYS_unshare] {
+                check(nr, &[flag as u64 | libc::SIGCHLD as u64], Err(libc::EPERM));
+            }
+        }
+        check(libc::SYS_unshare, &[0x80], Err(libc::EPERM));
+        for request in TERMINAL_REQUESTS {
+            // The kernel looks at the lower half only.
+            check(libc::SYS_ioctl, &[0, u64::from(request) | 1 << 32], Err(libc::EPERM));
+        }
+        check(libc::SYS_personality, &[0x0040_0000], Err(libc::EPERM));
+    }
+
+    #[test]
+    fn sockets_are_told_apart() {
+        let check = |family: i32, kind: i32, protocol: i32, expected| {
+            check(libc::SYS_socket, &[family as u64, kind as u64, protocol as u64], expected);
+        };
+        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        check(libc::AF_UNIX, libc::SOCK_STREAM, 0, Ok(()));
+        check(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE, Ok(()));
+        check(libc::AF_NETLINK, libc::SOCK_RAW, 12, Err(libc::EAFNOSUPPORT));
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            check(family, libc::SOCK_STREAM | flags, 0, Ok(()));
+            check(family, libc::SOCK_STREAM, libc::IPPROTO_TCP, Ok(()));
+            check(family, libc::SOCK_DGRAM | flags, libc::IPPROTO_UDP, Ok(()));
+            check(family, libc::SOCK_DGRAM, libc::IPPROTO_ICMP, Err(libc::EPROTONOSUPPORT));
+            check(family, libc::SOCK_STREAM, 262, Err(libc::EPROTONOSUPPORT));
+            check(family, libc::SOCK_RAW | flags, libc::IPPROTO_ICMP, Err(libc::EPERM));
+            check(family, libc::SOCK_SEQPACKET, 132, Err(libc::EPERM));
+        }
+        for family in [libc::AF_PACKET, libc::AF_VSOCK, libc::AF_ALG, libc::AF_BLUETOOTH, 44] {
+            check(family, libc::SOCK_RAW, 0, Err(libc::EAFNOSUPPORT));
+        }
+    }
+
+    #[test]
+    fn other_abis_are_refused() {
+        let other = verdict(Profile::Sandbox, 0x4000_0003, libc::SYS_getpid as u32, [0; 6]);
+        assert_eq!(other, refuse(libc::ENOSYS));
+        #[cfg(target_arch = "x86_64")]
+        {
+            let x32 = verdict(Profile::Sandbox, ARCH, X32_FIRST | 39, [0; 6]);
+            assert_eq!(x32, refuse(libc::ENOSYS));
+        }
+    }
+
+    #[test]
+    fn the_gate_runs_nothing_and_opens_no_unix_socket() {
+        let gate = |nr: c_long, first: u64| {
+            verdict(Profile::Gate, ARCH, nr as u32, [first, 1, 0, 0, 0, 0])
+        };
+        assert_eq!(gate(libc::SYS_execve, 0), refuse(libc::EPERM));
+        assert_eq!(gate(libc::SYS_socket, libc::AF_UNIX as u64), refuse(libc::EAFNOSUPPORT));
+        assert_eq!(gate(libc::SYS_socket, libc::AF_INET as u64), ALLOW);
+    }
 }

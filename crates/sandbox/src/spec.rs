@@ -146,9 +146,7 @@ pub const MEMORY_BYTES_MIN: u64 = 8 << 20;
 impl Overlay {
     pub(crate) fn check(&self) -> Result<(), SandboxError> {
         if self.lowers.is_empty() {
-            return Err(SandboxError::invalid(
-                "a workspace needs at least one layer",
-            ));
+            return Err(SandboxError::invalid("a workspace needs at least one layer"));
         }
         if self.lowers.len() > STACK_MAX {
             return Err(SandboxError::TooMany {
@@ -213,10 +211,7 @@ impl FsRules {
 pub fn is_normal(path: &str) -> bool {
     path.starts_with('/')
         && !path.contains('\0')
-        && (path == "/"
-            || path[1..]
-                .split('/')
-                .all(|part| !matches!(part, "" | "." | "..")))
+        && (path == "/" || path[1..].split('/').all(|part| !matches!(part, "" | "." | "..")))
 }
 
 /// What limits are enforced by.
@@ -291,10 +286,7 @@ impl ExecSpec {
     /// A program with its arguments, and defaults for the rest.
     #[must_use]
     pub fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
-        Self {
-            argv: argv.into_iter().map(Into::into).collect(),
-            ..Self::default()
-        }
+        Self { argv: argv.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 
     /// `/bin/sh -c COMMAND`.
@@ -491,4 +483,48 @@ pub enum FileResult {
         /// Whether there are more.
         truncated: bool,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use types::Coded;
+
+    #[test]
+    fn paths_are_normal_or_not() {
+        for path in ["/", "/a", "/a/b.c", "/a/..b", "/workspace"] {
+            assert!(is_normal(path), "{path}");
+        }
+        for path in ["", "a", "/a/", "//", "/a//b", "/a/./b", "/a/..", "/a\0"] {
+            assert!(!is_normal(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn rules_have_a_limit_at_its_edge() {
+        let rules = |count: usize| FsRules {
+            deny_read: vec!["/workspace/x".to_owned(); count],
+            ..FsRules::default()
+        };
+        assert_eq!(rules(RULES_MAX).check(), Ok(()));
+        assert_eq!(rules(RULES_MAX + 1).check().unwrap_err().code(), "BP-SANDBOX-010");
+    }
+
+    #[test]
+    fn names_are_host_names() {
+        let overlay = Overlay {
+            lowers: vec!["/l".into()],
+            upper: "/u".into(),
+            work: "/w".into(),
+            grown_bytes: 0,
+        };
+        let named =
+            |name: &str| CreateSpec { name: name.to_owned(), ..CreateSpec::new(overlay.clone()) };
+        for name in ["a", "run-7", &"x".repeat(63)] {
+            assert!(named(name).check().is_ok(), "{name}");
+        }
+        for name in ["", "A", "a.b", "a/b", "a\n", &"x".repeat(64)] {
+            assert_eq!(named(name).check().unwrap_err().code(), "BP-SANDBOX-024", "{name}");
+        }
+    }
 }

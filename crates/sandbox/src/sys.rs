@@ -18,11 +18,7 @@ pub(crate) const NEW_BASE: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWNET) as u64;
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// What [`fork`] returns.
@@ -56,11 +52,7 @@ pub(crate) fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<For
     // SAFETY: without CLONE_VM the child has its own copy of everything, and the caller has one
     // thread, so no lock is held by a thread that does not exist in the child.
     let pid = check(unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw mut args,
-            size_of::<libc::clone_args>(),
-        )
+        libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>())
     })?;
     if pid == 0 {
         return Ok(Forked::Child);
@@ -97,12 +89,7 @@ pub(crate) fn unshare(flags: i32) -> io::Result<()> {
 
 /// Sets attributes of a mount, and of all below it when `recursive`.
 pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, set: u64, recursive: bool) -> io::Result<()> {
-    let attr = libc::mount_attr {
-        attr_set: set,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
+    let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty C string, attr lives across the call and its size is passed.
     check(unsafe {
@@ -167,19 +154,10 @@ pub(crate) fn drop_bounding_set() -> io::Result<()> {
 
 /// Empties the ambient, inheritable, permitted and effective capability sets.
 pub(crate) fn drop_held_capabilities() -> io::Result<()> {
+    let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL;
     // SAFETY: prctl with integers only.
-    check(
-        unsafe {
-            libc::prctl(
-                libc::PR_CAP_AMBIENT,
-                libc::PR_CAP_AMBIENT_CLEAR_ALL,
-                0,
-                0,
-                0,
-            )
-        }
-        .into(),
-    )?;
+    let cleared = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, clear, 0, 0, 0) };
+    check(cleared.into())?;
     let header: [u32; 2] = [0x2008_0522, 0];
     let empty = [0u32; 6];
     // SAFETY: both arrays have the layout of version 3 of capset and live across the call.

@@ -39,11 +39,7 @@ pub(crate) enum Ask {
         workspace: Option<Overlay>,
     },
     /// Do a file operation; carries the pipe of the bytes to write and the pipe of the answer.
-    File {
-        sandbox: SandboxId,
-        op: FileOp,
-        workspace: Option<Overlay>,
-    },
+    File { sandbox: SandboxId, op: FileOp, workspace: Option<Overlay> },
     /// Kill everything inside but init.
     KillAll { sandbox: SandboxId },
     /// End a sandbox.
@@ -81,9 +77,8 @@ pub(crate) struct AnswerFrame {
 
 /// A frame's bytes.
 pub(crate) fn encode<T: Serialize>(frame: &T) -> Result<Vec<u8>, SandboxError> {
-    let bytes = serde_json::to_vec(frame).map_err(|error| SandboxError::Frame {
-        why: error.to_string(),
-    })?;
+    let bytes = serde_json::to_vec(frame)
+        .map_err(|error| SandboxError::Frame { why: error.to_string() })?;
     if bytes.len() > FRAME_BYTES_MAX {
         return Err(SandboxError::Frame {
             why: format!("{} bytes, and at most {FRAME_BYTES_MAX} fit", bytes.len()),
@@ -94,9 +89,7 @@ pub(crate) fn encode<T: Serialize>(frame: &T) -> Result<Vec<u8>, SandboxError> {
 
 /// A frame from its bytes.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, SandboxError> {
-    serde_json::from_slice(bytes).map_err(|error| SandboxError::Frame {
-        why: error.to_string(),
-    })
+    serde_json::from_slice(bytes).map_err(|error| SandboxError::Frame { why: error.to_string() })
 }
 
 /// Sends one packet without waiting; `WOULDBLOCK` when the other side is slow.
@@ -107,7 +100,8 @@ pub(crate) fn send(
 ) -> rustix::io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FRAME_FDS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+    let fits = fds.len() <= FRAME_FDS_MAX;
+    if !fits || (!fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds))) {
         return Err(rustix::io::Errno::MSGSIZE);
     }
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
@@ -145,8 +139,52 @@ pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> rustix::io::Resul
     {
         return Err(rustix::io::Errno::MSGSIZE);
     }
-    Ok(Some(Packet {
-        bytes: buffer[..got.bytes].to_vec(),
-        fds,
-    }))
+    Ok(Some(Packet { bytes: buffer[..got.bytes].to_vec(), fds }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    use types::Coded;
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        let flags = SocketFlags::CLOEXEC;
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
+    }
+
+    #[test]
+    fn frames_have_a_limit_at_its_edge() {
+        let text = |len: usize| "x".repeat(len);
+        assert!(encode(&text(FRAME_BYTES_MAX - 2)).is_ok());
+        assert_eq!(encode(&text(FRAME_BYTES_MAX - 1)).unwrap_err().code(), "BP-SANDBOX-003");
+        assert_eq!(decode::<AskFrame>(b"{\"seq\":").unwrap_err().code(), "BP-SANDBOX-003");
+    }
+
+    #[test]
+    fn packets_keep_their_bounds_and_their_descriptors() {
+        let (a, b) = pair();
+        let mut buffer = vec![0; 64];
+        assert_eq!(receive(&b, &mut buffer).unwrap_err(), rustix::io::Errno::AGAIN);
+        send(&a, b"one", &[a.as_fd()]).unwrap();
+        send(&a, b"two", &[]).unwrap();
+        let first = receive(&b, &mut buffer).unwrap().unwrap();
+        assert_eq!((first.bytes.as_slice(), first.fds.len()), (&b"one"[..], 1));
+        assert!(
+            rustix::io::fcntl_getfd(&first.fds[0]).unwrap().contains(rustix::io::FdFlags::CLOEXEC)
+        );
+        assert_eq!(receive(&b, &mut buffer).unwrap().unwrap().bytes, b"two");
+        // Too long for the reader is an error, never a cut-off frame.
+        send(&a, &[1; 65], &[]).unwrap();
+        assert_eq!(receive(&b, &mut buffer).unwrap_err(), rustix::io::Errno::MSGSIZE);
+        drop((a, first));
+        assert!(receive(&b, &mut buffer).unwrap().is_none());
+    }
+
+    #[test]
+    fn more_descriptors_than_announced_are_refused() {
+        let (a, _b) = pair();
+        let many = vec![a.as_fd(); FRAME_FDS_MAX + 1];
+        assert_eq!(send(&a, b"x", &many).unwrap_err(), rustix::io::Errno::MSGSIZE);
+    }
 }

@@ -3,6 +3,7 @@
 //! A probe counts only with its control: raw, as the same user, it must get what it is after.
 //! With `--features weakened`, each part of the containment is left out in turn, and the corpus
 //! must notice. `cargo test -p bedplate-sandbox --test escape -- --nocapture` prints the matrix.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 #![allow(clippy::print_stdout, reason = "the matrix is for people")]
 
 use sandbox::layers::LayerStore;
@@ -79,16 +80,9 @@ fn said(program: &str, args: &[&str]) -> String {
 
 /// Answers every connection and every datagram; ends with the test process.
 fn listen() -> (u16, u16) {
-    let tcp = TcpListener::bind("[::]:0")
-        .or_else(|_| TcpListener::bind("0.0.0.0:0"))
-        .unwrap();
-    let udp = UdpSocket::bind("[::]:0")
-        .or_else(|_| UdpSocket::bind("0.0.0.0:0"))
-        .unwrap();
-    let ports = (
-        tcp.local_addr().unwrap().port(),
-        udp.local_addr().unwrap().port(),
-    );
+    let tcp = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0")).unwrap();
+    let udp = UdpSocket::bind("[::]:0").or_else(|_| UdpSocket::bind("0.0.0.0:0")).unwrap();
+    let ports = (tcp.local_addr().unwrap().port(), udp.local_addr().unwrap().port());
     std::thread::spawn(move || tcp.incoming().for_each(drop));
     std::thread::spawn(move || {
         let mut buffer = [0; 16];
@@ -102,10 +96,7 @@ fn listen() -> (u16, u16) {
 /// Our own address on a network, found without sending anything.
 fn own_address() -> String {
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    match socket
-        .connect("198.51.100.1:9")
-        .and_then(|()| socket.local_addr())
-    {
+    match socket.connect("198.51.100.1:9").and_then(|()| socket.local_addr()) {
         Ok(address) if !address.ip().is_loopback() => address.ip().to_string(),
         _ => "none".to_owned(),
     }
@@ -113,10 +104,7 @@ fn own_address() -> String {
 
 impl Host {
     fn new() -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("corpus-")
-            .tempdir_in("/tmp")
-            .unwrap();
+        let dir = tempfile::Builder::new().prefix("corpus-").tempdir_in("/tmp").unwrap();
         let home = tempfile::tempdir_in("/tmp").unwrap();
         let path = dir.path();
         open_to_all(path, 0o755);
@@ -138,11 +126,7 @@ impl Host {
         open_to_all(&shm_file, 0o644);
         let shm = said("ipcmk", &["-M", "4096", "-p", "0666"]);
         let shm = shm.rsplit(' ').next().unwrap().to_owned();
-        let victim = Command::new("sleep")
-            .arg("600")
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
+        let victim = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
         let (tcp, udp) = listen();
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();
         let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap();
@@ -170,24 +154,13 @@ impl Host {
             ("scratch", SCRATCH_BYTES.to_string()),
             ("processes", PROCESSES.to_string()),
         ]);
-        Self {
-            dir,
-            home,
-            victim,
-            shm,
-            shm_file,
-            aim,
-            _sockets: sockets,
-        }
+        Self { dir, home, victim, shm, shm_file, aim, _sockets: sockets }
     }
 
     fn arguments(&self, probe: &str, scratch: &str, init: u32) -> Vec<String> {
         let pairs = self.aim.iter().map(|(key, value)| format!("{key}={value}"));
-        let mut list = vec![
-            probe.to_owned(),
-            format!("scratch_dir={scratch}"),
-            format!("init={init}"),
-        ];
+        let mut list =
+            vec![probe.to_owned(), format!("scratch_dir={scratch}"), format!("init={init}")];
         list.extend(pairs);
         list
     }
@@ -225,23 +198,13 @@ fn workspace(dir: &Path) {
     for sub in ["open", "masked", "locked", "closed", "deep/inner"] {
         std::fs::create_dir_all(dir.join(sub)).unwrap();
     }
-    for file in [
-        "masked/file",
-        "locked/file",
-        "closed/file",
-        "deep/inner/file",
-    ] {
+    for file in ["masked/file", "locked/file", "closed/file", "deep/inner/file"] {
         std::fs::write(dir.join(file), "content").unwrap();
     }
 }
 
 fn rules() -> FsRules {
-    let list = |paths: &[&str]| {
-        paths
-            .iter()
-            .map(|path| format!("/workspace/{path}"))
-            .collect()
-    };
+    let list = |paths: &[&str]| paths.iter().map(|path| format!("/workspace/{path}")).collect();
     FsRules {
         read: None,
         write: Some(list(&["open", "locked", "masked", "deep"])),
@@ -287,11 +250,7 @@ impl Inside {
         symlink(&host.aim["secret"], source.path().join("leak")).unwrap();
         let layer = store.import(source.path(), 1 << 30).unwrap().layer;
         let spawner = Spawner::start(Path::new(HARNESS), config).await.unwrap();
-        Self {
-            store,
-            spawner,
-            layer,
-        }
+        Self { store, spawner, layer }
     }
 
     /// Runs a probe in a fresh sandbox.
@@ -317,14 +276,7 @@ impl Inside {
             timeout_ms: Some(PROBE_MS_MAX),
             ..ExecSpec::new(argv)
         };
-        let done = self
-            .spawner
-            .exec(&id, spec)
-            .await
-            .unwrap()
-            .finish()
-            .await
-            .unwrap();
+        let done = self.spawner.exec(&id, spec).await.unwrap().finish().await.unwrap();
         let text = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
         let verdict = match (done.exit.timed_out, done.exit.limit) {
             (true, _) => Verdict::Broken("it hung".to_owned()),
@@ -342,12 +294,7 @@ impl Inside {
     /// What the owner is asked to read for the model, aimed at the host.
     async fn owner_side(&self, host: &Host) -> Vec<(&'static str, Verdict, Verdict)> {
         let upper = self.store.begin(&self.layer).unwrap();
-        let id = self
-            .spawner
-            .create(CreateSpec::new(upper.overlay()))
-            .await
-            .unwrap()
-            .id;
+        let id = self.spawner.create(CreateSpec::new(upper.overlay())).await.unwrap().id;
         let secret = &host.aim["secret"];
         let dots = format!("{}{secret}", "../".repeat(30));
         let control = |path: &str| match std::fs::read_to_string(path) {
@@ -375,10 +322,7 @@ impl Inside {
             };
             rows.push((name, control(tree.join(path).to_str().unwrap()), verdict));
         }
-        for (name, path) in [
-            ("artifact-by-symlink", "leak"),
-            ("artifact-by-dots", dots.as_str()),
-        ] {
+        for (name, path) in [("artifact-by-symlink", "leak"), ("artifact-by-dots", dots.as_str())] {
             let verdict = match self.store.open_file(&self.layer, path) {
                 Ok(_) => Verdict::Reached("opened".to_owned()),
                 Err(error) => Verdict::Held(error.to_string()),
@@ -411,11 +355,7 @@ fn show(name: &str, raw: &Verdict, inside: &Verdict) {
             text.lines().next().unwrap_or("")
         }
     };
-    println!(
-        "{name:32} raw {:8} inside {:8} {detail:.60}",
-        raw.word(),
-        inside.word()
-    );
+    println!("{name:32} raw {:8} inside {:8} {detail:.60}", raw.word(), inside.word());
 }
 
 #[tokio::test]
@@ -446,10 +386,7 @@ async fn no_probe_gets_out() {
             wrong.push(format!("{name}: {verdict:?}"));
         }
     }
-    println!(
-        "{} probes, {controlled} with a control that succeeds here as this user",
-        rows.len()
-    );
+    println!("{} probes, {controlled} with a control that succeeds here as this user", rows.len());
     println!("without one: {}", uncontrolled.join(" "));
     inside.spawner.close().await;
     assert_eq!(wrong, Vec::<String>::new());
@@ -475,11 +412,7 @@ async fn every_weakening_is_noticed() {
             }
         }
         inside.spawner.close().await;
-        println!(
-            "without {part:?}: {} probes get through: {}",
-            noticed.len(),
-            noticed.join(" ")
-        );
+        println!("without {part:?}: {} probes get through: {}", noticed.len(), noticed.join(" "));
         if noticed.is_empty() {
             unnoticed.push(part);
         }

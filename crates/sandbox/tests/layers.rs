@@ -1,4 +1,5 @@
 //! Layers, written through real sandboxes: sealing, comparing, rolling back, crashing.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use sandbox::layers::{Change, ChangeKind, LayerStore, SQUASH_DEPTH, Sealed};
 use sandbox::*;
@@ -22,39 +23,18 @@ impl World {
     async fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         let store = LayerStore::open(home.path()).unwrap();
-        let spawner = Spawner::start(Path::new(HARNESS), SpawnerConfig::default())
-            .await
-            .unwrap();
+        let spawner = Spawner::start(Path::new(HARNESS), SpawnerConfig::default()).await.unwrap();
         let upper = store.begin(&store.empty().unwrap()).unwrap();
-        let sandbox = spawner
-            .create(CreateSpec::new(upper.overlay()))
-            .await
-            .unwrap()
-            .id;
+        let sandbox = spawner.create(CreateSpec::new(upper.overlay())).await.unwrap().id;
         store.discard(upper).unwrap();
-        Self {
-            _home: home,
-            store,
-            spawner,
-            sandbox,
-        }
+        Self { _home: home, store, spawner, sandbox }
     }
 
     /// Runs a shell command on a new upper over `layer`; the layer it becomes.
     async fn step(&self, layer: &LayerId, command: &str) -> Option<LayerId> {
         let upper = self.store.begin(layer).unwrap();
-        let spec = ExecSpec {
-            workspace: Some(upper.overlay()),
-            ..ExecSpec::shell(command)
-        };
-        let done = self
-            .spawner
-            .exec(&self.sandbox, spec)
-            .await
-            .unwrap()
-            .finish()
-            .await
-            .unwrap();
+        let spec = ExecSpec { workspace: Some(upper.overlay()), ..ExecSpec::shell(command) };
+        let done = self.spawner.exec(&self.sandbox, spec).await.unwrap().finish().await.unwrap();
         let errors = String::from_utf8_lossy(&done.stderr).into_owned();
         assert_eq!(done.exit.ended, Ended::Code(0), "{command}: {errors}");
         match self.store.seal(upper).unwrap() {
@@ -68,18 +48,8 @@ impl World {
 
     async fn output(&self, layer: &LayerId, command: &str) -> String {
         let upper = self.store.begin(layer).unwrap();
-        let spec = ExecSpec {
-            workspace: Some(upper.overlay()),
-            ..ExecSpec::shell(command)
-        };
-        let done = self
-            .spawner
-            .exec(&self.sandbox, spec)
-            .await
-            .unwrap()
-            .finish()
-            .await
-            .unwrap();
+        let spec = ExecSpec { workspace: Some(upper.overlay()), ..ExecSpec::shell(command) };
+        let done = self.spawner.exec(&self.sandbox, spec).await.unwrap().finish().await.unwrap();
         self.store.discard(upper).unwrap();
         String::from_utf8(done.stdout).unwrap()
     }
@@ -109,10 +79,7 @@ const START: &str = "mkdir -p a/b; echo one > a/one; echo two > a/b/two; echo x 
 #[tokio::test]
 async fn changes_are_told_apart() {
     let world = World::new().await;
-    let base = world
-        .step(&world.store.empty().unwrap(), START)
-        .await
-        .unwrap();
+    let base = world.step(&world.store.empty().unwrap(), START).await.unwrap();
     let check = async |command: &str, expected: &[&str]| {
         let found = match world.step(&base, command).await {
             Some(layer) => {
@@ -134,11 +101,7 @@ async fn changes_are_told_apart() {
     check("rm x", &["D x"]).await;
     check("rm -r a", &["D a", "D a/b", "D a/b/two", "D a/one"]).await;
     check("rm -r a; mkdir a", &["D a/b", "D a/b/two", "D a/one"]).await;
-    check(
-        "rm -r a; echo f > a",
-        &["M a", "D a/b", "D a/b/two", "D a/one"],
-    )
-    .await;
+    check("rm -r a; echo f > a", &["M a", "D a/b", "D a/b/two", "D a/one"]).await;
     check("rm x; mkdir x; echo in > x/in", &["M x", "A x/in"]).await;
     check("chmod +x run", &["P run"]).await;
     check("chmod 700 a/b", &["P a/b"]).await;
@@ -154,44 +117,20 @@ async fn changes_are_told_apart() {
 #[tokio::test]
 async fn renaming_a_lower_directory_works_as_root_and_copies_as_user() {
     let world = World::new().await;
-    let base = world
-        .step(&world.store.empty().unwrap(), START)
-        .await
-        .unwrap();
+    let base = world.step(&world.store.empty().unwrap(), START).await.unwrap();
     // rename(2) itself, without mv's way out.
     let rename = "python3 -c 'import os; os.rename(\"a\", \"moved\")' 2>&1 | tail -1";
     let upper = world.store.begin(&base).unwrap();
-    let spec = ExecSpec {
-        workspace: Some(upper.overlay()),
-        ..ExecSpec::shell(rename)
-    };
-    let done = world
-        .spawner
-        .exec(&world.sandbox, spec)
-        .await
-        .unwrap()
-        .finish()
-        .await
-        .unwrap();
+    let spec = ExecSpec { workspace: Some(upper.overlay()), ..ExecSpec::shell(rename) };
+    let done = world.spawner.exec(&world.sandbox, spec).await.unwrap().finish().await.unwrap();
     world.store.discard(upper).unwrap();
     let said = String::from_utf8(done.stdout).unwrap();
+    assert_eq!(said.contains("Invalid cross-device link"), !is_root(), "{said}");
+    let moved = world.step(&base, "mv a moved; echo more > moved/more").await.unwrap();
+    let again =
+        world.step(&moved, "mkdir deep; mv moved deep/er; echo 2 > deep/er/one").await.unwrap();
     assert_eq!(
-        said.contains("Invalid cross-device link"),
-        !is_root(),
-        "{said}"
-    );
-    let moved = world
-        .step(&base, "mv a moved; echo more > moved/more")
-        .await
-        .unwrap();
-    let again = world
-        .step(&moved, "mkdir deep; mv moved deep/er; echo 2 > deep/er/one")
-        .await
-        .unwrap();
-    assert_eq!(
-        world
-            .output(&again, "cat deep/er/one deep/er/b/two deep/er/more")
-            .await,
+        world.output(&again, "cat deep/er/one deep/er/b/two deep/er/more").await,
         "2\ntwo\nmore\n"
     );
     assert_eq!(
@@ -206,13 +145,8 @@ async fn renaming_a_lower_directory_works_as_root_and_copies_as_user() {
             "R a/one moved/one"
         ]
     );
-    let files: Vec<String> = world
-        .store
-        .list_files(&again)
-        .unwrap()
-        .into_iter()
-        .map(|f| f.path)
-        .collect();
+    let files: Vec<String> =
+        world.store.list_files(&again).unwrap().into_iter().map(|f| f.path).collect();
     assert_eq!(
         files,
         [
@@ -230,12 +164,7 @@ async fn renaming_a_lower_directory_works_as_root_and_copies_as_user() {
         ]
     );
     let mut text = String::new();
-    world
-        .store
-        .open_file(&again, "deep/er/b/two")
-        .unwrap()
-        .read_to_string(&mut text)
-        .unwrap();
+    world.store.open_file(&again, "deep/er/b/two").unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(text, "two\n");
     world.spawner.close().await;
 }
@@ -243,10 +172,7 @@ async fn renaming_a_lower_directory_works_as_root_and_copies_as_user() {
 #[tokio::test]
 async fn hard_links_of_a_lower_layer_stay_one_file_as_root_only() {
     let world = World::new().await;
-    let base = world
-        .step(&world.store.empty().unwrap(), "echo 1 > a; ln a b")
-        .await
-        .unwrap();
+    let base = world.step(&world.store.empty().unwrap(), "echo 1 > a; ln a b").await.unwrap();
     let said = world.output(&base, "echo 2 > a; cat b").await;
     assert_eq!(said, if is_root() { "2\n" } else { "1\n" });
     world.spawner.close().await;
@@ -255,10 +181,7 @@ async fn hard_links_of_a_lower_layer_stay_one_file_as_root_only() {
 #[tokio::test]
 async fn rollback_is_a_new_upper_on_an_older_layer() {
     let world = World::new().await;
-    let one = world
-        .step(&world.store.empty().unwrap(), "echo 1 > f")
-        .await
-        .unwrap();
+    let one = world.step(&world.store.empty().unwrap(), "echo 1 > f").await.unwrap();
     let two = world.step(&one, "echo 2 > f").await.unwrap();
     let other = world.step(&one, "echo 3 > f; rm -f g").await.unwrap();
     assert_eq!(world.output(&two, "cat f").await, "2\n");
@@ -271,10 +194,7 @@ async fn rollback_is_a_new_upper_on_an_older_layer() {
 #[tokio::test]
 async fn deep_stacks_are_flattened_and_read_the_same() {
     let world = World::new().await;
-    let mut layer = world
-        .step(&world.store.empty().unwrap(), START)
-        .await
-        .unwrap();
+    let mut layer = world.step(&world.store.empty().unwrap(), START).await.unwrap();
     let first = layer.clone();
     for number in 0..SQUASH_DEPTH + 3 {
         let command = format!(
@@ -287,17 +207,10 @@ async fn deep_stacks_are_flattened_and_read_the_same() {
     assert!(depth < SQUASH_DEPTH, "{depth}");
     let last = SQUASH_DEPTH + 2;
     let expected = format!("a e keep l last n{} n{last} run x\n{last}\none\n", last - 1);
-    assert_eq!(
-        world.output(&layer, "echo *; cat last; cat l").await,
-        expected
-    );
+    assert_eq!(world.output(&layer, "echo *; cat last; cat l").await, expected);
     assert_eq!(
         world.diff(&first, &layer),
-        [
-            "A last".to_owned(),
-            format!("A n{}", last - 1),
-            format!("A n{last}")
-        ]
+        ["A last".to_owned(), format!("A n{}", last - 1), format!("A n{last}")]
     );
     world.spawner.close().await;
 }
@@ -315,50 +228,23 @@ async fn an_import_keeps_what_can_be_kept() {
     symlink("/etc/shadow", dir.join("out")).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(dir.join("sock")).unwrap();
     let imported = world.store.import(dir, IMPORT_BYTES_MAX).unwrap();
-    assert_eq!(
-        (imported.entries, imported.skipped),
-        (5, vec!["sock".to_owned()])
-    );
+    assert_eq!((imported.entries, imported.skipped), (5, vec!["sock".to_owned()]));
     let tree = world.store.stack(&imported.layer).unwrap().remove(0);
-    let (old, new) = (
-        dir.join("plain").metadata().unwrap(),
-        tree.join("plain").metadata().unwrap(),
-    );
-    assert_eq!(
-        (old.mtime(), old.mtime_nsec()),
-        (new.mtime(), new.mtime_nsec())
-    );
+    let (old, new) =
+        (dir.join("plain").metadata().unwrap(), tree.join("plain").metadata().unwrap());
+    assert_eq!((old.mtime(), old.mtime_nsec()), (new.mtime(), new.mtime_nsec()));
     assert_eq!(new.nlink(), 1);
-    assert_eq!(
-        tree.join("sub/run").metadata().unwrap().mode() & 0o7777,
-        0o755
-    );
-    assert_eq!(
-        new.uid(),
-        if is_root() {
-            HOST_ID_AS_ROOT
-        } else {
-            old.uid()
-        }
-    );
+    assert_eq!(tree.join("sub/run").metadata().unwrap().mode() & 0o7777, 0o755);
+    assert_eq!(new.uid(), if is_root() { HOST_ID_AS_ROOT } else { old.uid() });
     let said = world
-        .output(
-            &imported.layer,
-            "sub/run; cat plain; echo >> twin && echo wrote; cat out 2>&1",
-        )
+        .output(&imported.layer, "sub/run; cat plain; echo >> twin && echo wrote; cat out 2>&1")
         .await;
     assert!(said.starts_with("ran\ntextwrote\n"), "{said}");
     assert!(!said.contains("root:"), "{said}");
     // The link leads nowhere for us either.
     let error = world.store.open_file(&imported.layer, "out").unwrap_err();
     assert_eq!(error.code(), "BP-SANDBOX-020");
-    for bad in [
-        "../plain",
-        "/etc/passwd",
-        "sub/../plain",
-        "nothing",
-        "out/x",
-    ] {
+    for bad in ["../plain", "/etc/passwd", "sub/../plain", "nothing", "out/x"] {
         let error = world.store.open_file(&imported.layer, bad).unwrap_err();
         assert_eq!(error.code(), "BP-SANDBOX-019", "{bad}");
     }
@@ -374,10 +260,7 @@ fn a_link_above_a_file_is_never_followed_by_the_host() {
     let host = tempfile::tempdir().unwrap();
     symlink("/etc", host.path().join("etc")).unwrap();
     let layer = store.import(host.path(), IMPORT_BYTES_MAX).unwrap().layer;
-    assert_eq!(
-        store.open_file(&layer, "etc/passwd").unwrap_err().code(),
-        "BP-SANDBOX-019"
-    );
+    assert_eq!(store.open_file(&layer, "etc/passwd").unwrap_err().code(), "BP-SANDBOX-019");
 }
 
 #[test]
@@ -387,16 +270,8 @@ fn an_import_has_a_limit_at_its_edge_and_leaves_nothing_past_it() {
     let host = tempfile::tempdir().unwrap();
     std::fs::write(host.path().join("f"), [0; 1000]).unwrap();
     assert!(store.import(host.path(), 1000).is_ok());
-    assert_eq!(
-        store.import(host.path(), 999).unwrap_err().code(),
-        "BP-SANDBOX-013"
-    );
-    assert_eq!(
-        std::fs::read_dir(home.path().join("uppers"))
-            .unwrap()
-            .count(),
-        0
-    );
+    assert_eq!(store.import(host.path(), 999).unwrap_err().code(), "BP-SANDBOX-013");
+    assert_eq!(std::fs::read_dir(home.path().join("uppers")).unwrap().count(), 0);
     let missing = store.import(&host.path().join("no"), 1000).unwrap_err();
     assert_eq!(missing.code(), "BP-SANDBOX-016");
 }
@@ -422,12 +297,7 @@ fn layers_and_uppers_are_kept_while_needed() {
     let dropped = seal(&one, "3");
     let busy = seal(&base, "4");
     let held = store.begin(&busy).unwrap();
-    assert_eq!(
-        store
-            .remove_unreferenced(&BTreeSet::from([two.clone()]))
-            .unwrap(),
-        1
-    );
+    assert_eq!(store.remove_unreferenced(&BTreeSet::from([two.clone()])).unwrap(), 1);
     assert_eq!(store.stack(&two).unwrap().len(), 3);
     assert!(store.stack(&busy).is_ok());
     assert_eq!(store.stack(&dropped).unwrap_err().code(), "BP-SANDBOX-014");
@@ -450,11 +320,7 @@ fn an_unflushed_layer_does_not_survive_a_restart_of_the_machine() {
     assert!(store.is_flushed(&kept) && !store.is_flushed(&lost));
     for layer in [&kept, &lost] {
         // As if both had been sealed in an earlier boot.
-        let meta = home
-            .path()
-            .join("layers")
-            .join(layer.as_str())
-            .join("meta.json");
+        let meta = home.path().join("layers").join(layer.as_str()).join("meta.json");
         let text = std::fs::read_to_string(&meta).unwrap();
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
         std::fs::write(&meta, text.replace(boot.trim(), "another")).unwrap();
@@ -469,20 +335,13 @@ fn an_unflushed_layer_does_not_survive_a_restart_of_the_machine() {
 async fn shut_directories_are_sealed_compared_and_removed() {
     let world = World::new().await;
     let base = world.store.empty().unwrap();
-    let shut = world
-        .step(&base, "mkdir -p s/t; echo 1 > s/t/f; chmod 0 s/t/f s/t s")
-        .await
-        .unwrap();
+    let shut =
+        world.step(&base, "mkdir -p s/t; echo 1 > s/t/f; chmod 0 s/t/f s/t s").await.unwrap();
     assert_eq!(world.diff(&base, &shut), ["A s", "A s/t", "A s/t/f"]);
     world.store.flush(&shut).unwrap();
-    let opened = world
-        .step(&shut, "chmod 755 s s/t; chmod 644 s/t/f; echo 22 > s/t/f")
-        .await
-        .unwrap();
+    let opened =
+        world.step(&shut, "chmod 755 s s/t; chmod 644 s/t/f; echo 22 > s/t/f").await.unwrap();
     assert_eq!(world.diff(&shut, &opened), ["P s", "P s/t", "M s/t/f"]);
-    assert_eq!(
-        world.store.remove_unreferenced(&BTreeSet::new()).unwrap(),
-        4
-    );
+    assert_eq!(world.store.remove_unreferenced(&BTreeSet::new()).unwrap(), 4);
     world.spawner.close().await;
 }

@@ -24,9 +24,7 @@ fn main() -> ExitCode {
 /// An owner with one sandbox and one long program: prints the spawner's and the program's pid,
 /// then waits to be killed.
 fn owner(home: &Path) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let live = async {
         let store = LayerStore::open(home)?;
         let exe = std::env::current_exe().expect("a running program has a path");
@@ -55,43 +53,20 @@ fn gate(port: &str) -> ExitCode {
     }
     let say = |what: &str, done: bool| println!("{what} {}", if done { "yes" } else { "no" });
     say("confined", true);
-    say(
-        "connect",
-        TcpStream::connect(("127.0.0.1", port.parse().unwrap_or(0))).is_ok(),
-    );
+    say("connect", TcpStream::connect(("127.0.0.1", port.parse().unwrap_or(0))).is_ok());
     say("resolve", ("localhost", 1u16).to_socket_addrs().is_ok());
-    say(
-        "thread",
-        std::thread::spawn(|| 7)
-            .join()
-            .is_ok_and(|seven| seven == 7),
-    );
+    say("thread", std::thread::spawn(|| 7).join().is_ok_and(|seven| seven == 7));
     say("read-passwd", std::fs::read("/etc/passwd").is_ok());
     say("list-root", std::fs::read_dir("/usr").is_ok());
     say("proc", std::fs::read_dir("/proc").is_ok());
-    say(
-        "write",
-        std::fs::write("/etc/x", "").is_ok() || std::fs::write("/x", "").is_ok(),
-    );
-    say(
-        "exec",
-        std::process::Command::new("/bin/true").status().is_ok(),
-    );
-    say(
-        "unix-socket",
-        std::os::unix::net::UnixDatagram::unbound().is_ok(),
-    );
+    say("write", std::fs::write("/etc/x", "").is_ok() || std::fs::write("/x", "").is_ok());
+    say("exec", std::process::Command::new("/bin/true").status().is_ok());
+    say("unix-socket", std::os::unix::net::UnixDatagram::unbound().is_ok());
     let pid = rustix::process::Pid::from_raw(owner as i32);
-    say(
-        "signal-owner",
-        pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok()),
-    );
+    say("signal-owner", pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok()));
     let root = rustix::process::geteuid().is_root() || rustix::process::getuid().is_root();
     say("root", root);
     let mine = rustix::thread::capabilities(None);
-    say(
-        "capable",
-        mine.map_or(true, |sets| !sets.effective.is_empty()),
-    );
+    say("capable", mine.map_or(true, |sets| !sets.effective.is_empty()));
     ExitCode::SUCCESS
 }

@@ -85,11 +85,7 @@ pub(super) fn touched(mode: Mode, dir: &Path) -> Result<Touched, SandboxError> {
     let mut paths = BTreeMap::new();
     paths.insert(PathBuf::new(), false);
     let mut note = |entry: &Entry| {
-        let path = entry
-            .path
-            .strip_prefix(dir)
-            .expect("it was found below")
-            .to_owned();
+        let path = entry.path.strip_prefix(dir).expect("it was found below").to_owned();
         // A plain directory stands for itself; everything else may hide a whole tree.
         let plain = entry.meta.is_dir()
             && !view::is_opaque(mode, &entry.path)
@@ -107,12 +103,7 @@ pub(super) fn compare(
     to: &View,
     touched: Touched,
 ) -> Result<Vec<Change>, SandboxError> {
-    let mut comparison = Comparison {
-        from,
-        to,
-        seen: BTreeSet::new(),
-        changes: Vec::new(),
-    };
+    let mut comparison = Comparison { from, to, seen: BTreeSet::new(), changes: Vec::new() };
     for (path, deep) in touched.paths {
         let (old, new) = (from.find(&path)?, to.find(&path)?);
         comparison.at(path, old, new, deep)?;
@@ -144,11 +135,7 @@ impl Comparison<'_> {
             kind,
             path: view::text(path),
             file,
-            size: if file == FileKind::File {
-                node.meta().len()
-            } else {
-                0
-            },
+            size: if file == FileKind::File { node.meta().len() } else { 0 },
         };
         self.changes.push((path.to_owned(), change));
         Ok(())
@@ -273,19 +260,14 @@ fn renames(
         }
     }
     let used: BTreeSet<usize> = sources.values().copied().collect();
-    let names: Vec<String> = changes
-        .iter()
-        .map(|(_, change)| change.path.clone())
-        .collect();
+    let names: Vec<String> = changes.iter().map(|(_, change)| change.path.clone()).collect();
     let mut result = Vec::with_capacity(changes.len());
     for (index, (path, mut change)) in changes.into_iter().enumerate() {
         if used.contains(&index) {
             continue;
         }
         if let Some(source) = sources.get(&index) {
-            change.kind = ChangeKind::Renamed {
-                from: names[*source].clone(),
-            };
+            change.kind = ChangeKind::Renamed { from: names[*source].clone() };
         }
         result.push((path, change));
     }

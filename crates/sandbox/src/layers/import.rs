@@ -72,11 +72,7 @@ pub(super) fn copy(
                 todo.push((entry.path, to.clone()));
                 dirs.push((to, entry.meta));
             } else if (entry.meta.is_file() || entry.meta.is_symlink()) && !ours {
-                report.bytes += if entry.meta.is_file() {
-                    entry.meta.len()
-                } else {
-                    0
-                };
+                report.bytes += if entry.meta.is_file() { entry.meta.len() } else { 0 };
                 if report.bytes > bytes_max {
                     return Err(SandboxError::ImportTooLarge {
                         path: host.to_owned(),
@@ -115,12 +111,8 @@ pub(super) fn copy_leaf(from: &Path, to: &Path, mode: Mode) -> Result<(), Sandbo
         tree::give_away(mode, to)?;
         return at("date", to, set_times(to, &meta));
     }
-    let open = || {
-        File::options()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(from)
-    };
+    let open =
+        || File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(from);
     let source = at("read", from, open())?;
     let mut target = at("create", to, File::create_new(to))?;
     if rustix::fs::ioctl_ficlone(&target, &source).is_err() {
@@ -140,18 +132,10 @@ pub(super) fn copy_attributes(to: &Path, meta: &Metadata) -> Result<(), SandboxE
 }
 
 fn set_times(path: &Path, meta: &Metadata) -> io::Result<()> {
-    let time = |seconds: i64, nanos: i64| Timespec {
-        tv_sec: seconds,
-        tv_nsec: nanos,
-    };
+    let time = |seconds: i64, nanos: i64| Timespec { tv_sec: seconds, tv_nsec: nanos };
     let times = Timestamps {
         last_access: time(meta.atime(), meta.atime_nsec()),
         last_modification: time(meta.mtime(), meta.mtime_nsec()),
     };
-    Ok(rustix::fs::utimensat(
-        CWD,
-        path,
-        &times,
-        AtFlags::SYMLINK_NOFOLLOW,
-    )?)
+    Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }

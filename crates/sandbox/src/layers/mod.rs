@@ -136,11 +136,7 @@ pub enum Sealed {
 
 /// An error of the store.
 pub(crate) fn fail(action: &str, path: &Path, why: impl ToString) -> SandboxError {
-    SandboxError::Store {
-        action: action.to_owned(),
-        path: path.to_owned(),
-        why: why.to_string(),
-    }
+    SandboxError::Store { action: action.to_owned(), path: path.to_owned(), why: why.to_string() }
 }
 
 fn at<T>(action: &str, path: &Path, result: io::Result<T>) -> Result<T, SandboxError> {
@@ -160,15 +156,8 @@ impl LayerStore {
             at("protect", &dir, fs::set_permissions(&dir, private))?;
         }
         let boot = Path::new("/proc/sys/kernel/random/boot_id");
-        let boot = at("read", boot, fs::read_to_string(boot))?
-            .trim()
-            .to_owned();
-        Ok(Self {
-            trash: Trash::new(home.join(TRASH)),
-            home,
-            mode: Mode::here(),
-            boot,
-        })
+        let boot = at("read", boot, fs::read_to_string(boot))?.trim().to_owned();
+        Ok(Self { trash: Trash::new(home.join(TRASH)), home, mode: Mode::here(), boot })
     }
 
     fn layer_dir(&self, layer: &LayerId) -> PathBuf {
@@ -187,10 +176,7 @@ impl LayerStore {
 
     fn meta(&self, layer: &LayerId) -> Result<Meta, SandboxError> {
         let dir = self.layer_dir(layer);
-        let absent = |lost| SandboxError::NoSuchLayer {
-            layer: layer.to_string(),
-            lost,
-        };
+        let absent = |lost| SandboxError::NoSuchLayer { layer: layer.to_string(), lost };
         let text = fs::read(dir.join(META)).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => absent(false),
             _ => fail("read", &dir.join(META), error),
@@ -206,11 +192,7 @@ impl LayerStore {
     /// Makes a directory a layer by giving it its name in one step.
     fn publish(&self, staged: &Path, layer: &LayerId, meta: &Meta) -> Result<(), SandboxError> {
         let text = serde_json::to_vec(meta).expect("plain data");
-        at(
-            "write",
-            &staged.join(META),
-            fs::write(staged.join(META), text),
-        )?;
+        at("write", &staged.join(META), fs::write(staged.join(META), text))?;
         let target = self.layer_dir(layer);
         assert!(!target.exists(), "layer ids are not used twice");
         at("rename", staged, fs::rename(staged, &target))
@@ -231,12 +213,7 @@ impl LayerStore {
     }
 
     fn first_meta(&self) -> Meta {
-        Meta {
-            parent: None,
-            boot: self.boot.clone(),
-            grown_bytes: 0,
-            changed: 0,
-        }
+        Meta { parent: None, boot: self.boot.clone(), grown_bytes: 0, changed: 0 }
     }
 
     /// Copies a host directory into a new layer. Modes, links and times are kept; hard links
@@ -255,10 +232,7 @@ impl LayerStore {
                 Ok(report)
             });
         match done {
-            Ok(report) => Ok(Imported {
-                layer: id,
-                ..report
-            }),
+            Ok(report) => Ok(Imported { layer: id, ..report }),
             Err(error) => {
                 let _ = tree::remove(&staged);
                 Err(error)
@@ -298,12 +272,7 @@ impl LayerStore {
         let mode = fs::Permissions::from_mode(below.mode() & 0o1777);
         at("protect", &upper, fs::set_permissions(&upper, mode))?;
         Ok(Upper {
-            overlay: Overlay {
-                lowers,
-                upper,
-                work: dir.join(WORK),
-                grown_bytes: meta.grown_bytes,
-            },
+            overlay: Overlay { lowers, upper, work: dir.join(WORK), grown_bytes: meta.grown_bytes },
             id,
             parent: parent.clone(),
             dir,
@@ -334,10 +303,7 @@ impl LayerStore {
         self.publish(&upper.dir, &upper.id, &meta)?;
         let lock = self.layer_dir(&upper.id).join(LOCK);
         at("remove", &lock, fs::remove_file(&lock))?;
-        Ok(Sealed::Layer {
-            layer: upper.id,
-            changed,
-        })
+        Ok(Sealed::Layer { layer: upper.id, changed })
     }
 
     /// Throws an upper away.
@@ -493,18 +459,10 @@ impl LayerStore {
             }
             tree::sync(&dir)?;
             let layers = self.home.join(LAYERS);
-            at(
-                "sync",
-                &layers,
-                File::open(&layers).and_then(|dir| dir.sync_all()),
-            )?;
+            at("sync", &layers, File::open(&layers).and_then(|dir| dir.sync_all()))?;
             let file = at("write", &marker, File::create(&marker))?;
             at("sync", &marker, file.sync_all())?;
-            at(
-                "sync",
-                &dir,
-                File::open(&dir).and_then(|dir| dir.sync_all()),
-            )?;
+            at("sync", &dir, File::open(&dir).and_then(|dir| dir.sync_all()))?;
         }
         Ok(())
     }

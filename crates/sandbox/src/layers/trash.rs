@@ -31,10 +31,7 @@ struct Remover {
 impl Trash {
     /// The trash in `dir`, which is there.
     pub(super) const fn new(dir: PathBuf) -> Self {
-        Self {
-            dir,
-            remover: Mutex::new(None),
-        }
+        Self { dir, remover: Mutex::new(None) }
     }
 
     /// Makes a tree disappear from where it is, and removes it soon.
@@ -42,10 +39,7 @@ impl Trash {
         let name = super::LayerStore::new_id()?;
         let target = self.dir.join(LayerId::as_str(&name));
         at("rename", tree, fs::rename(tree, &target))?;
-        let mut remover = self
-            .remover
-            .lock()
-            .expect("nothing panics while it holds this lock");
+        let mut remover = self.remover.lock().expect("nothing panics while it holds this lock");
         let remover = remover.get_or_insert_with(|| {
             let (trees, todo) = sync_channel::<PathBuf>(WAITING_MAX);
             let thread = std::thread::spawn(move || {

@@ -165,11 +165,7 @@ pub(crate) fn remove(dir: &Path) -> Result<(), SandboxError> {
 /// leads to.
 pub(super) fn give_away(mode: Mode, path: &Path) -> Result<(), SandboxError> {
     match super::owner(mode) {
-        Some(id) => at(
-            "hand over",
-            path,
-            std::os::unix::fs::lchown(path, Some(id), Some(id)),
-        ),
+        Some(id) => at("hand over", path, std::os::unix::fs::lchown(path, Some(id), Some(id))),
         None => Ok(()),
     }
 }
@@ -180,10 +176,7 @@ pub(super) fn same_bytes(a: &Path, b: &Path) -> Result<bool, SandboxError> {
     const BUFFER_BYTES: usize = 64 << 10;
     let open = |path: &Path| {
         let act = || {
-            File::options()
-                .read(true)
-                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-                .open(path)
+            File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
         };
         at("read", path, opened(path, act))
     };

@@ -90,10 +90,7 @@ impl View {
     }
 
     pub(super) fn root(&self) -> Result<Node, SandboxError> {
-        let part = |(layer, path): (usize, &PathBuf)| Part {
-            layer,
-            path: path.clone(),
-        };
+        let part = |(layer, path): (usize, &PathBuf)| Part { layer, path: path.clone() };
         let parts: Vec<Part> = self.stack.iter().enumerate().map(part).collect();
         let meta = at("read", &parts[0].path, fs::symlink_metadata(&parts[0].path))?;
         Ok(Node::Dir(parts, meta))
@@ -147,10 +144,7 @@ impl View {
                 self.redirected(&path, part.layer, &parts[index + 1..], redirects)?
             };
             top.get_or_insert(meta);
-            found.push(Part {
-                layer: part.layer,
-                path,
-            });
+            found.push(Part { layer: part.layer, path });
             if let Some(below) = below {
                 found.extend(below);
                 break;
@@ -208,9 +202,7 @@ impl View {
 
     /// Opens a regular file for reading.
     pub(super) fn open(&self, path: &str) -> Result<File, SandboxError> {
-        let absent = || SandboxError::NoSuchFile {
-            path: path.to_owned(),
-        };
+        let absent = || SandboxError::NoSuchFile { path: path.to_owned() };
         let node = self.find(Path::new(path))?.ok_or_else(absent)?;
         let wrong = |found: &str| SandboxError::WrongKind {
             path: path.to_owned(),
@@ -221,11 +213,7 @@ impl View {
             (_, FileKind::Dir) => return Err(wrong("a directory")),
             _ => return Err(wrong("not a regular file")),
         };
-        let layer = self
-            .stack
-            .iter()
-            .find(|layer| real.starts_with(layer))
-            .ok_or_else(absent)?;
+        let layer = self.stack.iter().find(|layer| real.starts_with(layer)).ok_or_else(absent)?;
         let below = real.strip_prefix(layer).map_err(|_| absent())?;
         let root = at("open", layer, File::open(layer))?;
         let below = below.to_str().ok_or_else(absent)?;
@@ -293,11 +281,12 @@ impl View {
                     at("create", &to, fs::create_dir(&to))?;
                     dirs.push((to, meta.clone()));
                 }
-                Node::Leaf(real, _) => match fs::hard_link(real, &to) {
+                Node::Leaf(real, _) => {
                     // Too many links to one file, or a kind that cannot be linked.
-                    Err(_) => super::import::copy_leaf(real, &to, self.mode)?,
-                    Ok(()) => {}
-                },
+                    if fs::hard_link(real, &to).is_err() {
+                        super::import::copy_leaf(real, &to, self.mode)?;
+                    }
+                }
             }
             Ok(())
         })?;
@@ -313,10 +302,7 @@ impl View {
 fn shifted(node: Node, by: usize) -> Node {
     match node {
         Node::Dir(parts, meta) => {
-            let shift = |part: Part| Part {
-                layer: part.layer + by,
-                ..part
-            };
+            let shift = |part: Part| Part { layer: part.layer + by, ..part };
             Node::Dir(parts.into_iter().map(shift).collect(), meta)
         }
         leaf => leaf,

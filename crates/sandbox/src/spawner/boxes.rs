@@ -114,10 +114,7 @@ fn host_pid(pidfd: &OwnedFd) -> i32 {
 
 fn ended(pid: Pid) -> Option<Ended> {
     let (_, status) = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG).ok()??;
-    status
-        .exit_status()
-        .map(Ended::Code)
-        .or_else(|| status.terminating_signal().map(Ended::Signal))
+    status.exit_status().map(Ended::Code).or_else(|| status.terminating_signal().map(Ended::Signal))
 }
 
 impl Spawner {
@@ -129,14 +126,7 @@ impl Spawner {
     ) -> Result<(), SandboxError> {
         match ask {
             Ask::Create(spec) => self.create(seq, *spec),
-            Ask::Exec {
-                sandbox,
-                argv,
-                env,
-                cwd,
-                timeout_ms,
-                workspace,
-            } => {
+            Ask::Exec { sandbox, argv, env, cwd, timeout_ms, workspace } => {
                 let stdio: [OwnedFd; 3] = fds
                     .try_into()
                     .map_err(|_| SandboxError::invalid("a program needs three streams"))?;
@@ -144,11 +134,7 @@ impl Spawner {
                 let job = Job::Exec { argv, env, cwd };
                 self.start_job(seq, sandbox.0, job, &stdio, timeout_ms, Purpose::Asked)
             }
-            Ask::File {
-                sandbox,
-                op,
-                workspace,
-            } => {
+            Ask::File { sandbox, op, workspace } => {
                 let [input, output]: [OwnedFd; 2] = fds
                     .try_into()
                     .map_err(|_| SandboxError::invalid("a file operation needs two pipes"))?;
@@ -201,9 +187,7 @@ impl Spawner {
         }
         let strength = self.cgroups.strength();
         if strength == Strength::Watched && spec.limits_strength == LimitsStrength::Kernel {
-            return Err(SandboxError::LimitsStrength {
-                why: self.cgroups.why_not.clone(),
-            });
+            return Err(SandboxError::LimitsStrength { why: self.cgroups.why_not.clone() });
         }
         let id = self.next_id;
         self.next_id += 1;
@@ -252,12 +236,9 @@ impl Spawner {
         };
         let forked = sys::fork(self.namespaces(), cgroup.and_then(Cgroup::start_in))
             .map_err(|error| SandboxError::setup("new namespaces", error))?;
-        let Forked::Parent { pid, pidfd } = forked else {
-            init::run(&plan, theirs)
-        };
+        let Forked::Parent { pid, pidfd } = forked else { init::run(&plan, theirs) };
         drop(theirs);
-        self.watch(ours.as_fd(), Source::Control, id)
-            .map_err(wrap)?;
+        self.watch(ours.as_fd(), Source::Control, id).map_err(wrap)?;
         self.watch(pidfd.as_fd(), Source::Init, id).map_err(wrap)?;
         Ok(Sandboxed {
             facts: self.facts(),
@@ -279,11 +260,7 @@ impl Spawner {
     /// The namespaces init is born with.
     fn namespaces(&self) -> u64 {
         let without = |part, flag: i32| {
-            if self.hello.weakened.lacks(part) {
-                flag as u64
-            } else {
-                0
-            }
+            if self.hello.weakened.lacks(part) { flag as u64 } else { 0 }
         };
         sys::NEW_BASE
             & !without(Weaken::Network, libc::CLONE_NEWNET)
@@ -312,10 +289,7 @@ impl Spawner {
         timeout_ms: Option<u64>,
         purpose: Purpose,
     ) -> Result<(), SandboxError> {
-        let found = self
-            .boxes
-            .get(&id)
-            .ok_or(SandboxError::NoSuchSandbox { id })?;
+        let found = self.boxes.get(&id).ok_or(SandboxError::NoSuchSandbox { id })?;
         self.is_upper_free(id, found)?;
         let (report, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|error| SandboxError::setup("a pipe", error))?;
@@ -357,9 +331,7 @@ impl Spawner {
         let shared =
             |other: &Sandboxed| other.job.is_some() && other.spec.workspace.upper == *upper;
         match others.find(|(_, other)| shared(other)) {
-            Some(_) => Err(SandboxError::UpperInUse {
-                upper: upper.display().to_string(),
-            }),
+            Some(_) => Err(SandboxError::UpperInUse { upper: upper.display().to_string() }),
             None => Ok(()),
         }
     }
@@ -386,8 +358,7 @@ impl Spawner {
             report: report.as_fd(),
             weakened: &self.hello.weakened,
         };
-        self.children_in(found.namespaces[init::PID_NAMESPACE].as_fd())
-            .map_err(wrap)?;
+        self.children_in(found.namespaces[init::PID_NAMESPACE].as_fd()).map_err(wrap)?;
         let forked = sys::fork(0, found.cgroup.as_ref().and_then(Cgroup::start_in));
         if let Ok(Forked::Child) = forked {
             entry.run(job)
@@ -469,9 +440,8 @@ impl Spawner {
             let null = OwnedFd::from(null);
             Ok([null.try_clone()?, null.try_clone()?, null])
         });
-        let started = proof
-            .map_err(|error| SandboxError::setup("streams", error))
-            .and_then(|null| {
+        let started =
+            proof.map_err(|error| SandboxError::setup("streams", error)).and_then(|null| {
                 let limit = Some(FILE_OP_MS_MAX);
                 self.start_job(seq, id, Job::Check, &null, limit, Purpose::Proof)
             });
@@ -486,10 +456,7 @@ impl Spawner {
     fn announce(&mut self, id: u64) {
         let found = self.boxes.get_mut(&id).expect("callers have found it");
         let seq = found.building.take().expect("announced once");
-        let sandbox = Sandbox {
-            id: SandboxId(id),
-            facts: found.facts.clone(),
-        };
+        let sandbox = Sandbox { id: SandboxId(id), facts: found.facts.clone() };
         self.answer(seq, Ok(Answer::Created(sandbox)));
     }
 

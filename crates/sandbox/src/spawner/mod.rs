@@ -113,9 +113,7 @@ fn start(fd: RawFd) -> Result<Spawner, SandboxError> {
     };
     match made {
         Ok(prepared) => {
-            answer(Ok(Answer::Ready {
-                cgroups: prepared.cgroups.paths(),
-            }))?;
+            answer(Ok(Answer::Ready { cgroups: prepared.cgroups.paths() }))?;
             prepared.into_spawner(socket)
         }
         Err(error) => {
@@ -141,10 +139,7 @@ fn adopt(fd: RawFd) -> std::io::Result<OwnedFd> {
 }
 
 fn greet(socket: &OwnedFd) -> Result<Hello, SandboxError> {
-    let mut wanted = [rustix::event::PollFd::new(
-        socket,
-        rustix::event::PollFlags::IN,
-    )];
+    let mut wanted = [rustix::event::PollFd::new(socket, rustix::event::PollFlags::IN)];
     let _ = rustix::event::poll(&mut wanted, None);
     let mut buffer = vec![0; FRAME_BYTES_MAX];
     match wire::receive(socket, &mut buffer) {
@@ -169,9 +164,8 @@ fn prepare(hello: Hello) -> Result<Prepared, SandboxError> {
     let _ = rustix::thread::set_name(c"bedplate-spawn");
     sys::ignore_terminal_signals();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let landlock_abi = sys::landlock_abi().map_err(|error| SandboxError::Landlock {
-        why: error.to_string(),
-    })?;
+    let landlock_abi =
+        sys::landlock_abi().map_err(|error| SandboxError::Landlock { why: error.to_string() })?;
     confine::Fence::new(landlock_abi)?;
     let cgroups = Cgroups::open(mode);
     own_namespaces(mode)?;
@@ -179,13 +173,7 @@ fn prepare(hello: Hello) -> Result<Prepared, SandboxError> {
         .map_err(|error| SandboxError::setup("dumpability", error))?;
     become_first()?;
     base::build(&hello.weakened)?;
-    Ok(Prepared {
-        mode,
-        uid,
-        landlock_abi,
-        hello,
-        cgroups,
-    })
+    Ok(Prepared { mode, uid, landlock_abi, hello, cgroups })
 }
 
 /// Root takes a mount namespace of its own; anybody else first a user namespace, in which it is
@@ -201,9 +189,7 @@ fn own_namespaces(mode: Mode) -> Result<(), SandboxError> {
         Mode::User => {
             let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
             sys::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID).map_err(
-                |error| SandboxError::UserNamespaces {
-                    why: format!("the spawner's own: {error}"),
-                },
+                |error| SandboxError::UserNamespaces { why: format!("the spawner's own: {error}") },
             )?;
             confine::map_ids(&confine::open_proc()?, 0, uid.as_raw(), gid.as_raw())
         }
@@ -247,9 +233,7 @@ impl Prepared {
             answers: VecDeque::new(),
             waiting: false,
         };
-        spawner
-            .watch(spawner.socket.as_fd(), Source::Owner, 0)
-            .map_err(wrap)?;
+        spawner.watch(spawner.socket.as_fd(), Source::Owner, 0).map_err(wrap)?;
         Ok(spawner)
     }
 }
@@ -334,11 +318,7 @@ impl Spawner {
         let waiting = !self.answers.is_empty();
         if waiting != self.waiting {
             self.waiting = waiting;
-            let out = if waiting {
-                epoll::EventFlags::OUT
-            } else {
-                epoll::EventFlags::empty()
-            };
+            let out = if waiting { epoll::EventFlags::OUT } else { epoll::EventFlags::empty() };
             let data = epoll::EventData::new_u64(Source::Owner.token(0));
             let flags = epoll::EventFlags::IN | out;
             if epoll::modify(&self.epoll, &self.socket, data, flags).is_err() {

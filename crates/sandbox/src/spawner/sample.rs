@@ -63,11 +63,7 @@ impl Spawner {
         };
         let watched = self.cgroups.strength() == Strength::Watched;
         let overlay = &found.spec.workspace;
-        let left = found
-            .spec
-            .limits
-            .disk_bytes
-            .saturating_sub(overlay.grown_bytes);
+        let left = found.spec.limits.disk_bytes.saturating_sub(overlay.grown_bytes);
         let memory = watched.then_some(found.spec.limits.memory_bytes);
         let forked = sys::fork(0, None);
         if let Ok(Forked::Child) = forked {
@@ -107,10 +103,7 @@ impl Spawner {
         };
         let _ = rustix::event::epoll::delete(&self.epoll, &sampler.pidfd);
         let status = rustix::process::waitpid(Some(sampler.pid), WaitOptions::empty());
-        let code = status
-            .ok()
-            .flatten()
-            .and_then(|(_, status)| status.exit_status());
+        let code = status.ok().flatten().and_then(|(_, status)| status.exit_status());
         job.sample_at = Instant::now() + EVERY.max(sampler.started.elapsed() * SHARE);
         let limit = match code {
             Some(FOUND_DISK) => LimitHit::Disk,
@@ -150,9 +143,7 @@ fn memory_bytes(mounts: BorrowedFd<'_>) -> u64 {
     let mut sum = 0;
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let is_pid = name
-            .to_str()
-            .is_some_and(|name| name.bytes().all(|b| b.is_ascii_digit()));
+        let is_pid = name.to_str().is_some_and(|name| name.bytes().all(|b| b.is_ascii_digit()));
         if !is_pid {
             continue;
         }

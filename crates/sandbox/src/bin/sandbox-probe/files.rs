@@ -37,14 +37,9 @@ pub(super) const PROBES: &[Probe] = &[
     both("list-bedplate-home", |a| listed(aim(a, "home"))),
     both("list-host-tmp", |a| {
         let name = aim(a, "marker");
-        names("/tmp")?
-            .into_iter()
-            .find(|n| n == name)
-            .ok_or_else(|| "not there".to_owned())
+        names("/tmp")?.into_iter().find(|n| n == name).ok_or_else(|| "not there".to_owned())
     }),
-    both("read-host-shared-memory", |a| {
-        io(fs::read_to_string(aim(a, "shm_file")))
-    }),
+    both("read-host-shared-memory", |a| io(fs::read_to_string(aim(a, "shm_file")))),
     if_there("list-host-run", |_| other_than("/run", &["bedplate"])),
     if_there("list-host-var", |_| listed("/var/lib")),
     if_there("read-boot", |_| other_than("/boot", &[])),
@@ -114,9 +109,7 @@ pub(super) const PROBES: &[Probe] = &[
     if_there("open-kvm", |_| opened("/dev/kvm")),
     if_there("open-fuse", |_| opened("/dev/fuse")),
     if_there("open-kernel-log", |_| opened("/dev/kmsg")),
-    both("read-masked-file", |_| {
-        io(fs::read_to_string("../masked/file"))
-    }),
+    both("read-masked-file", |_| io(fs::read_to_string("../masked/file"))),
     both("list-masked-directory", |_| listed("../masked")),
     both("move-away-the-mask", |_| {
         io(fs::rename("../deep", "../moved"))?;
@@ -124,9 +117,7 @@ pub(super) const PROBES: &[Probe] = &[
         let _ = fs::rename("../moved", "../deep");
         read
     }),
-    both("read-masked-deep-file", |_| {
-        io(fs::read_to_string("../deep/inner/file"))
-    }),
+    both("read-masked-deep-file", |_| io(fs::read_to_string("../deep/inner/file"))),
     both("write-locked-file", |_| {
         io(fs::write("../locked/file", "x")).map(|()| "written".to_owned())
     }),
@@ -145,27 +136,17 @@ pub(super) const PROBES: &[Probe] = &[
 
 fn read_secret(path: &str, a: &Aim) -> Outcome {
     let text = io(fs::read_to_string(path))?;
-    if text == aim(a, "witness") {
-        Ok(text)
-    } else {
-        Err("another file".to_owned())
-    }
+    if text == aim(a, "witness") { Ok(text) } else { Err("another file".to_owned()) }
 }
 
 fn holds(path: &str, text: &str) -> Outcome {
     let found = io(fs::read_to_string(path))?;
-    if found.contains(text) {
-        Ok(text.to_owned())
-    } else {
-        Err("another file".to_owned())
-    }
+    if found.contains(text) { Ok(text.to_owned()) } else { Err("another file".to_owned()) }
 }
 
 fn names(path: &str) -> Result<Vec<String>, String> {
     let list = io(fs::read_dir(path))?.flatten();
-    Ok(list
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect())
+    Ok(list.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
 }
 
 fn listed(path: &str) -> Outcome {
@@ -173,9 +154,7 @@ fn listed(path: &str) -> Outcome {
 }
 
 fn other_than(path: &str, known: &[&str]) -> Outcome {
-    let other = names(path)?
-        .into_iter()
-        .find(|name| !known.contains(&name.as_str()));
+    let other = names(path)?.into_iter().find(|name| !known.contains(&name.as_str()));
     other.ok_or_else(|| "only what belongs there".to_owned())
 }
 

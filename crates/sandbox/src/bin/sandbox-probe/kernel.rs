@@ -21,13 +21,9 @@ pub(super) const PROBES: &[Probe] = &[
     }),
     // Flag 1: faults of user mode only, which ordinary users may ask for.
     // SAFETY: no memory is passed.
-    both("userfaultfd", |_| {
-        checked(unsafe { libc::syscall(libc::SYS_userfaultfd, 1) })
-    }),
+    both("userfaultfd", |_| checked(unsafe { libc::syscall(libc::SYS_userfaultfd, 1) })),
     // SAFETY: no memory is passed. Operation 0 asks for a keyring's id.
-    both("keyring", |_| {
-        checked(unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 1) })
-    }),
+    both("keyring", |_| checked(unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 1) })),
     both("add-key", |_| {
         let (kind, name) = (c"user".as_ptr(), c"bedplate-probe".as_ptr());
         // SAFETY: C strings, and one byte of payload.
@@ -58,21 +54,15 @@ pub(super) const PROBES: &[Probe] = &[
         entered(unsafe { libc::syscall(libc::SYS_open_by_handle_at, -100, handle.as_ptr(), 0) })
     }),
     // SAFETY: nothing is loaded: no segment.
-    if_there("kexec", |_| {
-        entered(unsafe { libc::syscall(libc::SYS_kexec_load, 0, 0, 0, 0) })
-    }),
-    // SAFETY: an empty module is refused after the permission was checked.
+    if_there("kexec", |_| entered(unsafe { libc::syscall(libc::SYS_kexec_load, 0, 0, 0, 0) })),
     if_there("load-module", |_| {
+        // SAFETY: an empty module is refused after the permission was checked.
         entered(unsafe { libc::syscall(libc::SYS_init_module, 0, 0, c"".as_ptr()) })
     }),
     // SAFETY: the path does not exist.
-    root("swap-on", |_| {
-        entered(unsafe { libc::swapon(c"/nowhere".as_ptr(), 0) }.into())
-    }),
+    root("swap-on", |_| entered(unsafe { libc::swapon(c"/nowhere".as_ptr(), 0) }.into())),
     // SAFETY: wrong magic numbers: refused after the permission was checked.
-    root("reboot", |_| {
-        entered(unsafe { libc::syscall(libc::SYS_reboot, 0, 0, 0, 0) })
-    }),
+    root("reboot", |_| entered(unsafe { libc::syscall(libc::SYS_reboot, 0, 0, 0, 0) })),
     root("set-clock", |_| {
         // SAFETY: with two null pointers only the permission is checked.
         entered(unsafe { libc::syscall(libc::SYS_settimeofday, 0, 0) })
@@ -87,13 +77,9 @@ pub(super) const PROBES: &[Probe] = &[
         })
     }),
     // SAFETY: operation 10 asks for the buffer's size.
-    if_there("kernel-log", |_| {
-        checked(unsafe { libc::syscall(libc::SYS_syslog, 10, 0, 0) })
-    }),
+    if_there("kernel-log", |_| checked(unsafe { libc::syscall(libc::SYS_syslog, 10, 0, 0) })),
     // SAFETY: no memory is passed. 0x40000 switches address randomisation off.
-    both("personality", |_| {
-        in_child(|| checked(unsafe { libc::personality(0x0004_0000) }.into()))
-    }),
+    both("personality", |_| in_child(|| checked(unsafe { libc::personality(0x0004_0000) }.into()))),
     if_there("x32-abi", |_| {
         // SAFETY: getpid by its x32 number.
         checked(unsafe { libc::syscall(0x4000_0000 + libc::SYS_getpid) })
@@ -107,18 +93,14 @@ pub(super) const PROBES: &[Probe] = &[
         // SAFETY: reads at most 16 bytes into the buffer.
         ldt(&mut buffer)
     }),
-    // SAFETY: an empty list of pages of no other process.
     if_there("move-pages", |_| {
+        // SAFETY: an empty list of pages of no other process.
         checked(unsafe { libc::syscall(libc::SYS_move_pages, 0, 0, 0, 0, 0, 0) })
     }),
     // SAFETY: no memory is passed.
-    root("fanotify", |_| {
-        checked(unsafe { libc::syscall(libc::SYS_fanotify_init, 0, 0) })
-    }),
+    root("fanotify", |_| checked(unsafe { libc::syscall(libc::SYS_fanotify_init, 0, 0) })),
     // SAFETY: no memory is passed.
-    root("hang-up-terminal", |_| {
-        in_child(|| entered(unsafe { libc::vhangup() }.into()))
-    }),
+    root("hang-up-terminal", |_| in_child(|| entered(unsafe { libc::vhangup() }.into()))),
     both("compare-kernel-pointers", |_| {
         // SAFETY: no memory is passed.
         entered(unsafe {
@@ -126,47 +108,23 @@ pub(super) const PROBES: &[Probe] = &[
             libc::syscall(libc::SYS_kcmp, p, p, 0, 0, 1)
         })
     }),
-    root("core-pattern", |_| {
-        writable("/proc/sys/kernel/core_pattern")
-    }),
+    root("core-pattern", |_| writable("/proc/sys/kernel/core_pattern")),
     if_there("sysrq", |_| writable("/proc/sysrq-trigger")),
-    root("kernel-parameter", |_| {
-        writable("/proc/sys/vm/overcommit_memory")
-    }),
-    if_there("kernel-memory-image", |_| {
-        super::files::opened("/proc/kcore")
-    }),
+    root("kernel-parameter", |_| writable("/proc/sys/vm/overcommit_memory")),
+    if_there("kernel-memory-image", |_| super::files::opened("/proc/kcore")),
     if_there("kernel-addresses", |_| {
         let text = io(fs::read_to_string("/proc/kallsyms"))?;
-        let known = text
-            .lines()
-            .any(|line| !line.starts_with("0000000000000000"));
-        if known {
-            Ok("addresses".to_owned())
-        } else {
-            Err("zeroes".to_owned())
-        }
+        let known = text.lines().any(|line| !line.starts_with("0000000000000000"));
+        if known { Ok("addresses".to_owned()) } else { Err("zeroes".to_owned()) }
     }),
     if_there("boot-command-line", |_| {
         let text = io(fs::read_to_string("/proc/cmdline"))?;
-        if text.is_empty() {
-            Err("empty".to_owned())
-        } else {
-            Ok("read".to_owned())
-        }
+        if text.is_empty() { Err("empty".to_owned()) } else { Ok("read".to_owned()) }
     }),
-    both("list-sys", |_| {
-        io(fs::read_dir("/sys/class")).map(|_| "listed".to_owned())
-    }),
-    if_there("write-sys", |_| {
-        writable("/sys/kernel/mm/transparent_hugepage/enabled")
-    }),
+    both("list-sys", |_| io(fs::read_dir("/sys/class")).map(|_| "listed".to_owned())),
+    if_there("write-sys", |_| writable("/sys/kernel/mm/transparent_hugepage/enabled")),
     root("make-cgroup", |_| {
-        for dir in [
-            "/sys/fs/cgroup",
-            "/sys/fs/cgroup/memory",
-            "/sys/fs/cgroup/unified",
-        ] {
+        for dir in ["/sys/fs/cgroup", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"] {
             let path = format!("{dir}/bedplate-probe");
             if fs::create_dir(&path).is_ok() {
                 let _ = fs::remove_dir(&path);
@@ -175,9 +133,7 @@ pub(super) const PROBES: &[Probe] = &[
         }
         Err("nowhere".to_owned())
     }),
-    if_there("cgroup-release-agent", |_| {
-        writable("/sys/fs/cgroup/memory/release_agent")
-    }),
+    if_there("cgroup-release-agent", |_| writable("/sys/fs/cgroup/memory/release_agent")),
 ];
 
 fn writable(path: &str) -> Outcome {
@@ -192,11 +148,7 @@ fn i386() -> Outcome {
         std::arch::asm!("int 0x80", inout("rax") result, out("r8") _, out("r9") _, out("r10") _, out("r11") _);
     }
     let number = result as i32;
-    if number > 0 {
-        Ok(format!("pid {number}"))
-    } else {
-        Err(format!("errno {}", -number))
-    }
+    if number > 0 { Ok(format!("pid {number}")) } else { Err(format!("errno {}", -number)) }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -233,13 +185,8 @@ fn terminal(request: u64) -> Outcome {
         unsafe {
             let (mut ours, mut theirs) = (0, 0);
             let none = std::ptr::null_mut();
-            let made = libc::openpty(
-                &raw mut ours,
-                &raw mut theirs,
-                none,
-                none.cast(),
-                none.cast(),
-            );
+            let made =
+                libc::openpty(&raw mut ours, &raw mut theirs, none, none.cast(), none.cast());
             checked(made.into())?;
             libc::setsid();
             libc::ioctl(theirs, libc::TIOCSCTTY, 0);

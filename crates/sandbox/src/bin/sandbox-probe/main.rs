@@ -62,13 +62,8 @@ fn main() -> ExitCode {
     let Some((name, rest)) = args.split_first() else {
         return ExitCode::from(BROKEN);
     };
-    let corpora = [
-        files::PROBES,
-        processes::PROBES,
-        kernel::PROBES,
-        network::PROBES,
-        bombs::PROBES,
-    ];
+    let corpora =
+        [files::PROBES, processes::PROBES, kernel::PROBES, network::PROBES, bombs::PROBES];
     let mut all = corpora.into_iter().flatten();
     if name == "--list" {
         for probe in all {

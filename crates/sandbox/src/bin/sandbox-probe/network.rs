@@ -16,9 +16,7 @@ pub(super) const PROBES: &[Probe] = &[
     both("host-loopback-udp", |a| udp("127.0.0.1", a)),
     if_there("host-address-udp", |a| udp(aim(a, "address"), a)),
     both("host-abstract-socket", |a| {
-        let address = io(std::os::unix::net::SocketAddr::from_abstract_name(aim(
-            a, "abstract",
-        )))?;
+        let address = io(std::os::unix::net::SocketAddr::from_abstract_name(aim(a, "abstract")))?;
         io(UnixStream::connect_addr(&address)).map(|_| "connected".to_owned())
     }),
     both("host-path-socket", |a| {
@@ -26,80 +24,41 @@ pub(super) const PROBES: &[Probe] = &[
     }),
     if_there("host-interface", |_| {
         let text = io(std::fs::read_to_string("/proc/net/dev"))?;
-        let names = text
-            .lines()
-            .skip(2)
-            .filter_map(|line| line.split(':').next());
+        let names = text.lines().skip(2).filter_map(|line| line.split(':').next());
         let mut names = names.map(str::trim).filter(|name| *name != "lo");
-        names
-            .next()
-            .map(str::to_owned)
-            .ok_or_else(|| "only lo".to_owned())
+        names.next().map(str::to_owned).ok_or_else(|| "only lo".to_owned())
     }),
     if_there("host-route", |_| {
         let text = io(std::fs::read_to_string("/proc/net/route"))?;
-        let route = text
-            .lines()
-            .nth(1)
-            .map(|line| line.split('\t').next().unwrap_or("").to_owned());
+        let route =
+            text.lines().nth(1).map(|line| line.split('\t').next().unwrap_or("").to_owned());
         route.ok_or_else(|| "no route".to_owned())
     }),
-    root("raw-socket", |_| {
-        socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP)
-    }),
-    root("raw-socket6", |_| {
-        socket(libc::AF_INET6, libc::SOCK_RAW, 58)
-    }),
-    if_there("ping-socket", |_| {
-        socket(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP)
-    }),
-    root("packet-socket", |_| {
-        socket(libc::AF_PACKET, libc::SOCK_RAW, 0)
-    }),
+    root("raw-socket", |_| socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP)),
+    root("raw-socket6", |_| socket(libc::AF_INET6, libc::SOCK_RAW, 58)),
+    if_there("ping-socket", |_| socket(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP)),
+    root("packet-socket", |_| socket(libc::AF_PACKET, libc::SOCK_RAW, 0)),
     if_there("vsock", |_| socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0)),
-    if_there("kernel-crypto-socket", |_| {
-        socket(libc::AF_ALG, libc::SOCK_SEQPACKET, 0)
-    }),
-    if_there("netlink-netfilter", |_| {
-        socket(libc::AF_NETLINK, libc::SOCK_RAW, 12)
-    }),
-    both("netlink-device-events", |_| {
-        socket(libc::AF_NETLINK, libc::SOCK_RAW, 15)
-    }),
-    both("netlink-generic", |_| {
-        socket(libc::AF_NETLINK, libc::SOCK_RAW, 16)
-    }),
-    if_there("netlink-audit", |_| {
-        socket(libc::AF_NETLINK, libc::SOCK_RAW, 9)
-    }),
+    if_there("kernel-crypto-socket", |_| socket(libc::AF_ALG, libc::SOCK_SEQPACKET, 0)),
+    if_there("netlink-netfilter", |_| socket(libc::AF_NETLINK, libc::SOCK_RAW, 12)),
+    both("netlink-device-events", |_| socket(libc::AF_NETLINK, libc::SOCK_RAW, 15)),
+    both("netlink-generic", |_| socket(libc::AF_NETLINK, libc::SOCK_RAW, 16)),
+    if_there("netlink-audit", |_| socket(libc::AF_NETLINK, libc::SOCK_RAW, 9)),
     root("change-routes", |_| change_routes()),
-    root("bind-low-port", |_| {
-        io(UdpSocket::bind("127.0.0.1:1")).map(|_| "bound".to_owned())
-    }),
+    root("bind-low-port", |_| io(UdpSocket::bind("127.0.0.1:1")).map(|_| "bound".to_owned())),
 ];
 
 fn tcp(host: &str, a: &Aim) -> Outcome {
-    let address: IpAddr = host
-        .parse()
-        .map_err(|_| "no such address here".to_owned())?;
+    let address: IpAddr = host.parse().map_err(|_| "no such address here".to_owned())?;
     let port = aim(a, "tcp").parse().unwrap_or(0);
-    io(TcpStream::connect_timeout(
-        &SocketAddr::new(address, port),
-        PATIENCE,
-    ))
-    .map(|_| "connected".to_owned())
+    io(TcpStream::connect_timeout(&SocketAddr::new(address, port), PATIENCE))
+        .map(|_| "connected".to_owned())
 }
 
 fn udp(host: &str, a: &Aim) -> Outcome {
-    let address: IpAddr = host
-        .parse()
-        .map_err(|_| "no such address here".to_owned())?;
+    let address: IpAddr = host.parse().map_err(|_| "no such address here".to_owned())?;
     let port: u16 = aim(a, "udp").parse().unwrap_or(0);
-    let socket = io(UdpSocket::bind(if address.is_ipv6() {
-        "[::]:0"
-    } else {
-        "0.0.0.0:0"
-    }))?;
+    let socket = io(UdpSocket::bind(if address.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" }))?;
     io(socket.set_read_timeout(Some(PATIENCE)))?;
     io(socket.send_to(b"ping", SocketAddr::new(address, port)))?;
     let mut answer = [0; 8];

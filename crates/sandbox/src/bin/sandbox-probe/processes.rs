@@ -5,21 +5,14 @@ use std::fs;
 
 pub(super) const PROBES: &[Probe] = &[
     both("see-host-process", |a| {
-        io(fs::read_to_string(format!(
-            "/proc/{}/comm",
-            aim(a, "victim")
-        )))
+        io(fs::read_to_string(format!("/proc/{}/comm", aim(a, "victim"))))
     }),
     both("see-many-processes", |_| {
         let list = io(fs::read_dir("/proc"))?.flatten();
         let numeric =
             |name: &std::ffi::OsStr| name.to_string_lossy().bytes().all(|b| b.is_ascii_digit());
         let count = list.filter(|entry| numeric(&entry.file_name())).count();
-        if count > 8 {
-            Ok(count.to_string())
-        } else {
-            Err(format!("{count} processes"))
-        }
+        if count > 8 { Ok(count.to_string()) } else { Err(format!("{count} processes")) }
     }),
     both("signal-host-process", |a| {
         // SAFETY: no memory is passed; signal 0 only asks.
@@ -43,14 +36,8 @@ pub(super) const PROBES: &[Probe] = &[
     }),
     both("read-process-memory", |_| {
         let (from, mut to) = ([7u8; 4], [0u8; 4]);
-        let local = libc::iovec {
-            iov_base: to.as_mut_ptr().cast(),
-            iov_len: 4,
-        };
-        let remote = libc::iovec {
-            iov_base: from.as_ptr().cast_mut().cast(),
-            iov_len: 4,
-        };
+        let local = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: 4 };
+        let remote = libc::iovec { iov_base: from.as_ptr().cast_mut().cast(), iov_len: 4 };
         // SAFETY: both ranges are ours and four bytes long.
         let read = unsafe {
             libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0)
@@ -63,22 +50,12 @@ pub(super) const PROBES: &[Probe] = &[
         // SAFETY: no memory is passed.
         checked(unsafe { libc::syscall(libc::SYS_pidfd_getfd, own, 1, 0) })
     }),
-    both("init-root", |a| {
-        io(fs::read_dir(init(a, "root/"))).map(|_| "listed".to_owned())
-    }),
-    both("init-environment", |a| {
-        io(fs::read(init(a, "environ"))).map(|_| "read".to_owned())
-    }),
+    both("init-root", |a| io(fs::read_dir(init(a, "root/"))).map(|_| "listed".to_owned())),
+    both("init-environment", |a| io(fs::read(init(a, "environ"))).map(|_| "read".to_owned())),
     both("init-memory", |a| super::files::opened(&init(a, "mem"))),
-    both("init-program", |a| {
-        io(fs::read_link(init(a, "exe"))).map(|p| p.display().to_string())
-    }),
-    both("init-descriptors", |a| {
-        io(fs::read_dir(init(a, "fd"))).map(|_| "listed".to_owned())
-    }),
-    both("init-namespace", |a| {
-        super::files::opened(&init(a, "ns/mnt"))
-    }),
+    both("init-program", |a| io(fs::read_link(init(a, "exe"))).map(|p| p.display().to_string())),
+    both("init-descriptors", |a| io(fs::read_dir(init(a, "fd"))).map(|_| "listed".to_owned())),
+    both("init-namespace", |a| super::files::opened(&init(a, "ns/mnt"))),
     root("enter-init-namespace", |a| {
         in_child(|| {
             let file = io(fs::File::open(init(a, "ns/uts")))?;
@@ -100,16 +77,7 @@ pub(super) const PROBES: &[Probe] = &[
         }
     }),
     both("new-user-namespace-by-clone3", |_| {
-        let args = [
-            libc::CLONE_NEWUSER as u64,
-            0,
-            0,
-            0,
-            libc::SIGCHLD as u64,
-            0,
-            0,
-            0,
-        ];
+        let args = [libc::CLONE_NEWUSER as u64, 0, 0, 0, libc::SIGCHLD as u64, 0, 0, 0];
         // SAFETY: without CLONE_VM this is a fork; args has the first layout of clone_args.
         match unsafe { libc::syscall(libc::SYS_clone3, args.as_ptr(), size_of_val(&args)) } {
             // SAFETY: ends the child.
@@ -164,34 +132,22 @@ pub(super) const PROBES: &[Probe] = &[
             libc::getrlimit(libc::RLIMIT_CORE, &raw mut limit);
             limit.rlim_max
         };
-        if most > 0 {
-            Ok(most.to_string())
-        } else {
-            Err("core size 0".to_owned())
-        }
+        if most > 0 { Ok(most.to_string()) } else { Err("core size 0".to_owned()) }
     }),
     both("inherited-descriptor", |_| {
         // SAFETY: F_GETFD only asks.
         let open = (3..1024).find(|fd| unsafe { libc::fcntl(*fd, libc::F_GETFD) } >= 0);
-        open.map(|fd| format!("descriptor {fd}"))
-            .ok_or_else(|| "none above 2".to_owned())
+        open.map(|fd| format!("descriptor {fd}")).ok_or_else(|| "none above 2".to_owned())
     }),
     both("inherited-environment", |_| {
-        let known = [
-            "PATH", "HOME", "LANG", "USER", "PWD", "SHLVL", "_", "OLDPWD",
-        ];
-        let other = std::env::vars()
-            .map(|(name, _)| name)
-            .find(|name| !known.contains(&name.as_str()));
+        let known = ["PATH", "HOME", "LANG", "USER", "PWD", "SHLVL", "_", "OLDPWD"];
+        let other =
+            std::env::vars().map(|(name, _)| name).find(|name| !known.contains(&name.as_str()));
         other.ok_or_else(|| "only what was given".to_owned())
     }),
     both("host-name", |a| {
         let name = io(fs::read_to_string("/proc/sys/kernel/hostname"))?;
-        if name.trim() == aim(a, "hostname") {
-            Ok(name)
-        } else {
-            Err("another name".to_owned())
-        }
+        if name.trim() == aim(a, "hostname") { Ok(name) } else { Err("another name".to_owned()) }
     }),
     both("outlive-the-call", orphan),
     both("host-shared-memory-segment", |a| {
@@ -220,11 +176,7 @@ fn pid(a: &Aim, key: &str) -> i32 {
 
 fn status_field(key: &str) -> Outcome {
     let text = io(fs::read_to_string("/proc/self/status"))?;
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix(key))
-        .unwrap_or("")
-        .trim();
+    let value = text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("").trim();
     if u64::from_str_radix(value, 16).is_ok_and(|bits| bits == 0) {
         Err(value.to_owned())
     } else {
@@ -237,9 +189,7 @@ fn orphan(a: &Aim) -> Outcome {
     use std::os::unix::process::CommandExt;
     let mut command = std::process::Command::new("/bin/sleep");
     command.arg0(aim(a, "orphan")).arg("30").process_group(0);
-    command
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null());
+    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
     // `spawn` returns after the program was exec'd.
     io(command.stderr(std::process::Stdio::null()).spawn())
         .map(|child| format!("pid {}", child.id()))
