@@ -148,7 +148,18 @@ pub fn resolve(name: &str, manifest: &BTreeMap<String, Provider>) -> Result<Endp
         key_env,
         local,
         trust: Vec::new(),
-        timeouts: Timeouts::PATIENT,
+        timeouts: timeouts(manifest.get(name).and_then(|own| own.timeout_ms)),
+    })
+}
+
+/// An operator's timeout is how long the provider may be silent; all of a call may take ten of it.
+fn timeouts(silent_ms: Option<u64>) -> Timeouts {
+    const CALL_IN_SILENCES: u64 = 10;
+    silent_ms.map_or(Timeouts::PATIENT, |silent_ms| Timeouts {
+        connect_ms: silent_ms.min(Timeouts::PATIENT.connect_ms),
+        header_ms: silent_ms,
+        idle_ms: silent_ms,
+        total_ms: silent_ms.saturating_mul(CALL_IN_SILENCES),
     })
 }
 
@@ -203,8 +214,12 @@ mod tests {
     use types::Coded as _;
 
     fn own(base_url: &str) -> BTreeMap<String, Provider> {
-        let provider =
-            Provider { dialect: Dialect::Chat, base_url: base_url.to_owned(), key_env: None };
+        let provider = Provider {
+            dialect: Dialect::Chat,
+            base_url: base_url.to_owned(),
+            key_env: None,
+            timeout_ms: None,
+        };
         BTreeMap::from([("local".to_owned(), provider)])
     }
 
@@ -253,5 +268,16 @@ mod tests {
         check("http://localhost/v1", true);
         check("http://localhost.example.org/v1", false);
         check("http://10.0.0.7:8000/v1", false);
+    }
+
+    #[test]
+    fn an_operator_says_how_long_a_provider_may_be_silent() {
+        let mut providers = own("http://127.0.0.1:1/v1");
+        let patient = resolve("local", &providers).expect("resolves").timeouts;
+        assert_eq!(patient, Timeouts::PATIENT);
+        providers.get_mut("local").expect("there").timeout_ms = Some(2_000);
+        let hurried = resolve("local", &providers).expect("resolves").timeouts;
+        assert_eq!((hurried.connect_ms, hurried.header_ms, hurried.idle_ms), (2_000, 2_000, 2_000));
+        assert_eq!(hurried.total_ms, 20_000);
     }
 }

@@ -112,6 +112,9 @@ pub enum RuntimeError {
         /// The limit.
         limit: u64,
     },
+    /// What the operator wrote cannot be used, says another part.
+    #[error("{}", .0.message)]
+    Refused(Failure),
     /// Another part failed, with its own code.
     #[error("{}", .0.message)]
     Part(Failure),
@@ -127,8 +130,17 @@ impl RuntimeError {
     #[must_use]
     pub fn into_failure(self) -> Failure {
         match self {
-            Self::Part(failure) => failure,
+            Self::Part(failure) | Self::Refused(failure) => failure,
             other => other.failure(),
+        }
+    }
+
+    /// The same, as a mistake of the operator's configuration.
+    #[must_use]
+    pub fn as_refusal(self) -> Self {
+        match self {
+            Self::Part(failure) => Self::Refused(failure),
+            other => other,
         }
     }
 
@@ -144,6 +156,7 @@ impl RuntimeError {
                 | Self::NoRoute { .. }
                 | Self::Approval { .. }
                 | Self::TooLarge { .. }
+                | Self::Refused(_)
         )
     }
 }
@@ -171,7 +184,7 @@ impl Coded for RuntimeError {
             Self::Conflict { .. } => "BP-RUN-012",
             Self::Apply { .. } => "BP-RUN-013",
             Self::TooLarge { .. } => "BP-RUN-014",
-            Self::Part(_) => "BP-RUN-000",
+            Self::Part(_) | Self::Refused(_) => "BP-RUN-000",
         }
     }
 
@@ -207,7 +220,7 @@ impl Coded for RuntimeError {
                 "Make the file writable and apply again: what is already there is left."
             }
             Self::TooLarge { .. } => "Put large input into a file of the workspace.",
-            Self::Part(failure) => return failure.next.clone(),
+            Self::Part(failure) | Self::Refused(failure) => return failure.next.clone(),
         }
         .to_owned()
     }

@@ -120,6 +120,9 @@ pub struct Provider {
     pub base_url: String,
     /// Environment variable that holds the key.
     pub key_env: Option<String>,
+    /// How long the provider may be silent, milliseconds; `None` is the client's default.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
 }
 
 /// A preset of permissions.

@@ -33,9 +33,6 @@ fn path_rules_become_directories_and_files() {
             "{SHELL}permit(principal, action == Action::\"{action}\", resource{scope}){clause};\n"
         )
     };
-    let forbid = |scope: &str, clause: &str| {
-        format!("forbid(principal, action == Action::\"read_file\", resource{scope}){clause};\n")
-    };
     for (text, expected) in [
         (SHELL.to_owned(), fs(None, None, &[], &[])),
         (permit("read_file", "", ""), fs(Some(&["/"]), None, &[], &[])),
@@ -75,6 +72,22 @@ fn path_rules_become_directories_and_files() {
             permit("read_file", " in Path::\"/a\"", " unless { resource in Path::\"/a/.git\" }"),
             fs(Some(&["/a/"]), None, &["/a/.git/"], &[]),
         ),
+    ] {
+        assert_eq!(rules(&text), Ok(expected), "{text}");
+    }
+}
+
+#[test]
+fn forbids_and_principals_narrow_path_rules() {
+    let permit = |action: &str, scope: &str, clause: &str| {
+        format!(
+            "{SHELL}permit(principal, action == Action::\"{action}\", resource{scope}){clause};\n"
+        )
+    };
+    let forbid = |scope: &str, clause: &str| {
+        format!("forbid(principal, action == Action::\"read_file\", resource{scope}){clause};\n")
+    };
+    for (text, expected) in [
         (
             permit("read_file", " in Path::\"/a\"", "")
                 + &permit("read_file", " in Path::\"/a/b\"", "").replace(SHELL, ""),

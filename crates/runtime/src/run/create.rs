@@ -8,7 +8,7 @@ use sandbox::{SandboxError, Strength};
 use std::path::PathBuf;
 use std::sync::Arc;
 use store::{NewRecord, RunRow, Store};
-use types::manifest::{LimitsStrength, Manifest};
+use types::manifest::{LimitsStrength, Manifest, SCRIPT_PROVIDER};
 use types::{Actor, Body, Item, LayerId, RunId};
 
 /// Longest first message, in bytes.
@@ -23,7 +23,7 @@ pub(crate) async fn create(parts: &Arc<Parts>, new: NewRun) -> Result<RunId, Run
         let what = "the input".to_owned();
         return Err(RuntimeError::TooLarge { what, bytes, limit: INPUT_BYTES_MAX });
     }
-    check(&new)?;
+    check(&new).map_err(RuntimeError::as_refusal)?;
     check_strength(parts, &new.manifest)?;
     let base = base_layer(parts, &new).await?;
     let mut random = [0u8; 8];
@@ -78,7 +78,22 @@ fn check(new: &NewRun) -> Result<(), RuntimeError> {
     }
     let project = new.dir.as_ref().map(|dir| crate::config::load(&PathBuf::from(dir), None));
     let cedar = project.transpose()?.and_then(|project| project.cedar);
-    policy_sources::compile(manifest, cedar.as_deref(), &[]).map(|_| ())
+    policy_sources::compile(manifest, cedar.as_deref(), &[])?;
+    check_scripts(new)
+}
+
+/// Scripts of the route are read as the gate will read them.
+fn check_scripts(new: &NewRun) -> Result<(), RuntimeError> {
+    let manifest = &new.manifest;
+    let route = &manifest.routes[&manifest.agent.model];
+    for entry in route.iter().filter(|entry| entry.provider == SCRIPT_PROVIDER) {
+        let beside = new.dir.as_deref().map(PathBuf::from).unwrap_or_default();
+        let path = beside.join(&entry.model);
+        let text = crate::config::read_text(&path)?;
+        models::script::parse(&text, &path.display().to_string())
+            .map_err(|error| RuntimeError::part(&error))?;
+    }
+    Ok(())
 }
 
 /// A manifest that wants the kernel to enforce limits is not run with less.

@@ -16,6 +16,23 @@ impl RunTask {
     /// Waits for an effect and takes posts meanwhile. `None`: a person wants the run ended or set
     /// aside, and the effect was dropped.
     pub(super) async fn unless_stopped<T>(&mut self, effect: impl Future<Output = T>) -> Option<T> {
+        self.wait_for(effect, true).await
+    }
+
+    /// The same for an effect outside: setting the run aside waits for its end, because dropping it
+    /// would leave it in doubt. Only ending the run drops it.
+    pub(super) async fn unless_cancelled<T>(
+        &mut self,
+        effect: impl Future<Output = T>,
+    ) -> Option<T> {
+        self.wait_for(effect, false).await
+    }
+
+    async fn wait_for<T>(
+        &mut self,
+        effect: impl Future<Output = T>,
+        stops_when_set_aside: bool,
+    ) -> Option<T> {
         let mut effect = pin!(effect);
         loop {
             tokio::select! {
@@ -24,7 +41,7 @@ impl RunTask {
                     if let Some(post) = post {
                         Box::pin(self.take(post)).await;
                     }
-                    if self.state.cancel || self.suspend {
+                    if self.state.cancel || (self.suspend && stops_when_set_aside) {
                         return None;
                     }
                 }

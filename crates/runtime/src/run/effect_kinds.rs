@@ -289,7 +289,8 @@ impl RunTask {
             stdout_bytes_max: RESULT_BYTES_MAX,
         };
         let exe = self.parts.exe.clone();
-        let ran = self.unless_stopped(async move { tools::host::run(&exe, spec).await }).await;
+        let running = async move { tools::host::run(&exe, spec).await };
+        let ran = self.unless_cancelled(running).await;
         let Some(ran) = ran else { return Ok(None) };
         let ran = match ran {
             Ok(ran) => ran,

@@ -93,8 +93,14 @@ impl RunTask {
             return Ok((Endpoint::script(&base, Dialect::Responses), None));
         }
         let providers = &self.state.manifest().providers;
-        let endpoint = models::resolve(&entry.provider, providers)
+        let mut endpoint = models::resolve(&entry.provider, providers)
             .map_err(|error| fault(FaultClass::Gone, error.failure()))?;
+        for file in &self.state.manifest().network.trust {
+            let text = config::read_text(&self.world.beside_manifest(Path::new(file)));
+            let unreadable =
+                |error: RuntimeError| fault(FaultClass::Rejected, error.into_failure());
+            endpoint.trust.push(text.map_err(unreadable)?);
+        }
         let Some(variable) = &endpoint.key_env else {
             return Ok((endpoint, None));
         };

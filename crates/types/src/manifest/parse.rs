@@ -202,6 +202,7 @@ struct RawProvider {
     dialect: Dialect,
     base_url: String,
     key_env: Option<String>,
+    timeout: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -381,7 +382,10 @@ fn provider((name, raw): (String, RawProvider)) -> Result<(String, Provider), Ma
         return Err(bad(format!("{key}.base_url"), "must begin with http:// or https://"));
     }
     let base_url = raw.base_url.trim_end_matches('/').to_owned();
-    Ok((name, Provider { dialect: raw.dialect, base_url, key_env: raw.key_env }))
+    let timeout = raw.timeout.as_deref();
+    let timeout_ms = timeout.map(|text| duration(&format!("{key}.timeout"), text)).transpose()?;
+    let (dialect, key_env) = (raw.dialect, raw.key_env);
+    Ok((name, Provider { dialect, base_url, key_env, timeout_ms }))
 }
 
 impl RawAgent {

@@ -11,6 +11,7 @@ default = ["openai/gpt-5.4", "script/turns.toml"]
 dialect = "chat"
 base_url = "http://127.0.0.1:11434/v1/"
 key_env = "LOCAL_KEY"
+timeout = "30s"
 [permissions]
 preset = "observe"
 allow = ["shell"]
@@ -50,6 +51,7 @@ fn a_whole_manifest_reads() {
     assert_eq!(manifest.routes["default"][1].provider, "script");
     assert_eq!(manifest.routes["default"][1].model, "turns.toml");
     assert_eq!(manifest.providers["local"].base_url, "http://127.0.0.1:11434/v1");
+    assert_eq!(manifest.providers["local"].timeout_ms, Some(30_000));
     assert_eq!((manifest.tools[0].attempts, manifest.tools[0].timeout_ms), (3, 30_000));
     assert_eq!(manifest.checks[0].timeout_ms, TOOL_TIMEOUT_MS_DEFAULT);
 }
