@@ -75,7 +75,8 @@ impl RunTask {
     ) -> Result<Result<(Resolution, Option<serde_json::Value>), String>, RuntimeError> {
         let why = match action.phase {
             Phase::Ambiguous(Ambiguity::Unclear) => "the tool did not end as it should",
-            _ => "the owner died while the tool ran",
+            Phase::Ambiguous(Ambiguity::Crash) => "the owner died while the tool ran",
+            _ => "it was cancelled while the tool ran",
         };
         let (name, arguments) =
             self.state.arguments(&action.call_id).expect("proposed from a call");
