@@ -92,6 +92,8 @@ impl Entry<'_> {
             rustix::io::write(tasks, b"0")
                 .map_err(|error| SandboxError::setup("joining the cgroup", error))?;
         }
+        sys::unshare(libc::CLONE_NEWCGROUP)
+            .map_err(|error| SandboxError::setup("a cgroup namespace", error))?;
         let overlay = self.mount_overlay()?;
         let binds = self.workspace_binds()?;
         self.leak()?;

@@ -31,14 +31,13 @@ const PROC_MASKED: [&str; 5] = ["kcore", "keys", "timer_list", "interrupts", "cm
 
 /// The namespaces init hands over, with their flags. The pid namespace is for the spawner, the
 /// user namespace is entered last.
-pub(crate) const NAMESPACES: [(&str, i32); 7] = [
+pub(crate) const NAMESPACES: [(&str, i32); 6] = [
     ("pid", libc::CLONE_NEWPID),
     ("user", libc::CLONE_NEWUSER),
     ("mnt", libc::CLONE_NEWNS),
     ("ipc", libc::CLONE_NEWIPC),
     ("uts", libc::CLONE_NEWUTS),
     ("net", libc::CLONE_NEWNET),
-    ("cgroup", libc::CLONE_NEWCGROUP),
 ];
 /// Where the pid, user and mount namespace are among them.
 pub(crate) const PID_NAMESPACE: usize = 0;
@@ -51,8 +50,6 @@ pub(crate) struct InitPlan<'a> {
     pub(crate) spec: &'a CreateSpec,
     /// Random bytes for the machine id.
     pub(crate) machine_id: [u8; 16],
-    /// cgroup v1 `tasks` files to join.
-    pub(crate) tasks: &'a [OwnedFd],
     pub(crate) weakened: &'a Weakened,
 }
 
@@ -90,12 +87,6 @@ fn serve(control: &OwnedFd) -> ! {
 }
 
 fn build(plan: &InitPlan<'_>) -> Result<(), SandboxError> {
-    for tasks in plan.tasks.iter().filter(|_| !plan.weakened.lacks(Weaken::Limits)) {
-        rustix::io::write(tasks, b"0")
-            .map_err(|error| SandboxError::setup("joining the cgroup", error))?;
-    }
-    sys::unshare(libc::CLONE_NEWCGROUP)
-        .map_err(|error| SandboxError::setup("a cgroup namespace", error))?;
     if !plan.weakened.lacks(Weaken::Network) {
         sys::loopback_up().map_err(|error| SandboxError::setup("the loopback interface", error))?;
     }

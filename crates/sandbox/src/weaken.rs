@@ -53,6 +53,7 @@ impl Weaken {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Weakened {
     #[cfg(feature = "weakened")]
+    #[serde(default)]
     parts: Vec<Weaken>,
 }
 

@@ -1,23 +1,19 @@
 //! What the spawner knows of each sandbox, and all transitions of its state.
 
 use super::sample::{self, Sampler};
-use super::{SANDBOXES_MAX, Source, Spawner};
+use super::{Source, Spawner};
 use crate::SandboxError;
 use crate::cgroup::{Cgroup, Hits};
 use crate::enter::{Entry, Job};
-use crate::init::{self, InitPlan};
-use crate::spec::{
-    CreateSpec, Ended, ExecExit, Facts, LimitHit, Overlay, Sandbox, SandboxId, Strength,
-};
+use crate::init;
+use crate::spec::{CreateSpec, Ended, ExecExit, Facts, LimitHit, Overlay, Sandbox, SandboxId};
 use crate::sys::{self, Forked};
 use crate::weaken::Weaken;
 use crate::wire::{Answer, Ask};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
-use types::manifest::LimitsStrength;
 
 /// A file operation that takes longer than this is ended, milliseconds.
 const FILE_OP_MS_MAX: u64 = 60_000;
@@ -28,7 +24,7 @@ const REPORT_BYTES_MAX: usize = 4096;
 
 /// Why init was told to kill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Killing {
+pub(super) enum Killing {
     /// The running job's main process has ended.
     AfterJob,
     /// The owner asked, with this number.
@@ -69,20 +65,20 @@ pub(super) struct Running {
 #[derive(Debug)]
 pub(super) struct Sandboxed {
     pub(super) spec: CreateSpec,
-    facts: Facts,
-    init_pid: Pid,
+    pub(super) facts: Facts,
+    pub(super) init_pid: Pid,
     pub(super) init: OwnedFd,
-    control: OwnedFd,
+    pub(super) control: OwnedFd,
     /// As [`init::NAMESPACES`] orders them; empty until init is ready.
     pub(super) namespaces: Vec<OwnedFd>,
     pub(super) cgroup: Option<Cgroup>,
     /// The create that is not answered yet.
-    building: Option<u64>,
-    failed: Option<SandboxError>,
+    pub(super) building: Option<u64>,
+    pub(super) failed: Option<SandboxError>,
     pub(super) job: Option<Running>,
-    killing: VecDeque<Killing>,
-    destroying: Vec<u64>,
-    init_ended: bool,
+    pub(super) killing: VecDeque<Killing>,
+    pub(super) destroying: Vec<u64>,
+    pub(super) init_ended: bool,
 }
 
 impl Sandboxed {
@@ -157,7 +153,7 @@ impl Spawner {
 
     fn find(&mut self, id: u64) -> Result<&mut Sandboxed, SandboxError> {
         match self.boxes.get_mut(&id) {
-            Some(found) if found.destroying.is_empty() => Ok(found),
+            Some(found) if found.destroying.is_empty() && self.spare != Some(id) => Ok(found),
             _ => Err(SandboxError::NoSuchSandbox { id }),
         }
     }
@@ -175,109 +171,6 @@ impl Spawner {
             found.spec.workspace = overlay;
         }
         Ok(())
-    }
-
-    fn create(&mut self, seq: u64, spec: CreateSpec) -> Result<(), SandboxError> {
-        spec.check()?;
-        if self.boxes.len() >= SANDBOXES_MAX {
-            return Err(SandboxError::TooMany {
-                what: "the number of live sandboxes".to_owned(),
-                max: SANDBOXES_MAX as u64,
-            });
-        }
-        let strength = self.cgroups.strength();
-        if strength == Strength::Watched && spec.limits_strength == LimitsStrength::Kernel {
-            return Err(SandboxError::LimitsStrength { why: self.cgroups.why_not.clone() });
-        }
-        let id = self.next_id;
-        self.next_id += 1;
-        let cgroup = self
-            .cgroups
-            .create(id, &spec.limits)
-            .map_err(|error| SandboxError::setup("a cgroup", error))?;
-        match self.fork_init(id, seq, spec, cgroup.as_ref()) {
-            Ok(mut sandboxed) => {
-                sandboxed.cgroup = cgroup;
-                self.boxes.insert(id, sandboxed);
-                Ok(())
-            }
-            Err(error) => {
-                if let Some(cgroup) = &cgroup {
-                    self.cgroups.remove(cgroup);
-                }
-                Err(error)
-            }
-        }
-    }
-
-    fn fork_init(
-        &self,
-        id: u64,
-        seq: u64,
-        spec: CreateSpec,
-        cgroup: Option<&Cgroup>,
-    ) -> Result<Sandboxed, SandboxError> {
-        let wrap = |error: rustix::io::Errno| SandboxError::setup("starting init", error);
-        let (ours, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(wrap)?;
-        let mut machine_id = [0; 16];
-        getrandom::fill(&mut machine_id).map_err(|error| SandboxError::setup("random", error))?;
-        let plan = InitPlan {
-            mode: self.mode,
-            spec: &spec,
-            machine_id,
-            tasks: cgroup.map_or(&[], |cgroup| &cgroup.tasks),
-            weakened: &self.hello.weakened,
-        };
-        let forked = sys::fork(self.namespaces(), cgroup.and_then(Cgroup::start_in))
-            .map_err(|error| SandboxError::setup("new namespaces", error))?;
-        let Forked::Parent { pid, pidfd } = forked else { init::run(&plan, theirs) };
-        drop(theirs);
-        self.watch(ours.as_fd(), Source::Control, id).map_err(wrap)?;
-        self.watch(pidfd.as_fd(), Source::Init, id).map_err(wrap)?;
-        Ok(Sandboxed {
-            facts: self.facts(),
-            spec,
-            init_pid: Pid::from_raw(pid).expect("a child has a pid"),
-            init: pidfd,
-            control: ours,
-            namespaces: Vec::new(),
-            cgroup: None,
-            building: Some(seq),
-            failed: None,
-            job: None,
-            killing: VecDeque::new(),
-            destroying: Vec::new(),
-            init_ended: false,
-        })
-    }
-
-    /// The namespaces init is born with.
-    fn namespaces(&self) -> u64 {
-        let without = |part, flag: i32| {
-            if self.hello.weakened.lacks(part) { flag as u64 } else { 0 }
-        };
-        sys::NEW_BASE
-            & !without(Weaken::Network, libc::CLONE_NEWNET)
-            & !without(Weaken::Ipc, libc::CLONE_NEWIPC)
-    }
-
-    fn facts(&self) -> Facts {
-        Facts {
-            driver: "process".to_owned(),
-            limits: self.cgroups.strength(),
-            landlock_abi: self.landlock_abi,
-            host_uid: match self.mode {
-                crate::mode::Mode::Root => crate::spec::HOST_ID_AS_ROOT,
-                crate::mode::Mode::User => self.uid,
-            },
-            redirect_dir: self.mode == crate::mode::Mode::Root,
-        }
     }
 
     fn start_job(
@@ -318,6 +211,7 @@ impl Spawner {
         };
         let found = self.boxes.get_mut(&id).expect("it was found above");
         found.job = Some(running);
+        self.wants_spare = true;
         if purpose == Purpose::Asked {
             self.answer(seq, Ok(Answer::Started { pid: host }));
         }
@@ -413,7 +307,7 @@ impl Spawner {
             found.namespaces = packet.fds;
         }
         let first = packet.bytes[0];
-        if found.building.is_some() && first != init::READY && first != init::KILLED {
+        if found.namespaces.is_empty() && first != init::READY && first != init::KILLED {
             let error = crate::wire::decode(&packet.bytes);
             found.failed = Some(error.unwrap_or_else(|error| error));
             return;
@@ -427,7 +321,7 @@ impl Spawner {
         }
     }
 
-    fn built(&mut self, id: u64) {
+    pub(super) fn built(&mut self, id: u64) {
         let Some(found) = self.boxes.get_mut(&id) else {
             return;
         };
@@ -549,6 +443,9 @@ impl Spawner {
     fn bury(&mut self, id: u64) {
         self.finish_job(id);
         let mut gone = self.boxes.remove(&id).expect("callers have found it");
+        if self.spare == Some(id) {
+            self.spare = None;
+        }
         if let Some(cgroup) = &gone.cgroup {
             self.cgroups.remove(cgroup);
         }

@@ -11,6 +11,7 @@
 //! and everything it started.
 
 mod boxes;
+mod build;
 mod sample;
 
 use crate::SandboxError;
@@ -80,6 +81,10 @@ struct Spawner {
     own: OwnedFd,
     boxes: BTreeMap<u64, Sandboxed>,
     next_id: u64,
+    /// An init in store, which no request has got yet.
+    spare: Option<u64>,
+    /// Whether to make one when nobody waits for us.
+    wants_spare: bool,
     answers: VecDeque<Vec<u8>>,
     /// Whether epoll tells us when the socket takes more.
     waiting: bool,
@@ -230,6 +235,8 @@ impl Prepared {
             own,
             boxes: BTreeMap::new(),
             next_id: 1,
+            spare: None,
+            wants_spare: true,
             answers: VecDeque::new(),
             waiting: false,
         };
@@ -247,6 +254,7 @@ impl Spawner {
     /// Until the owner is gone.
     fn serve(&mut self) {
         let mut buffer = vec![0; FRAME_BYTES_MAX];
+        self.refill();
         loop {
             let wait = self.next_deadline().map(|at| {
                 let left = at.saturating_duration_since(Instant::now());
@@ -277,6 +285,9 @@ impl Spawner {
             self.on_time();
             if !self.flush() {
                 return;
+            }
+            if self.wants_spare {
+                self.refill();
             }
         }
     }

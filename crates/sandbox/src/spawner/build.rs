@@ -1,0 +1,148 @@
+//! Building sandboxes: from a request to an init that is ready.
+//!
+//! Most sandboxes differ only in what their programs see later, so one init is kept in store: it is
+//! made while a program runs and nobody waits, given to the next request, and used once.
+
+use super::boxes::Sandboxed;
+use super::{SANDBOXES_MAX, Source, Spawner};
+use crate::SandboxError;
+use crate::init::{self, InitPlan};
+use crate::mode::Mode;
+use crate::spec::{CreateSpec, Facts, HOST_ID_AS_ROOT, Overlay, Strength};
+use crate::sys::{self, Forked};
+use crate::weaken::Weaken;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::Pid;
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use types::manifest::LimitsStrength;
+
+impl Spawner {
+    pub(super) fn create(&mut self, seq: u64, spec: CreateSpec) -> Result<(), SandboxError> {
+        spec.check()?;
+        if self.boxes.len() >= SANDBOXES_MAX {
+            return Err(SandboxError::TooMany {
+                what: "the number of live sandboxes".to_owned(),
+                max: SANDBOXES_MAX as u64,
+            });
+        }
+        let strength = self.cgroups.strength();
+        if strength == Strength::Watched && spec.limits_strength == LimitsStrength::Kernel {
+            return Err(SandboxError::LimitsStrength { why: self.cgroups.why_not.clone() });
+        }
+        let id = match self.spare.filter(|_| is_plain(&spec)) {
+            Some(id) => id,
+            None => self.fork_init(spec.clone())?,
+        };
+        let cgroup = self.cgroups.create(id, &spec.limits);
+        let found = self.boxes.get_mut(&id).expect("it is live");
+        match cgroup {
+            Ok(cgroup) => found.cgroup = cgroup,
+            Err(error) => {
+                found.kill();
+                return Err(SandboxError::setup("a cgroup", error));
+            }
+        }
+        found.spec = spec;
+        found.building = Some(seq);
+        if self.spare == Some(id) {
+            self.spare = None;
+            if self.boxes.get(&id).is_some_and(|found| !found.namespaces.is_empty()) {
+                self.built(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the init that the next request will get, if there is none.
+    pub(super) fn refill(&mut self) {
+        self.wants_spare = false;
+        if self.spare.is_none() && self.boxes.len() < SANDBOXES_MAX {
+            // Without one, the next request makes its own and says what is wrong.
+            self.spare = self.fork_init(plain()).ok();
+        }
+    }
+
+    /// Starts an init; it says when it is ready.
+    fn fork_init(&mut self, spec: CreateSpec) -> Result<u64, SandboxError> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let wrap = |error: rustix::io::Errno| SandboxError::setup("starting init", error);
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(wrap)?;
+        let mut machine_id = [0; 16];
+        getrandom::fill(&mut machine_id).map_err(|error| SandboxError::setup("random", error))?;
+        let weakened = &self.hello.weakened;
+        let plan = InitPlan { mode: self.mode, spec: &spec, machine_id, weakened };
+        let forked = sys::fork(self.namespaces(), None)
+            .map_err(|error| SandboxError::setup("new namespaces", error))?;
+        let Forked::Parent { pid, pidfd } = forked else { init::run(&plan, theirs) };
+        drop(theirs);
+        self.watch(ours.as_fd(), Source::Control, id).map_err(wrap)?;
+        self.watch(pidfd.as_fd(), Source::Init, id).map_err(wrap)?;
+        let sandboxed = Sandboxed {
+            facts: self.facts(),
+            spec,
+            init_pid: Pid::from_raw(pid).expect("a child has a pid"),
+            init: pidfd,
+            control: ours,
+            namespaces: Vec::new(),
+            cgroup: None,
+            building: None,
+            failed: None,
+            job: None,
+            killing: VecDeque::new(),
+            destroying: Vec::new(),
+            init_ended: false,
+        };
+        self.boxes.insert(id, sandboxed);
+        Ok(id)
+    }
+
+    /// The namespaces init is born with.
+    fn namespaces(&self) -> u64 {
+        let without = |part, flag: i32| {
+            if self.hello.weakened.lacks(part) { flag as u64 } else { 0 }
+        };
+        sys::NEW_BASE
+            & !without(Weaken::Network, libc::CLONE_NEWNET)
+            & !without(Weaken::Ipc, libc::CLONE_NEWIPC)
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            driver: "process".to_owned(),
+            limits: self.cgroups.strength(),
+            landlock_abi: self.landlock_abi,
+            host_uid: match self.mode {
+                Mode::Root => HOST_ID_AS_ROOT,
+                Mode::User => self.uid,
+            },
+            redirect_dir: self.mode == Mode::Root,
+        }
+    }
+}
+
+/// What the init in store is built for: everything init looks at is as by default.
+fn plain() -> CreateSpec {
+    CreateSpec::new(Overlay {
+        lowers: Vec::new(),
+        upper: "/".into(),
+        work: "/".into(),
+        grown_bytes: 0,
+    })
+}
+
+/// Whether the init in store will do. Mounts inside the workspace are made later.
+fn is_plain(spec: &CreateSpec) -> bool {
+    let plain = plain();
+    let mut mounts = spec.rules.mounts.iter();
+    spec.name == plain.name
+        && spec.scratch_bytes == plain.scratch_bytes
+        && mounts.all(|mount| crate::enter::in_workspace(&mount.path))
+}
