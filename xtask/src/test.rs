@@ -13,7 +13,8 @@ mod peers;
 mod process;
 mod tally;
 
-use build::{Binary, Build};
+use build::{APART, Apart, Binary, Build};
+use ordinary::World;
 use process::{Job, Outcome};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -67,6 +68,24 @@ pub(crate) fn run(root: &Path, packages: &[&str]) -> bool {
     session.close()
 }
 
+/// What is run, by whom.
+#[derive(Clone, Copy)]
+struct Round<'a> {
+    build: &'a Build,
+    /// The ordinary user, or we ourselves.
+    user: Option<&'a World>,
+    /// A feature that was built in for this.
+    with: &'a str,
+}
+
+impl Round<'_> {
+    fn label(&self) -> String {
+        let with =
+            if self.with.is_empty() { String::new() } else { format!(" with {}", self.with) };
+        with + self.user.map_or("", |_| " as an ordinary user")
+    }
+}
+
 impl Session {
     fn new(root: &Path) -> Result<Self, String> {
         let temporary = env::temp_dir().join(format!("bp{}", std::process::id()));
@@ -115,37 +134,70 @@ impl Session {
         let Some(build) = self.stage("build", |s| Build::make(&s.root, packages)) else {
             return;
         };
-        for package in build.packages() {
-            self.tests(package, &build, None);
-        }
+        let here = Round { build: &build, user: None, with: "" };
+        build.packages().into_iter().for_each(|package| self.tests(package, here));
         if packages.is_empty() {
             self.doc_tests();
         }
-        if needs::is_root() {
-            self.ordinary_tests(&build);
+        let user = self.ordinary_tests(&build);
+        for apart in APART.iter().filter(|apart| build.packages().contains(&apart.package)) {
+            self.tests_apart(apart, user.as_ref());
+        }
+        if let Some(world) = user {
+            self.stage("nothing left behind by the ordinary user", |_| world.close());
         }
         self.stage("nothing left behind", |s| left::check(&s.temporary));
     }
 
-    /// All test executables of one package, as this user or as an ordinary one.
-    fn tests(&mut self, package: &str, build: &Build, user: Option<&ordinary::World>) {
-        let who = user.map_or("", |_| " as an ordinary user");
-        println!("\n== {package}{who}");
-        let mut tally = Tally::default();
-        for binary in build.of(package) {
-            tally = tally.plus(self.binary(binary, build, user));
+    /// The tests of the crates that meet the kernel, once more as an ordinary user, who is handed
+    /// on. Nobody if we are one, or if nothing needs it.
+    fn ordinary_tests(&mut self, build: &Build) -> Option<World> {
+        let all = build.packages().into_iter();
+        let packages: Vec<_> = all.filter(|p| MEET_THE_KERNEL.contains(p)).collect();
+        if packages.is_empty() || !needs::is_root() {
+            return None;
         }
-        let stage = Stage { name: format!("{package}{who}"), tally: tally.of_tests() };
-        self.stages.push(stage);
+        let world = self.stage("an ordinary user", |s| World::make(&s.root, &s.target, build))?;
+        let round = Round { build, user: Some(&world), with: "" };
+        packages.into_iter().for_each(|package| self.tests(package, round));
+        Some(world)
     }
 
-    fn binary(&self, binary: &Binary, build: &Build, user: Option<&ordinary::World>) -> Tally {
-        let who = user.map_or("host", |_| "ordinary");
-        let log = self.log(&format!("{}-{who}", binary.slug()));
+    /// Tests that want a feature no other test may have.
+    fn tests_apart(&mut self, apart: &Apart, user: Option<&World>) {
+        let name = format!("build {} with {}", apart.package, apart.feature);
+        let make = |s: &Self| {
+            let build = Build::make_apart(&s.root, apart)?;
+            user.map_or(Ok(()), |world| world.admit(&build)).map_err(|e| e.to_string())?;
+            Ok(build)
+        };
+        let Some(build) = self.stage(&name, make) else {
+            return;
+        };
+        let here = Round { build: &build, user: None, with: apart.feature };
+        self.tests(apart.package, here);
+        if user.is_some() {
+            self.tests(apart.package, Round { user, ..here });
+        }
+    }
+
+    /// All test executables of one package.
+    fn tests(&mut self, package: &str, round: Round<'_>) {
+        let name = format!("{package}{}", round.label());
+        println!("\n== {name}");
+        let mut tally = Tally::default();
+        for binary in round.build.of(package) {
+            tally = tally.plus(self.binary(binary, round));
+        }
+        self.stages.push(Stage { name, tally: tally.of_tests() });
+    }
+
+    fn binary(&self, binary: &Binary, round: Round<'_>) -> Tally {
+        let log = self.log(&format!("{}{}", binary.slug(), round.label().replace(' ', "-")));
         let mut variables = self.variables.clone();
-        variables.extend(build.variables(binary));
+        variables.extend(round.build.variables(binary));
         variables.push(("INSTA_WORKSPACE_ROOT".into(), self.root.clone().into()));
-        let command = match user {
+        let command = match round.user {
             Some(world) => world.command(binary, &variables),
             None => binary.command(&self.temporary, &variables),
         };
@@ -164,22 +216,6 @@ impl Session {
         if tally != Tally::default() {
             self.stages.push(Stage { name: "doc tests".to_owned(), tally });
         }
-    }
-
-    fn ordinary_tests(&mut self, build: &Build) {
-        let packages: Vec<_> =
-            build.packages().into_iter().filter(|p| MEET_THE_KERNEL.contains(p)).collect();
-        if packages.is_empty() {
-            return;
-        }
-        let make = |s: &Self| ordinary::World::make(&s.root, &s.target, build);
-        let Some(world) = self.stage("an ordinary user", make) else {
-            return;
-        };
-        for package in packages {
-            self.tests(package, build, Some(&world));
-        }
-        self.stage("nothing left behind by the ordinary user", |_| world.close());
     }
 
     fn log(&self, name: &str) -> PathBuf {

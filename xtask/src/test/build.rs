@@ -15,6 +15,18 @@ const COMMAND_FEATURE: &str = "bedplate/failpoints";
 /// The script gets the program's path, and its exit status is the result.
 const SCRIPTS: [(&str, &str, &str); 1] = [("bedplate-store", "fdatasync.sh", "append_bench")];
 
+/// Tests that want a feature no other test may have. They are built last, because their programs
+/// take the place of the ordinary ones.
+pub(super) const APART: [Apart; 1] =
+    [Apart { package: "bedplate-sandbox", feature: "weakened", test: "escape" }];
+
+/// One test executable with a feature of its own.
+pub(super) struct Apart {
+    pub(super) package: &'static str,
+    pub(super) feature: &'static str,
+    test: &'static str,
+}
+
 /// Where cargo puts what it builds.
 ///
 /// # Errors
@@ -26,6 +38,18 @@ pub(super) fn target_directory(root: &Path) -> Result<PathBuf, String> {
     let said: Value = serde_json::from_slice(&out.stdout).map_err(|e| format!("cargo: {e}"))?;
     let folder = said["target_directory"].as_str().ok_or("cargo names no target directory")?;
     Ok(folder.into())
+}
+
+/// Cargo's messages about test executables that it compiled.
+fn compiled(root: &Path, arguments: &[&str]) -> Result<String, String> {
+    let mut command = cargo(root);
+    command.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
+    let out = command.args(arguments).stderr(Stdio::inherit()).output();
+    let out = out.map_err(|e| format!("cannot start cargo: {e}"))?;
+    if !out.status.success() {
+        return Err(out.status.to_string());
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
 /// A test executable.
@@ -72,21 +96,26 @@ impl Build {
     /// # Errors
     /// When something does not compile; cargo has said why.
     pub(super) fn make(root: &Path, packages: &[&str]) -> Result<Self, String> {
-        let mut command = cargo(root);
-        command.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
+        let mut arguments: Vec<_> = packages.iter().flat_map(|p| ["-p", p]).collect();
         if packages.is_empty() {
-            command.arg("--workspace");
+            arguments.push("--workspace");
         }
-        command.args(packages.iter().flat_map(|p| ["-p", p]));
         if packages.is_empty() || packages.contains(&COMMAND_PACKAGE) {
-            command.args(["--features", COMMAND_FEATURE]);
+            arguments.extend(["--features", COMMAND_FEATURE]);
         }
-        let out = command.stderr(Stdio::inherit()).output();
-        let out = out.map_err(|e| format!("cannot start cargo: {e}"))?;
-        if !out.status.success() {
-            return Err(out.status.to_string());
-        }
-        Ok(Self::read(&String::from_utf8_lossy(&out.stdout)))
+        let mut build = Self::read(&compiled(root, &arguments)?);
+        build.add_scripts();
+        Ok(build)
+    }
+
+    /// Builds one test with its feature.
+    ///
+    /// # Errors
+    /// When it does not compile; cargo has said why.
+    pub(super) fn make_apart(root: &Path, apart: &Apart) -> Result<Self, String> {
+        let Apart { package, feature, test } = apart;
+        let arguments = ["-p", package, "--features", feature, "--test", test];
+        Ok(Self::read(&compiled(root, &arguments)?))
     }
 
     /// Reads cargo's messages, one JSON object a line.
@@ -97,7 +126,6 @@ impl Build {
         for message in parsed.filter(|m| m["reason"] == "compiler-artifact") {
             build.add(&message);
         }
-        build.add_scripts();
         build.tests.sort_by(|a, b| (&a.package, &a.target).cmp(&(&b.package, &b.target)));
         build
     }
@@ -149,6 +177,7 @@ impl Build {
     /// The packages that have test executables, each once.
     pub(super) fn packages(&self) -> Vec<&str> {
         let mut names: Vec<_> = self.tests.iter().map(|b| b.package.as_str()).collect();
+        names.sort_unstable();
         names.dedup();
         names
     }
@@ -213,7 +242,9 @@ mod tests {
     fn a_script_is_a_test_of_its_package() {
         let message = |kind, name, test| artifact("store#bedplate-store", kind, name, test);
         let said = [message("lib", "store", true), message("example", "append_bench", false)];
-        let build = Build::read(&said.join("\n"));
+        let mut build = Build::read(&said.join("\n"));
+        build.add_scripts();
+        assert_eq!(build.packages(), ["bedplate-store"]);
         let scripts: Vec<_> = build.of("bedplate-store").filter(|b| b.program.is_some()).collect();
         assert_eq!(scripts.len(), 1);
         assert_eq!(scripts[0].path, Path::new("/r/crates/store/tests/fdatasync.sh"));

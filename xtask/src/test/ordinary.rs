@@ -45,9 +45,15 @@ impl World {
             target: target.to_owned(),
             uid,
         };
-        world.prepare(build).map_err(|e| format!("cannot make {}: {e}", world.folder.display()))?;
-        world.probe()?;
-        Ok(world)
+        let prepared = world.prepare(build);
+        let ready = prepared.map_err(|e| format!("cannot make {}: {e}", world.folder.display()));
+        match ready.and_then(|()| world.probe()) {
+            Ok(()) => Ok(world),
+            Err(why) => {
+                let left = world.close().err().map(|left| format!("; {left}"));
+                Err(why + &left.unwrap_or_default())
+            }
+        }
     }
 
     fn prepare(&self, build: &Build) -> io::Result<()> {
@@ -63,10 +69,16 @@ impl World {
         let user = format!("{NAME}:x:{0}:{0}::{1}:/bin/sh\n", self.uid, home.display());
         self.extend("passwd", &user)?;
         self.extend("group", &format!("{NAME}:x:{}:\n", self.uid))?;
-        for file in build.executables() {
-            open_up_to(file, &self.target)?;
-        }
+        self.admit(build)?;
         open_all(&self.target.join("peers"))
+    }
+
+    /// Lets the user run what was built.
+    ///
+    /// # Errors
+    /// The first file whose permissions cannot be widened.
+    pub(super) fn admit(&self, build: &Build) -> io::Result<()> {
+        build.executables().try_for_each(|file| open_up_to(file, &self.target))
     }
 
     /// The host's file with a line more, to be mounted over it.
