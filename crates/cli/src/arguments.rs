@@ -26,16 +26,10 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
             "gc",
         ],
     ),
-    (
-        "decide",
-        &["approvals", "approve", "deny", "resolve", "policy"],
-    ),
+    ("decide", &["approvals", "approve", "deny", "resolve", "policy"]),
     ("understand", &["show", "explain", "verify"]),
     ("worlds", &["sandbox"]),
-    (
-        "admin",
-        &["init", "doctor", "bench", "df", "completion", "help"],
-    ),
+    ("admin", &["init", "doctor", "bench", "df", "completion", "help"]),
 ];
 
 /// The whole command line.
@@ -59,22 +53,11 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// Directory that holds all state [default: ~/.local/share/bedplate]
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "BEDPLATE_HOME",
-        hide_env = true
-    )]
+    #[arg(long, global = true, value_name = "DIR", env = "BEDPLATE_HOME", hide_env = true)]
     #[arg(hide_default_value = true, help_heading = "Everywhere")]
     pub(crate) home: Option<PathBuf>,
     /// One JSON document on standard output
-    #[arg(
-        long,
-        global = true,
-        help_heading = "Everywhere",
-        conflicts_with = "jsonl"
-    )]
+    #[arg(long, global = true, help_heading = "Everywhere", conflicts_with = "jsonl")]
     pub(crate) json: bool,
     /// Records on standard output as they come, one JSON document a line
     #[arg(long, global = true, help_heading = "Everywhere")]

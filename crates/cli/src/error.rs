@@ -134,11 +134,7 @@ impl Failed {
     /// The failure, with the exit status that its code stands for.
     pub(crate) fn of(failure: Failure) -> Self {
         let exit = exit_of(&failure.code);
-        Self {
-            failure,
-            exit,
-            told: false,
-        }
+        Self { failure, exit, told: false }
     }
 
     /// The same with another exit status.
@@ -161,11 +157,7 @@ impl From<CliError> for Failed {
             }
             _ => exit::USAGE,
         };
-        Self {
-            failure: error.failure(),
-            exit,
-            told: false,
-        }
+        Self { failure: error.failure(), exit, told: false }
     }
 }
 
@@ -173,11 +165,7 @@ impl From<runtime::RuntimeError> for Failed {
     fn from(error: runtime::RuntimeError) -> Self {
         let usage = error.is_usage();
         let failed = Self::of(error.into_failure());
-        if usage {
-            failed.with_exit(exit::USAGE)
-        } else {
-            failed
-        }
+        if usage { failed.with_exit(exit::USAGE) } else { failed }
     }
 }
 
@@ -234,37 +222,15 @@ mod tests {
     fn errors_of_ours_have_their_status() {
         let check = |error: CliError, code: &str, expected: u8| {
             let failed = Failed::from(error);
-            assert_eq!(
-                (failed.failure.code.as_str(), failed.exit),
-                (code, expected)
-            );
+            assert_eq!((failed.failure.code.as_str(), failed.exit), (code, expected));
             assert!(!failed.failure.message.is_empty() && !failed.failure.next.is_empty());
         };
         check(CliError::NoHome, "BP-CLI-004", 2);
-        let evidence = CliError::Evidence {
-            run: "r".into(),
-            fault: "f".into(),
-        };
+        let evidence = CliError::Evidence { run: "r".into(), fault: "f".into() };
         check(evidence, "BP-CLI-009", 3);
-        check(
-            CliError::Host {
-                missing: vec!["x".into()],
-            },
-            "BP-CLI-013",
-            1,
-        );
-        check(
-            CliError::PolicyCases {
-                failed: 1,
-                total: 2,
-            },
-            "BP-CLI-016",
-            1,
-        );
-        let bench = CliError::Bench {
-            what: "x".into(),
-            reason: "y".into(),
-        };
+        check(CliError::Host { missing: vec!["x".into()] }, "BP-CLI-013", 1);
+        check(CliError::PolicyCases { failed: 1, total: 2 }, "BP-CLI-016", 1);
+        let bench = CliError::Bench { what: "x".into(), reason: "y".into() };
         check(bench, "BP-CLI-015", 1);
     }
 }

@@ -48,39 +48,22 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     pub(crate) fn ok(text: impl Into<String>) -> Self {
-        Self {
-            status: OutcomeStatus::Ok,
-            text: text.into(),
-            changed: false,
-        }
+        Self { status: OutcomeStatus::Ok, text: text.into(), changed: false }
     }
 
     pub(crate) fn failed(text: impl Into<String>) -> Self {
-        Self {
-            status: OutcomeStatus::Failed,
-            text: text.into(),
-            changed: false,
-        }
+        Self { status: OutcomeStatus::Failed, text: text.into(), changed: false }
     }
 
     pub(crate) fn wrote(text: impl Into<String>) -> Self {
-        Self {
-            changed: true,
-            ..Self::ok(text)
-        }
+        Self { changed: true, ..Self::ok(text) }
     }
 }
 
 impl Log {
     /// A run that was asked for `input`.
     pub(crate) fn start(manifest: Manifest, input: &str) -> Self {
-        let mut log = Self {
-            records: Vec::new(),
-            calls: 0,
-            answered: 0,
-            layer: 1,
-            items: 0,
-        };
+        let mut log = Self { records: Vec::new(), calls: 0, answered: 0, layer: 1, items: 0 };
         log.push(
             Body::RunStarted {
                 manifest: Box::new(manifest),
@@ -92,14 +75,7 @@ impl Log {
             },
             &[],
         );
-        log.push(
-            Body::ItemAdded {
-                item: Item::UserMessage {
-                    text: input.to_owned(),
-                },
-            },
-            &[],
-        );
+        log.push(Body::ItemAdded { item: Item::UserMessage { text: input.to_owned() } }, &[]);
         log.items = 1;
         log
     }
@@ -107,10 +83,7 @@ impl Log {
     /// Appends a record, 100 ms after the one before.
     pub(crate) fn push(&mut self, body: Body, causes: &[(Link, u64)]) -> u64 {
         let seq = self.records.len() as u64;
-        let prev = self
-            .records
-            .last()
-            .map_or(Digest::ZERO, |record| record.digest);
+        let prev = self.records.last().map_or(Digest::ZERO, |record| record.digest);
         self.records.push(Record {
             stamp: Stamp {
                 run: run_id(),
@@ -122,13 +95,7 @@ impl Log {
             },
             prev,
             digest: Digest::of(&seq.to_be_bytes()),
-            causes: causes
-                .iter()
-                .map(|(link, seq)| Cause {
-                    link: *link,
-                    seq: *seq,
-                })
-                .collect(),
+            causes: causes.iter().map(|(link, seq)| Cause { link: *link, seq: *seq }).collect(),
             actor: Actor {
                 agent: "surveyor".to_owned(),
                 on_behalf_of: "ada".to_owned(),
@@ -162,11 +129,7 @@ impl Log {
         self.answered = self.push(
             Body::ModelAnswered {
                 items,
-                usage: Usage {
-                    input_tokens: 100,
-                    cached_tokens: 0,
-                    output_tokens: 20,
-                },
+                usage: Usage { input_tokens: 100, cached_tokens: 0, output_tokens: 20 },
                 cost: Usd::ZERO,
                 decoder: 1,
                 error: None,
@@ -178,9 +141,7 @@ impl Log {
 
     /// The model says something.
     pub(crate) fn say(&mut self, text: &str) -> u64 {
-        self.answer(vec![Item::AssistantMessage {
-            text: text.to_owned(),
-        }])
+        self.answer(vec![Item::AssistantMessage { text: text.to_owned() }])
     }
 
     /// The model calls a tool; gives the proposed action.
@@ -195,25 +156,14 @@ impl Log {
         let answered = self.answer(vec![item]);
         let effect = self.effect(tool);
         let requests = vec![request(tool, &arguments, effect)];
-        let body = Body::ActionProposed {
-            call_id,
-            tool: tool.to_owned(),
-            effect,
-            requests,
-        };
+        let body = Body::ActionProposed { call_id, tool: tool.to_owned(), effect, requests };
         self.push(body, &[(Link::AskedIn, answered)])
     }
 
     fn effect(&self, tool: &str) -> EffectClass {
-        let Body::RunStarted { manifest, .. } = &self.records[0].body else {
-            unreachable!()
-        };
+        let Body::RunStarted { manifest, .. } = &self.records[0].body else { unreachable!() };
         let own = manifest.tools.iter().find(|command| command.name == tool);
-        let builtin = if tool == "read_file" {
-            EffectClass::Read
-        } else {
-            EffectClass::Workspace
-        };
+        let builtin = if tool == "read_file" { EffectClass::Read } else { EffectClass::Workspace };
         own.map_or(builtin, |command| command.effect)
     }
 
@@ -268,11 +218,7 @@ impl Log {
         if outcome.changed {
             let parent = layer_id(self.layer);
             self.layer += 1;
-            let body = Body::LayerSealed {
-                layer: layer_id(self.layer),
-                parent,
-                changed: 1,
-            };
+            let body = Body::LayerSealed { layer: layer_id(self.layer), parent, changed: 1 };
             self.push(body, &[(Link::ResultOf, started)]);
         }
         self.items += 1;
@@ -309,32 +255,17 @@ impl Log {
     /// The agent is done, and a check of the manifest comes out so; gives its record.
     pub(crate) fn check(&mut self, name: &str, command: &str, passed: bool, output: &str) -> u64 {
         let answered = self.answered;
-        let decided = self.decide(
-            None,
-            Verdict::Permit,
-            vec![format!("check[0]: {name}")],
-            "permitted",
-        );
+        let decided =
+            self.decide(None, Verdict::Permit, vec![format!("check[0]: {name}")], "permitted");
         let started = self.push(
-            Body::CheckStarted {
-                name: name.to_owned(),
-                command: command.to_owned(),
-            },
+            Body::CheckStarted { name: name.to_owned(), command: command.to_owned() },
             &[(Link::DecidedBy, decided), (Link::AskedIn, answered)],
         );
-        let output = Output {
-            text: output.to_owned(),
-            bytes: output.len() as u64,
-            artifact: None,
-        };
+        let output = Output { text: output.to_owned(), bytes: output.len() as u64, artifact: None };
         let name = name.to_owned();
         let body = match passed {
             true => Body::CheckPassed { name, output },
-            false => Body::CheckFailed {
-                name,
-                exit: Some(1),
-                output,
-            },
+            false => Body::CheckFailed { name, exit: Some(1), output },
         };
         self.push(body, &[(Link::ResultOf, started)])
     }
@@ -352,11 +283,7 @@ impl Log {
             next: "Read it with `bedplate explain RUN`.".to_owned(),
         });
         let answered = self.answered;
-        let body = Body::RunEnded {
-            status,
-            output: output.to_owned(),
-            error,
-        };
+        let body = Body::RunEnded { status, output: output.to_owned(), error };
         self.push(body, &[(Link::ResultOf, answered)]);
     }
 }
@@ -373,15 +300,10 @@ fn request(tool: &str, arguments: &Value, effect: EffectClass) -> ActionRequest 
             } else {
                 types::FsAccess::Write
             },
-            path: format!(
-                "/workspace/{}",
-                arguments["path"].as_str().unwrap_or_default()
-            ),
+            path: format!("/workspace/{}", arguments["path"].as_str().unwrap_or_default()),
         },
-        _ => ActionRequest::CallTool {
-            tool: tool.to_owned(),
-            arguments: arguments.clone(),
-            effect,
-        },
+        _ => {
+            ActionRequest::CallTool { tool: tool.to_owned(), arguments: arguments.clone(), effect }
+        }
     }
 }

@@ -42,11 +42,7 @@ pub(crate) struct Models {
 impl Models {
     fn one(route: &str, entry: RouteEntry) -> Self {
         let routes = BTreeMap::from([(route.to_owned(), vec![entry])]);
-        Self {
-            route: route.to_owned(),
-            routes,
-            providers: BTreeMap::new(),
-        }
+        Self { route: route.to_owned(), routes, providers: BTreeMap::new() }
     }
 
     /// Puts these models into a manifest.
@@ -68,10 +64,7 @@ pub(crate) fn override_route(manifest: &mut Manifest, typed: &str, here: &Path) 
     }
     let no_route = || {
         let hint = format!(", and it is not PROVIDER/MODEL{}", known_routes(manifest));
-        RuntimeError::NoRoute {
-            route: typed.to_owned(),
-            hint,
-        }
+        RuntimeError::NoRoute { route: typed.to_owned(), hint }
     };
     let mut entry = RouteEntry::try_from(typed.to_owned()).map_err(|_| no_route())?;
     if entry.provider == SCRIPT_PROVIDER {
@@ -102,16 +95,9 @@ pub(crate) fn check_route(manifest: &Manifest) -> Result<()> {
     let name = &manifest.agent.model;
     let Some(route) = manifest.routes.get(name) else {
         let hint = known_routes(manifest);
-        return Err(RuntimeError::NoRoute {
-            route: name.clone(),
-            hint,
-        }
-        .into());
+        return Err(RuntimeError::NoRoute { route: name.clone(), hint }.into());
     };
-    for entry in route
-        .iter()
-        .filter(|entry| entry.provider != SCRIPT_PROVIDER)
-    {
+    for entry in route.iter().filter(|entry| entry.provider != SCRIPT_PROVIDER) {
         models::resolve(&entry.provider, &manifest.providers)
             .map_err(|error| RuntimeError::part(&error))?;
     }
@@ -125,11 +111,7 @@ pub(crate) fn check_route(manifest: &Manifest) -> Result<()> {
 /// When a script of the agent's route cannot be read.
 pub(crate) fn check_scripts(manifest: &Manifest, dir: &Path) -> Result<()> {
     let route = manifest.routes.get(&manifest.agent.model);
-    for entry in route
-        .into_iter()
-        .flatten()
-        .filter(|e| e.provider == SCRIPT_PROVIDER)
-    {
+    for entry in route.into_iter().flatten().filter(|e| e.provider == SCRIPT_PROVIDER) {
         let path = dir.join(&entry.model);
         let reason = match std::fs::metadata(&path) {
             Ok(meta) if meta.is_file() => continue,
@@ -148,12 +130,9 @@ pub(crate) fn check_scripts(manifest: &Manifest, dir: &Path) -> Result<()> {
 pub(crate) fn for_task(typed: Option<&str>, here: &Path, home: &Path) -> Result<Models> {
     let configured = configured(here, home)?;
     let Some(typed) = typed else {
-        return configured.or_else(found).ok_or_else(|| {
-            CliError::NoModel {
-                home: home.to_owned(),
-            }
-            .into()
-        });
+        return configured
+            .or_else(found)
+            .ok_or_else(|| CliError::NoModel { home: home.to_owned() }.into());
     };
     let mut manifest = empty_manifest();
     configured.unwrap_or_default().into_manifest(&mut manifest);
@@ -196,18 +175,10 @@ fn configured(here: &Path, home: &Path) -> Result<Option<Models>> {
 /// A manifest's models, its scripts' paths made absolute.
 fn of_manifest(manifest: Manifest, dir: &Path) -> Models {
     let mut routes = manifest.routes;
-    for entry in routes
-        .values_mut()
-        .flatten()
-        .filter(|e| e.provider == SCRIPT_PROVIDER)
-    {
+    for entry in routes.values_mut().flatten().filter(|e| e.provider == SCRIPT_PROVIDER) {
         entry.model = dir.join(&entry.model).to_string_lossy().into_owned();
     }
-    Models {
-        route: manifest.agent.model,
-        routes,
-        providers: manifest.providers,
-    }
+    Models { route: manifest.agent.model, routes, providers: manifest.providers }
 }
 
 /// The least a manifest needs; an overlay of routes and providers goes over it.
@@ -222,10 +193,7 @@ pub(crate) fn empty_manifest() -> Manifest {
 /// A known key, else Ollama.
 pub(crate) fn found() -> Option<Models> {
     let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let by_key = KEYS
-        .iter()
-        .find(|(key, _)| set(key))
-        .map(|(_, model)| (*model).to_owned());
+    let by_key = KEYS.iter().find(|(key, _)| set(key)).map(|(_, model)| (*model).to_owned());
     let entry = by_key.or_else(|| Some(format!("ollama/{}", ollama_model()?)))?;
     let entry = RouteEntry::try_from(entry).ok()?;
     Some(Models::one(ROUTE_FOUND, entry))
@@ -286,11 +254,7 @@ mod tests {
     #[test]
     fn an_unknown_route_names_the_known_ones() {
         let failed = override_route(&mut with_routes(), "x", Path::new("/")).expect_err("unknown");
-        assert!(
-            failed.failure.message.contains("default, live"),
-            "{}",
-            failed.failure.message
-        );
+        assert!(failed.failure.message.contains("default, live"), "{}", failed.failure.message);
         assert_eq!(failed.exit, 2);
     }
 
@@ -300,10 +264,7 @@ mod tests {
         let mut manifest = with_routes();
         override_route(&mut manifest, "script/turns.toml", dir.path()).expect("a script");
         let failed = check_scripts(&manifest, dir.path()).expect_err("not there");
-        assert_eq!(
-            (failed.failure.code.as_str(), failed.exit),
-            ("BP-CLI-014", 2)
-        );
+        assert_eq!((failed.failure.code.as_str(), failed.exit), ("BP-CLI-014", 2));
         std::fs::write(dir.path().join("turns.toml"), "").expect("written");
         check_scripts(&manifest, dir.path()).expect("there now");
     }
@@ -332,10 +293,7 @@ mod tests {
             let reply = format!("HTTP/1.0 200 OK\r\nContent-Type: x\r\n\r\n{body}");
             assert_eq!(first_model(reply.as_bytes()).as_deref(), expected, "{body}");
         };
-        check(
-            r#"{"models":[{"name":"qwen3:14b"},{"name":"x"}]}"#,
-            Some("qwen3:14b"),
-        );
+        check(r#"{"models":[{"name":"qwen3:14b"},{"name":"x"}]}"#, Some("qwen3:14b"));
         check(r#"{"models":[]}"#, None);
         check(r#"{"models":[{"name":"a b"}]}"#, None);
         check("not JSON", None);

@@ -39,10 +39,7 @@ pub(crate) fn error_of(state: &State) -> Option<&Failure> {
 
 /// The agent's last words: those it ended with, else the latest.
 pub(crate) fn output_of(state: &State) -> String {
-    state
-        .ended
-        .as_ref()
-        .map_or_else(|| state.last_words(), |ended| ended.output.clone())
+    state.ended.as_ref().map_or_else(|| state.last_words(), |ended| ended.output.clone())
 }
 
 /// The results recorded since the run last began to work.
@@ -53,11 +50,7 @@ pub(crate) fn artifacts(state: &State, records: &[Record], kept: &Path) -> Vec<V
         .values()
         .filter_map(of)
         .filter_map(|record| match &record.body {
-            Body::ArtifactRecorded {
-                path,
-                sha256,
-                bytes,
-            } => Some(json!({
+            Body::ArtifactRecorded { path, sha256, bytes } => Some(json!({
                 "path": path,
                 "file": kept.join(path).to_string_lossy(),
                 "sha256": sha256,

@@ -25,11 +25,7 @@ pub(crate) struct Line {
 
 impl Line {
     fn new(paint: Paint, word: &str, rest: impl Into<String>) -> Self {
-        Self {
-            paint,
-            word: word.to_owned(),
-            rest: rest.into(),
-        }
+        Self { paint, word: word.to_owned(), rest: rest.into() }
     }
 }
 
@@ -39,22 +35,13 @@ pub(crate) fn lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
     match &record.body {
         Body::RunStarted { .. } => started(record),
         Body::ModelAnswered { items, error, .. } => match error {
-            Some(fault) => vec![Line::new(
-                Paint::Yellow,
-                "model",
-                safe(&fault.failure.to_string()),
-            )],
+            Some(fault) => {
+                vec![Line::new(Paint::Yellow, "model", safe(&fault.failure.to_string()))]
+            }
             None => said(items),
         },
-        Body::RouteChanged {
-            from, to, failure, ..
-        } => {
-            let rest = format!(
-                "{} -> {}: {}",
-                safe(from),
-                safe(to),
-                short(&failure.message, 100)
-            );
+        Body::RouteChanged { from, to, failure, .. } => {
+            let rest = format!("{} -> {}: {}", safe(from), safe(to), short(&failure.message, 100));
             vec![Line::new(Paint::Yellow, "fallback", rest)]
         }
         Body::TimerSet { due_ms, purpose } => timer(before, record, *due_ms, purpose),
@@ -64,41 +51,21 @@ pub(crate) fn lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
             vec![Line::new(Paint::Yellow, "rolled back:", safe(reason))]
         }
         Body::SignalReceived { name, by, .. } => {
-            vec![Line::new(
-                Paint::Dim,
-                "signal",
-                format!("{} from {}", safe(name), safe(by)),
-            )]
+            vec![Line::new(Paint::Dim, "signal", format!("{} from {}", safe(name), safe(by)))]
         }
         Body::CheckPassed { name, .. } => {
-            vec![Line::new(
-                Paint::Green,
-                "ok",
-                format!("check {}", safe(name)),
-            )]
+            vec![Line::new(Paint::Green, "ok", format!("check {}", safe(name)))]
         }
         Body::CheckFailed { name, exit, output } => check_failed(name, *exit, &output.text),
         Body::SecretUsed { secret, host, .. } => {
-            vec![Line::new(
-                Paint::Dim,
-                "secret",
-                format!("{} for {}", safe(secret), safe(host)),
-            )]
+            vec![Line::new(Paint::Dim, "secret", format!("{} for {}", safe(secret), safe(host)))]
         }
         Body::PolicyChanged { allow, by, .. } => {
             let entries = safe(&allow.join(", "));
-            vec![Line::new(
-                Paint::Yellow,
-                "policy",
-                format!("changed by {}: {entries}", safe(by)),
-            )]
+            vec![Line::new(Paint::Yellow, "policy", format!("changed by {}: {entries}", safe(by)))]
         }
         Body::CancelRequested { by } => {
-            vec![Line::new(
-                Paint::Yellow,
-                "cancelled",
-                format!("by {}", safe(by)),
-            )]
+            vec![Line::new(Paint::Yellow, "cancelled", format!("by {}", safe(by)))]
         }
         Body::RunEnded { .. } => Vec::new(),
         _ => action_lines(before, record, allow),
@@ -106,12 +73,7 @@ pub(crate) fn lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
 }
 
 fn started(record: &Record) -> Vec<Line> {
-    let Body::RunStarted {
-        manifest,
-        workspace,
-        ..
-    } = &record.body
-    else {
+    let Body::RunStarted { manifest, workspace, .. } = &record.body else {
         return Vec::new();
     };
     let route = &manifest.agent.model;
@@ -126,51 +88,33 @@ fn started(record: &Record) -> Vec<Line> {
     if let Some(workspace) = workspace {
         rest.push_str(&format!("  workspace {} (as a layer)", safe(workspace)));
     }
-    let scripted = entries
-        .first()
-        .is_some_and(|e| e.starts_with(&format!("{SCRIPT_PROVIDER}/")));
+    let scripted = entries.first().is_some_and(|e| e.starts_with(&format!("{SCRIPT_PROVIDER}/")));
     let model = if scripted {
         let script = entries[0].trim_start_matches("script/");
-        format!(
-            "scripted: the answers come from {}, and no account is used",
-            safe(script)
-        )
+        format!("scripted: the answers come from {}, and no account is used", safe(script))
     } else {
         safe(&entries.join(", then "))
     };
-    vec![
-        Line::new(Paint::Bold, "run", rest),
-        Line::new(Paint::Bold, "model", model),
-    ]
+    vec![Line::new(Paint::Bold, "run", rest), Line::new(Paint::Bold, "model", model)]
 }
 
 /// What the model says beside its calls. An answer without calls is its last word, which the
 /// command prints in full at the end.
 fn said(items: &[Item]) -> Vec<Line> {
-    if !items
-        .iter()
-        .any(|item| matches!(item, Item::ToolCall { .. }))
-    {
+    if !items.iter().any(|item| matches!(item, Item::ToolCall { .. })) {
         return Vec::new();
     }
     let texts = items.iter().filter_map(|item| match item {
         Item::AssistantMessage { text } if !text.trim().is_empty() => Some(text),
         _ => None,
     });
-    texts
-        .map(|text| Line::new(Paint::Dim, "says", short(text, TEXT_CHARS_MAX)))
-        .collect()
+    texts.map(|text| Line::new(Paint::Dim, "says", short(text, TEXT_CHARS_MAX))).collect()
 }
 
 fn timer(before: &State, record: &Record, due_ms: u64, purpose: &TimerPurpose) -> Vec<Line> {
     let pause = render::took(due_ms.saturating_sub(record.stamp.time_ms));
-    let again = |what: String| {
-        vec![Line::new(
-            Paint::Yellow,
-            "retry",
-            format!("{what} in {pause}"),
-        )]
-    };
+    let again =
+        |what: String| vec![Line::new(Paint::Yellow, "retry", format!("{what} in {pause}"))];
     match purpose {
         TimerPurpose::ModelRetry => again("model".to_owned()),
         TimerPurpose::ActionRetry(id) => again(call_of(before, *id)),
@@ -194,33 +138,19 @@ fn suspended(reason: &WaitReason, failure: Option<&types::Failure>) -> Line {
         WaitReason::Person => "by a person",
         WaitReason::Host => "this host lacks something",
     };
-    let detail = failure
-        .map(|f| format!(": {}", safe(&f.to_string())))
-        .unwrap_or_default();
+    let detail = failure.map(|f| format!(": {}", safe(&f.to_string()))).unwrap_or_default();
     Line::new(Paint::Yellow, "set aside", format!("{why}{detail}"))
 }
 
 fn check_failed(name: &str, exit: Option<i32>, output: &str) -> Vec<Line> {
-    let exit = exit
-        .map(|code| format!(" (exit {code})"))
-        .unwrap_or_default();
-    let mut lines = vec![Line::new(
-        Paint::Red,
-        "failed",
-        format!("check {}{exit}", safe(name)),
-    )];
+    let exit = exit.map(|code| format!(" (exit {code})")).unwrap_or_default();
+    let mut lines = vec![Line::new(Paint::Red, "failed", format!("check {}{exit}", safe(name)))];
     let all: Vec<&str> = output.lines().collect();
     let cut = all.len().saturating_sub(CHECK_LINES_MAX);
     if cut > 0 {
-        lines.push(Line::new(
-            Paint::Dim,
-            "  |",
-            format!("({cut} lines before)"),
-        ));
+        lines.push(Line::new(Paint::Dim, "  |", format!("({cut} lines before)")));
     }
-    let shown = all[cut..]
-        .iter()
-        .map(|line| Line::new(Paint::Dim, "  |", short(line, 200)));
+    let shown = all[cut..].iter().map(|line| Line::new(Paint::Dim, "  |", short(line, 200)));
     lines.extend(shown);
     lines
 }
@@ -245,47 +175,23 @@ fn denied(state: &State, id: Option<ActionId>) -> String {
         return format!("action {id}");
     };
     let requests: Vec<String> = action.requests.iter().map(render::request).collect();
-    if requests.is_empty() {
-        call_of(state, id)
-    } else {
-        requests.join(" and ")
-    }
+    if requests.is_empty() { call_of(state, id) } else { requests.join(" and ") }
 }
 
 fn action_lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
     match &record.body {
         Body::ItemAdded { item } => refused(before, item),
-        Body::DecisionMade {
-            action,
-            verdict: Verdict::Deny,
-            reason,
-            ..
-        } => {
+        Body::DecisionMade { action, verdict: Verdict::Deny, reason, .. } => {
             let what = denied(before, *action);
-            vec![Line::new(
-                Paint::Red,
-                "denied",
-                format!("{what}: {}: {allow}", safe(reason)),
-            )]
+            vec![Line::new(Paint::Red, "denied", format!("{what}: {}: {allow}", safe(reason)))]
         }
         Body::ApprovalAsked { action, .. } => {
             vec![Line::new(Paint::Yellow, "asks", call_of(before, *action))]
         }
-        Body::ApprovalGiven {
-            asked,
-            verdict,
-            by,
-            reason,
-        } => {
+        Body::ApprovalGiven { asked, verdict, by, reason } => {
             vec![answered(before, *asked, *verdict, by, reason)]
         }
-        Body::ActionFinished {
-            action,
-            status,
-            exit,
-            took_ms,
-            ..
-        } => {
+        Body::ActionFinished { action, status, exit, took_ms, .. } => {
             let call = call_of(before, *action);
             vec![finished(&call, *status, *exit, *took_ms)]
         }
@@ -293,12 +199,7 @@ fn action_lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
             let rest = format!("{}: {}", call_of(before, *action), safe(reason));
             vec![Line::new(Paint::Red, "in doubt", rest)]
         }
-        Body::ActionResolved {
-            action,
-            resolution,
-            by,
-            ..
-        } => {
+        Body::ActionResolved { action, resolution, by, .. } => {
             let (word, by) = (resolution_word(*resolution), safe(who_resolved(by)));
             let rest = format!("{}: {word}, says {by}", call_of(before, *action));
             vec![Line::new(Paint::Green, "resolved", rest)]
@@ -309,23 +210,11 @@ fn action_lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
 
 /// A call that could not even be planned.
 fn refused(before: &State, item: &Item) -> Vec<Line> {
-    let Item::ToolResult {
-        call_id,
-        output,
-        is_error: true,
-        ..
-    } = item
-    else {
+    let Item::ToolResult { call_id, output, is_error: true, .. } = item else {
         return Vec::new();
     };
-    let call = before
-        .arguments(call_id)
-        .map(|(tool, arguments)| render::call(tool, arguments));
-    let rest = format!(
-        "{}: {}",
-        call.unwrap_or_default(),
-        short(output, TEXT_CHARS_MAX)
-    );
+    let call = before.arguments(call_id).map(|(tool, arguments)| render::call(tool, arguments));
+    let rest = format!("{}: {}", call.unwrap_or_default(), short(output, TEXT_CHARS_MAX));
     vec![Line::new(Paint::Yellow, "refused", rest)]
 }
 
@@ -334,25 +223,17 @@ fn answered(before: &State, asked: u64, verdict: ApprovalVerdict, by: &str, reas
         |action| matches!(&action.phase, kernel::Phase::Asked(question) if question.seq == asked),
     );
     let call = action.map_or_else(|| format!("record {asked}"), |a| call_of(before, a.id));
-    let reason = if reason.is_empty() {
-        String::new()
-    } else {
-        format!(": {}", safe(reason))
-    };
+    let reason = if reason.is_empty() { String::new() } else { format!(": {}", safe(reason)) };
     match verdict {
         ApprovalVerdict::Approved => {
             Line::new(Paint::Green, "approved", format!("{call} by {}", safe(by)))
         }
-        ApprovalVerdict::Denied => Line::new(
-            Paint::Red,
-            "denied",
-            format!("{call} by {}{reason}", safe(by)),
-        ),
-        ApprovalVerdict::Expired => Line::new(
-            Paint::Yellow,
-            "expired",
-            format!("{call}: nobody answered in time"),
-        ),
+        ApprovalVerdict::Denied => {
+            Line::new(Paint::Red, "denied", format!("{call} by {}{reason}", safe(by)))
+        }
+        ApprovalVerdict::Expired => {
+            Line::new(Paint::Yellow, "expired", format!("{call}: nobody answered in time"))
+        }
     }
 }
 
@@ -368,9 +249,5 @@ fn finished(call: &str, status: OutcomeStatus, exit: Option<i32>, took_ms: u64) 
         Some(code) if status == OutcomeStatus::Failed => format!(" (exit {code})"),
         _ => String::new(),
     };
-    Line::new(
-        paint,
-        word,
-        format!("{call}{exit} ... {}", render::took(took_ms)),
-    )
+    Line::new(paint, word, format!("{call}{exit} ... {}", render::took(took_ms)))
 }

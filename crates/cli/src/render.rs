@@ -37,19 +37,10 @@ fn date_and_clock(time_ms: u64) -> (String, String) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let of_day = seconds % 86_400;
-    let clock = format!(
-        "{:02}:{:02}:{:02}",
-        of_day / 3_600,
-        of_day / 60 % 60,
-        of_day % 60
-    );
+    let clock = format!("{:02}:{:02}:{:02}", of_day / 3_600, of_day / 60 % 60, of_day % 60);
     (format!("{year:04}-{month:02}-{day:02}"), clock)
 }
 
@@ -83,11 +74,7 @@ pub(crate) fn bytes(count: u64) -> String {
 
 /// `1 record`, `2 records`.
 pub(crate) fn count(number: u64, one: &str) -> String {
-    if number == 1 {
-        format!("1 {one}")
-    } else {
-        format!("{number} {one}s")
-    }
+    if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
 }
 
 /// The most telling argument of a call on one line: the command, the path, else the whole object.
@@ -111,9 +98,7 @@ pub(crate) fn argument(tool: &str, arguments: &Value) -> String {
 /// A call on one line, safe: `shell wc -l *.csv`.
 pub(crate) fn call(tool: &str, arguments: &Value) -> String {
     let line = crate::terminal::short(&argument(tool, arguments), ARGUMENT_CHARS_MAX);
-    format!("{} {line}", crate::terminal::safe(tool))
-        .trim_end()
-        .to_owned()
+    format!("{} {line}", crate::terminal::safe(tool)).trim_end().to_owned()
 }
 
 /// What was asked of policy, safe: `shell`, `GET example.org/x`, `write_file /workspace/a`.
@@ -135,12 +120,8 @@ pub(crate) fn item(item: &Item, chars_max: usize) -> String {
         Item::UserMessage { text } => format!("user: {}", short(text, chars_max)),
         Item::AssistantMessage { text } => format!("agent: {}", short(text, chars_max)),
         Item::Reasoning { summary, .. } => format!("reasoning: {}", short(summary, chars_max)),
-        Item::ToolCall {
-            name, arguments, ..
-        } => format!("calls {}", call(name, arguments)),
-        Item::ToolResult {
-            output, is_error, ..
-        } => {
+        Item::ToolCall { name, arguments, .. } => format!("calls {}", call(name, arguments)),
+        Item::ToolResult { output, is_error, .. } => {
             let word = if *is_error { "failed" } else { "result" };
             format!("{word}: {}", short(output, chars_max))
         }
@@ -189,16 +170,8 @@ mod tests {
         let check = |tool: &str, arguments: Value, expected: &str| {
             assert_eq!(call(tool, &arguments), expected);
         };
-        check(
-            "shell",
-            json!({"command": "wc -l\n*.csv"}),
-            "shell wc -l *.csv",
-        );
-        check(
-            "read_file",
-            json!({"path": "a\u{202e}b"}),
-            "read_file a\\u{202e}b",
-        );
+        check("shell", json!({"command": "wc -l\n*.csv"}), "shell wc -l *.csv");
+        check("read_file", json!({"path": "a\u{202e}b"}), "read_file a\\u{202e}b");
         check("open_ticket", json!({"n": 1}), "open_ticket {\"n\":1}");
         check("open_ticket", json!({}), "open_ticket");
         check("wait", json!({"seconds": 3}), "wait 3");

@@ -16,9 +16,7 @@ pub(crate) fn play(arguments: &[OsString]) -> Option<u8> {
     match role {
         OWNER => Some(owner(rest)),
         sandbox::SPAWNER_ARG => {
-            let number = rest
-                .and_then(|text| text.to_str())
-                .and_then(|text| text.parse().ok());
+            let number = rest.and_then(|text| text.to_str()).and_then(|text| text.parse().ok());
             sandbox::spawner_main(number.unwrap_or(0))
         }
         gate::GATE_ARGUMENT => Some(gate_role()),
@@ -30,9 +28,8 @@ pub(crate) fn play(arguments: &[OsString]) -> Option<u8> {
 }
 
 fn owner(home: Option<&OsString>) -> u8 {
-    let (Some(home), Ok(exe)) = (home, std::env::current_exe()) else {
-        return 2;
-    };
+    let Some(home) = home else { return 2 };
+    let exe = crate::session::this_program();
     u8::try_from(runtime::owner_main(Path::new(home), exe)).unwrap_or(1)
 }
 

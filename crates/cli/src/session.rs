@@ -41,10 +41,7 @@ impl Session {
             reason: error.to_string(),
         })?;
         let from_environment = std::env::var_os("BEDPLATE_HOME").map(PathBuf::from);
-        let home_flag = global
-            .home
-            .clone()
-            .filter(|path| from_environment.as_ref() != Some(path));
+        let home_flag = global.home.clone().filter(|path| from_environment.as_ref() != Some(path));
         Ok(Self {
             home: Home::at(&absolute),
             home_flag,
@@ -82,11 +79,7 @@ impl Session {
 
     /// The owner, started when there is none.
     pub(crate) async fn owner(&self) -> Result<Client> {
-        let exe = std::env::current_exe().map_err(|error| CliError::Io {
-            what: "cannot find this program".to_owned(),
-            reason: error.to_string(),
-        })?;
-        Ok(Client::connect_or_start(&self.home, &exe).await?)
+        Ok(Client::connect_or_start(&self.home, &this_program()).await?)
     }
 
     /// Asks the owner for one thing and returns its last word.
@@ -107,13 +100,17 @@ impl Session {
             }
         };
         let bounded = async {
-            tokio::time::timeout(Duration::from_millis(LIVE_MS_MAX), asked)
-                .await
-                .ok()
-                .flatten()
+            tokio::time::timeout(Duration::from_millis(LIVE_MS_MAX), asked).await.ok().flatten()
         };
         block_on(bounded).into_iter().flatten().collect()
     }
+}
+
+/// This program, to be started again in another role: by its path, or, once another file lies
+/// there, by what the kernel still has of it.
+pub(crate) fn this_program() -> PathBuf {
+    let path = std::env::current_exe().ok().filter(|path| path.exists());
+    path.unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
 }
 
 /// The owner's next reply; its failures and its absence are errors.
@@ -121,11 +118,7 @@ pub(crate) async fn next_reply(owner: &mut Client) -> Result<Reply> {
     match owner.next().await? {
         Some(Reply::Failed { failure, usage }) => {
             let failed = Failed::of(failure);
-            Err(if usage {
-                failed.with_exit(crate::error::exit::USAGE)
-            } else {
-                failed
-            })
+            Err(if usage { failed.with_exit(crate::error::exit::USAGE) } else { failed })
         }
         Some(reply) => Ok(reply),
         None => {
@@ -137,20 +130,14 @@ pub(crate) async fn next_reply(owner: &mut Client) -> Result<Reply> {
 
 /// Runs a future on this thread.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    runtime
-        .expect("a current-thread runtime needs only file descriptors")
-        .block_on(future)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a current-thread runtime needs only file descriptors").block_on(future)
 }
 
 /// `XDG_DATA_HOME/bedplate`, else `~/.local/share/bedplate`.
 fn default_home() -> Option<PathBuf> {
     let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let data = named("XDG_DATA_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
+    let data = named("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let data = data.or_else(|| Some(PathBuf::from(named("HOME")?).join(".local/share")));
     data.map(|data| data.join("bedplate"))
 }
@@ -159,9 +146,7 @@ fn default_home() -> Option<PathBuf> {
 pub(crate) fn login() -> String {
     let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let uid = || format!("uid{}", rustix::process::getuid().as_raw());
-    named("LOGNAME")
-        .or_else(|| named("USER"))
-        .unwrap_or_else(uid)
+    named("LOGNAME").or_else(|| named("USER")).unwrap_or_else(uid)
 }
 
 /// The keys that the providers of the agent's route want, from the environment.
@@ -174,11 +159,7 @@ pub(crate) fn keys_for(manifest: &Manifest) -> Keys {
         let own = manifest.providers.get(&entry.provider);
         match own {
             Some(provider) => provider.key_env.clone(),
-            None => {
-                models::resolve(&entry.provider, &manifest.providers)
-                    .ok()?
-                    .key_env
-            }
+            None => models::resolve(&entry.provider, &manifest.providers).ok()?.key_env,
         }
     });
     let held = names.filter_map(|name| std::env::var(&name).ok().map(|value| (name, value)));
@@ -203,10 +184,7 @@ pub(crate) fn quoted(word: &str) -> String {
 
 /// Reads at most `bytes_max` bytes of standard input as text.
 pub(crate) fn read_stdin(what: &str, bytes_max: u64) -> Result<String> {
-    let fail = |reason: String| CliError::Io {
-        what: format!("cannot read {what}"),
-        reason,
-    };
+    let fail = |reason: String| CliError::Io { what: format!("cannot read {what}"), reason };
     let mut text = String::new();
     let mut input = std::io::Read::take(std::io::stdin().lock(), bytes_max + 1);
     std::io::Read::read_to_string(&mut input, &mut text).map_err(|e| fail(e.to_string()))?;
@@ -223,9 +201,7 @@ pub(crate) fn read_stdin(what: &str, bytes_max: u64) -> Result<String> {
 
 /// An absolute form of a path that exists.
 pub(crate) fn existing_dir(path: &Path) -> Option<PathBuf> {
-    std::fs::canonicalize(path)
-        .ok()
-        .filter(|path| path.is_dir())
+    std::fs::canonicalize(path).ok().filter(|path| path.is_dir())
 }
 
 #[cfg(test)]

@@ -41,30 +41,20 @@ pub(crate) fn records(records: &[Record]) -> Vec<RecordLine> {
 
 /// A line as it is printed.
 pub(crate) fn painted(terminal: &Terminal, line: &RecordLine) -> String {
-    let RecordLine {
-        seq,
-        clock,
-        kind,
-        summary,
-        causes,
-    } = line;
+    let RecordLine { seq, clock, kind, summary, causes } = line;
     let head = terminal.paint(Paint::Dim, &format!("{seq:>4}  {clock}"));
     let kind = terminal.paint(Paint::Bold, &format!("{kind:<17}"));
     let causes = match causes.as_str() {
         "" => String::new(),
         causes => format!("  {}", terminal.paint(Paint::Dim, &format!("({causes})"))),
     };
-    format!("{head}  {kind} {summary}{causes}")
-        .trim_end()
-        .to_owned()
+    format!("{head}  {kind} {summary}{causes}").trim_end().to_owned()
 }
 
 /// `result of 7, decided by 5`.
 pub(crate) fn causes(causes: &[Cause]) -> String {
-    let all: Vec<String> = causes
-        .iter()
-        .map(|cause| format!("{} {}", link(cause.link), cause.seq))
-        .collect();
+    let all: Vec<String> =
+        causes.iter().map(|cause| format!("{} {}", link(cause.link), cause.seq)).collect();
     all.join(", ")
 }
 
@@ -88,18 +78,9 @@ pub(crate) fn state(run: &RunId, records: &[Record], state: &State) -> String {
         return out;
     };
     let at = last.stamp.seq;
-    let _ = writeln!(
-        out,
-        "run {run} at record {at}, {} UTC",
-        render::moment(last.stamp.time_ms)
-    );
+    let _ = writeln!(out, "run {run} at record {at}, {} UTC", render::moment(last.stamp.time_ms));
     let before = State::of(&records[..records.len() - 1]);
-    let _ = writeln!(
-        out,
-        "{}: {}",
-        last.body.kind(),
-        summary::summary(&before, last)
-    );
+    let _ = writeln!(out, "{}: {}", last.body.kind(), summary::summary(&before, last));
     if !last.causes.is_empty() {
         let _ = writeln!(out, "because: {}", causes(&last.causes));
     }
@@ -108,15 +89,8 @@ pub(crate) fn state(run: &RunId, records: &[Record], state: &State) -> String {
     let _ = writeln!(out, "\nstatus     {status}");
     let _ = writeln!(out, "epoch      {}", state.epoch);
     if let (Some(base), Some(layer)) = (&state.base, &state.layer) {
-        let changed = if base == layer {
-            "unchanged"
-        } else {
-            "changed"
-        };
-        let _ = writeln!(
-            out,
-            "workspace  layer {layer}, {changed} since the start ({base})"
-        );
+        let changed = if base == layer { "unchanged" } else { "changed" };
+        let _ = writeln!(out, "workspace  layer {layer}, {changed} since the start ({base})");
     }
     let _ = writeln!(out, "labels     {}", summary::labels_of(&state.labels));
     spent(&mut out, state);
@@ -147,11 +121,7 @@ fn model(state: &State) -> String {
     let what = match &state.model {
         ModelPhase::Idle => "idle".to_owned(),
         ModelPhase::InFlight(call) => {
-            format!(
-                "called in record {} with {}",
-                call.seq,
-                render::count(call.items, "item")
-            )
+            format!("called in record {} with {}", call.seq, render::count(call.items, "item"))
         }
         ModelPhase::Failed(fault) => format!("failed: {}", safe(&fault.failure.to_string())),
         ModelPhase::Backoff { timer } => format!("waits for timer {timer}"),
@@ -160,33 +130,15 @@ fn model(state: &State) -> String {
 }
 
 fn conversation(out: &mut String, state: &State) {
-    let _ = writeln!(
-        out,
-        "\nconversation ({})",
-        render::count(state.items.len() as u64, "item")
-    );
+    let _ = writeln!(out, "\nconversation ({})", render::count(state.items.len() as u64, "item"));
     for placed in &state.items {
-        let _ = writeln!(
-            out,
-            "{:>4}  {}",
-            placed.seq,
-            render::item(&placed.item, ITEM_CHARS_MAX)
-        );
+        let _ = writeln!(out, "{:>4}  {}", placed.seq, render::item(&placed.item, ITEM_CHARS_MAX));
     }
 }
 
 fn actions(out: &mut String, state: &State) {
-    let open: Vec<&Action> = state
-        .actions
-        .values()
-        .filter(|a| a.phase != Phase::Settled)
-        .collect();
-    let _ = writeln!(
-        out,
-        "\nopen actions ({} of {})",
-        open.len(),
-        state.actions.len()
-    );
+    let open: Vec<&Action> = state.actions.values().filter(|a| a.phase != Phase::Settled).collect();
+    let _ = writeln!(out, "\nopen actions ({} of {})", open.len(), state.actions.len());
     for action in open {
         let call = crate::progress::call_of(state, action.id);
         let _ = writeln!(out, "{:>4}  {call}: {}", action.id, phase(&action.phase));
@@ -198,11 +150,7 @@ fn phase(phase: &Phase) -> String {
         Phase::Proposed => "proposed".to_owned(),
         Phase::NeedsApproval => "needs approval".to_owned(),
         Phase::Asked(asked) => {
-            format!(
-                "asked in record {}, until {}",
-                asked.seq,
-                render::moment(asked.expires_ms)
-            )
+            format!("asked in record {}, until {}", asked.seq, render::moment(asked.expires_ms))
         }
         Phase::Approved { asked } => format!("approved, as asked in record {asked}"),
         Phase::Permitted => "permitted".to_owned(),
@@ -225,12 +173,7 @@ fn timers(out: &mut String, state: &State) {
     }
     let _ = writeln!(out, "\ntimers and signals");
     for timer in state.timers.values() {
-        let _ = writeln!(
-            out,
-            "{:>4}  {}",
-            timer.seq,
-            summary::timer(timer.due_ms, &timer.purpose)
-        );
+        let _ = writeln!(out, "{:>4}  {}", timer.seq, summary::timer(timer.due_ms, &timer.purpose));
     }
     for signal in &state.signals {
         let _ = writeln!(
@@ -255,45 +198,25 @@ mod tests {
 
     /// A run with something of everything.
     fn log() -> Log {
-        let mut log = Log::start(
-            manifest("Do it.", TOOLS),
-            "Count the lines, then tell the team.",
-        );
-        log.act(
-            "shell",
-            json!({ "command": "wc -l *.csv" }),
-            Outcome::ok("3 a.csv\n"),
-        );
+        let mut log = Log::start(manifest("Do it.", TOOLS), "Count the lines, then tell the team.");
+        log.act("shell", json!({ "command": "wc -l *.csv" }), Outcome::ok("3 a.csv\n"));
         log.act(
             "write_file",
             json!({ "path": "n.txt", "content": "3" }),
             Outcome::wrote("written"),
         );
         let denied = log.call("notify", json!({ "text": "\u{1b}[31mthree" }));
-        log.decide(
-            Some(denied),
-            Verdict::Deny,
-            Vec::new(),
-            "no rule permits it",
-        );
+        log.decide(Some(denied), Verdict::Deny, Vec::new(), "no rule permits it");
         log.act("shell", json!({ "command": "false" }), Outcome::failed(""));
         log.say("There are three lines; I could not tell the team.");
         log.check("counted", "grep -q 3 n.txt", true, "");
-        log.end(
-            EndStatus::Done,
-            "There are three lines; I could not tell the team.",
-            None,
-        );
+        log.end(EndStatus::Done, "There are three lines; I could not tell the team.", None);
         log
     }
 
     #[test]
     fn a_list_of_records_reads_well() {
-        let plain = Terminal {
-            colour: false,
-            quiet: false,
-            interactive: false,
-        };
+        let plain = Terminal { colour: false, quiet: false, interactive: false };
         let lines = records(&log().records);
         let text: Vec<String> = lines.iter().map(|line| painted(&plain, line)).collect();
         insta::assert_snapshot!(text.join("\n"));

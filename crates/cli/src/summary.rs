@@ -36,17 +36,9 @@ pub(crate) fn summary(before: &State, record: &Record) -> String {
 fn items(body: &Body) -> Option<String> {
     match body {
         Body::ItemAdded { item } => Some(render::item(item, SUMMARY_CHARS_MAX)),
-        Body::ModelAnswered {
-            items,
-            error: None,
-            usage,
-            cost,
-            ..
-        } => {
-            let items: Vec<String> = items
-                .iter()
-                .map(|item| render::item(item, ANSWER_CHARS_MAX))
-                .collect();
+        Body::ModelAnswered { items, error: None, usage, cost, .. } => {
+            let items: Vec<String> =
+                items.iter().map(|item| render::item(item, ANSWER_CHARS_MAX)).collect();
             let tokens = usage.input_tokens + usage.output_tokens;
             Some(format!("{} ({tokens} tokens, {cost})", items.join("; ")))
         }
@@ -56,34 +48,17 @@ fn items(body: &Body) -> Option<String> {
 
 fn run(body: &Body) -> Option<String> {
     Some(match body {
-        Body::RunStarted {
-            manifest,
-            started_by,
-            base,
-            ..
-        } => {
-            format!(
-                "agent {} for {started_by}, base layer {base}",
-                manifest.agent.name
-            )
+        Body::RunStarted { manifest, started_by, base, .. } => {
+            format!("agent {} for {started_by}, base layer {base}", manifest.agent.name)
         }
         Body::Suspended { failure, reason } => {
-            let detail = failure
-                .as_ref()
-                .map(|f| format!(": {f}"))
-                .unwrap_or_default();
+            let detail = failure.as_ref().map(|f| format!(": {f}")).unwrap_or_default();
             format!("{}{detail}", format!("{reason:?}").to_lowercase())
         }
         Body::Resumed { epoch } => format!("epoch {epoch}"),
         Body::CancelRequested { by } => format!("by {by}"),
-        Body::RunEnded {
-            status,
-            output,
-            error,
-        } => {
-            let said = error
-                .as_ref()
-                .map_or_else(|| output.clone(), ToString::to_string);
+        Body::RunEnded { status, output, error } => {
+            let said = error.as_ref().map_or_else(|| output.clone(), ToString::to_string);
             format!("{}: {said}", format!("{status:?}").to_lowercase())
         }
         _ => return None,
@@ -92,31 +67,13 @@ fn run(body: &Body) -> Option<String> {
 
 fn model(body: &Body) -> Option<String> {
     Some(match body {
-        Body::ModelCalled {
-            provider,
-            model,
-            attempt,
-            items,
-            request_bytes,
-            ..
-        } => {
-            let again = if *attempt > 1 {
-                format!(", attempt {attempt}")
-            } else {
-                String::new()
-            };
+        Body::ModelCalled { provider, model, attempt, items, request_bytes, .. } => {
+            let again = if *attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
             let size = render::bytes(*request_bytes);
-            format!(
-                "{provider}/{model}{again}, {}, {size}",
-                render::count(*items, "item")
-            )
+            format!("{provider}/{model}{again}, {}, {size}", render::count(*items, "item"))
         }
-        Body::ModelAnswered {
-            error: Some(fault), ..
-        } => format!("no answer: {}", fault.failure),
-        Body::RouteChanged {
-            from, to, failure, ..
-        } => format!("{from} -> {to}: {failure}"),
+        Body::ModelAnswered { error: Some(fault), .. } => format!("no answer: {}", fault.failure),
+        Body::RouteChanged { from, to, failure, .. } => format!("{from} -> {to}: {failure}"),
         Body::Delivered { actions } => {
             let ids: Vec<String> = actions.iter().map(ToString::to_string).collect();
             format!("actions {}", ids.join(", "))
@@ -127,27 +84,12 @@ fn model(body: &Body) -> Option<String> {
 
 fn workspace(body: &Body) -> Option<String> {
     Some(match body {
-        Body::LayerSealed {
-            layer,
-            parent,
-            changed,
-        } => {
-            format!(
-                "{layer} over {parent}, {} changed",
-                render::count(*changed, "file")
-            )
+        Body::LayerSealed { layer, parent, changed } => {
+            format!("{layer} over {parent}, {} changed", render::count(*changed, "file"))
         }
         Body::RolledBack { to, reason } => format!("to {to}: {reason}"),
-        Body::ArtifactRecorded {
-            path,
-            sha256,
-            bytes,
-        } => {
-            format!(
-                "{path}, {}, sha256 {}",
-                render::bytes(*bytes),
-                sha256.short()
-            )
+        Body::ArtifactRecorded { path, sha256, bytes } => {
+            format!("{path}, {}, sha256 {}", render::bytes(*bytes), sha256.short())
         }
         Body::ArtifactApplied { changes, by } => {
             let count = render::count(changes.len() as u64, "change");
@@ -172,9 +114,7 @@ fn check(body: &Body) -> Option<String> {
         Body::CheckStarted { name, command } => format!("{name}: {command}"),
         Body::CheckPassed { name, .. } => name.clone(),
         Body::CheckFailed { name, exit, output } => {
-            let exit = exit
-                .map(|code| format!(" (exit {code})"))
-                .unwrap_or_default();
+            let exit = exit.map(|code| format!(" (exit {code})")).unwrap_or_default();
             format!("{name}{exit}: {}", output.text)
         }
         _ => return None,
@@ -186,21 +126,9 @@ fn budget_and_policy(body: &Body) -> Option<String> {
         Body::BudgetReserved { cost, tokens } | Body::BudgetSpent { cost, tokens } => {
             format!("{cost}, {}", render::count(*tokens, "token"))
         }
-        Body::SecretUsed {
-            secret,
-            host,
-            under,
-        } => format!("{secret} for {host} under {under}"),
-        Body::PolicyChanged {
-            policy_set,
-            allow,
-            by,
-        } => {
-            format!(
-                "set {} by {by}, allow {}",
-                policy_set.short(),
-                allow.join(", ")
-            )
+        Body::SecretUsed { secret, host, under } => format!("{secret} for {host} under {under}"),
+        Body::PolicyChanged { policy_set, allow, by } => {
+            format!("set {} by {by}, allow {}", policy_set.short(), allow.join(", "))
         }
         _ => return None,
     })
@@ -208,61 +136,25 @@ fn budget_and_policy(body: &Body) -> Option<String> {
 
 fn decision(before: &State, body: &Body) -> Option<String> {
     Some(match body {
-        Body::ActionProposed {
-            call_id,
-            tool,
-            effect,
-            ..
-        } => {
-            let call = before
-                .arguments(call_id)
-                .map(|(tool, a)| render::call(tool, a));
+        Body::ActionProposed { call_id, tool, effect, .. } => {
+            let call = before.arguments(call_id).map(|(tool, a)| render::call(tool, a));
             format!("{} [{effect}]", call.unwrap_or_else(|| tool.clone()))
         }
-        Body::DecisionMade {
-            action,
-            verdict,
-            policies,
-            reason,
-            ..
-        } => {
+        Body::DecisionMade { action, verdict, policies, reason, .. } => {
             let of = action.map(|id| format!(" action {id}")).unwrap_or_default();
-            let by = if policies.is_empty() {
-                reason.clone()
-            } else {
-                policies.join(", ")
-            };
+            let by = if policies.is_empty() { reason.clone() } else { policies.join(", ") };
             format!("{}{of}: {by}", verdict_word(*verdict))
         }
-        Body::ApprovalAsked {
-            action, expires_ms, ..
-        } => {
-            format!(
-                "{}, until {}",
-                call_of(before, *action),
-                render::moment(*expires_ms)
-            )
+        Body::ApprovalAsked { action, expires_ms, .. } => {
+            format!("{}, until {}", call_of(before, *action), render::moment(*expires_ms))
         }
-        Body::ApprovalGiven {
-            asked,
-            verdict: ApprovalVerdict::Expired,
-            ..
-        } => {
+        Body::ApprovalGiven { asked, verdict: ApprovalVerdict::Expired, .. } => {
             format!("expired: asked in {asked}")
         }
-        Body::ApprovalGiven {
-            verdict,
-            by,
-            reason,
-            ..
-        } => {
+        Body::ApprovalGiven { verdict, by, reason, .. } => {
             let approved = *verdict == ApprovalVerdict::Approved;
             let word = if approved { "approved" } else { "denied" };
-            let why = if reason.is_empty() {
-                String::new()
-            } else {
-                format!(": {reason}")
-            };
+            let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
             format!("{word} by {by}{why}")
         }
         _ => return None,
@@ -272,38 +164,16 @@ fn decision(before: &State, body: &Body) -> Option<String> {
 fn action(before: &State, body: &Body) -> Option<String> {
     let call = |id: &u64| call_of(before, *id);
     Some(match body {
-        Body::ActionStarted {
-            action,
-            attempt,
-            key,
-            ..
-        } => {
+        Body::ActionStarted { action, attempt, key, .. } => {
             format!("{}, attempt {attempt}, key {key:.8}", call(action))
         }
-        Body::ActionFinished {
-            action,
-            status,
-            exit,
-            output,
-            took_ms,
-            ..
-        } => {
+        Body::ActionFinished { action, status, exit, output, took_ms, .. } => {
             let exit = exit.map(|code| format!(" exit {code}")).unwrap_or_default();
             let status = outcome_word(*status);
-            format!(
-                "{} {status}{exit}, {}: {}",
-                call(action),
-                render::took(*took_ms),
-                output.text
-            )
+            format!("{} {status}{exit}, {}: {}", call(action), render::took(*took_ms), output.text)
         }
         Body::ActionInDoubt { action, reason, .. } => format!("{}: {reason}", call(action)),
-        Body::ActionResolved {
-            action,
-            resolution,
-            by,
-            ..
-        } => {
+        Body::ActionResolved { action, resolution, by, .. } => {
             let word = resolution_word(*resolution);
             format!("{} {word}, says {}", call(action), who_resolved(by))
         }
@@ -361,9 +231,5 @@ pub(crate) fn timer(due_ms: u64, purpose: &TimerPurpose) -> String {
 /// Labels as words.
 pub(crate) fn labels_of(labels: &Labels) -> String {
     let all: Vec<&str> = labels.iter().collect();
-    if all.is_empty() {
-        "none".to_owned()
-    } else {
-        all.join(", ")
-    }
+    if all.is_empty() { "none".to_owned() } else { all.join(", ") }
 }

@@ -63,11 +63,7 @@ impl Terminal {
 
     /// The text in a colour, where there are colours.
     pub(crate) fn paint(&self, paint: Paint, text: &str) -> String {
-        if self.colour {
-            format!("\x1b[{}m{text}\x1b[0m", paint.code())
-        } else {
-            text.to_owned()
-        }
+        if self.colour { format!("\x1b[{}m{text}\x1b[0m", paint.code()) } else { text.to_owned() }
     }
 
     /// A line for people that may be left out with `--quiet`.
@@ -200,16 +196,9 @@ mod tests {
 
     #[test]
     fn colours_only_where_they_are_shown() {
-        let plain = Terminal {
-            colour: false,
-            quiet: false,
-            interactive: false,
-        };
+        let plain = Terminal { colour: false, quiet: false, interactive: false };
         assert_eq!(plain.paint(Paint::Red, "x"), "x");
-        let colour = Terminal {
-            colour: true,
-            ..plain
-        };
+        let colour = Terminal { colour: true, ..plain };
         assert_eq!(colour.paint(Paint::Red, "x"), "\x1b[31mx\x1b[0m");
     }
 }

@@ -10,8 +10,8 @@ use crate::terminal::{Paint, Terminal, safe};
 use kernel::{Action, Phase, State};
 use runtime::protocol::Request;
 use serde_json::{Value, json};
-use store::Read;
-use types::{ApprovalId, BRANCH_MAIN, Body, Record, Resolution, RunId};
+use store::{Read, RunSummary};
+use types::{ApprovalId, BRANCH_MAIN, Body, EndStatus, Record, Resolution, RunId};
 
 /// Something that waits for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,43 +41,22 @@ impl Open {
 
 /// What waits in a run.
 fn open(run: &RunId, state: &State, records: &[Record]) -> Vec<Open> {
-    state
-        .open_questions()
-        .filter_map(|action| open_of(run, state, records, action))
-        .collect()
+    state.open_questions().filter_map(|action| open_of(run, state, records, action)).collect()
 }
 
 fn open_of(run: &RunId, state: &State, records: &[Record], action: &Action) -> Option<Open> {
-    let names: Vec<&str> = action
-        .requests
-        .iter()
-        .map(types::ActionRequest::name)
-        .collect();
-    let resources: Vec<String> = action
-        .requests
-        .iter()
-        .map(types::ActionRequest::resource)
-        .collect();
+    let names: Vec<&str> = action.requests.iter().map(types::ActionRequest::name).collect();
+    let resources: Vec<String> =
+        action.requests.iter().map(types::ActionRequest::resource).collect();
     let (kind, seq, shown, expires_ms) = match &action.phase {
-        Phase::Asked(asked) => (
-            "ask",
-            asked.seq,
-            asked.shown.clone(),
-            Some(asked.expires_ms),
-        ),
-        Phase::InDoubt { seq } => (
-            "in_doubt",
-            *seq,
-            in_doubt_shown(state, records, action, *seq),
-            None,
-        ),
+        Phase::Asked(asked) => ("ask", asked.seq, asked.shown.clone(), Some(asked.expires_ms)),
+        Phase::InDoubt { seq } => {
+            ("in_doubt", *seq, in_doubt_shown(state, records, action, *seq), None)
+        }
         _ => return None,
     };
     Some(Open {
-        id: ApprovalId {
-            run: run.clone(),
-            seq,
-        },
+        id: ApprovalId { run: run.clone(), seq },
         kind,
         action: names.join(" and "),
         resource: resources.join(" and "),
@@ -92,27 +71,29 @@ fn in_doubt_shown(state: &State, records: &[Record], action: &Action, seq: u64) 
     let call = state.arguments(&action.call_id).map_or_else(
         || action.tool.clone(),
         |(tool, arguments)| {
-            format!(
-                "{tool} {}",
-                serde_json::to_string_pretty(arguments).unwrap_or_default()
-            )
+            format!("{tool} {}", serde_json::to_string_pretty(arguments).unwrap_or_default())
         },
     );
-    let why = records
-        .iter()
-        .find(|r| r.stamp.seq == seq)
-        .and_then(|r| match &r.body {
-            Body::ActionInDoubt { reason, .. } => Some(reason.as_str()),
-            _ => None,
-        });
+    let why = records.iter().find(|r| r.stamp.seq == seq).and_then(|r| match &r.body {
+        Body::ActionInDoubt { reason, .. } => Some(reason.as_str()),
+        _ => None,
+    });
     format!("{call}\n{}", why.unwrap_or_default())
+}
+
+/// Whether a run can have open questions: one that ended well has none, and what was erased has no
+/// words for them.
+fn may_wait(summary: &RunSummary) -> bool {
+    let last = summary.last.as_ref().map(|record| &record.body);
+    let done = matches!(last, Some(Body::RunEnded { status: EndStatus::Done, .. }));
+    !summary.erased && !done
 }
 
 /// `approvals`.
 pub(crate) fn approvals(session: &Session) -> Result<u8> {
     let reader = session.reader()?;
     let mut all = Vec::new();
-    for summary in reader.runs()?.iter().filter(|summary| !summary.erased) {
+    for summary in reader.runs()?.iter().filter(|summary| may_wait(summary)) {
         let records = reader.records(&summary.run, BRANCH_MAIN, 0)?;
         all.extend(open(&summary.run, &State::of(&records), &records));
     }
@@ -131,11 +112,7 @@ pub(crate) fn approvals(session: &Session) -> Result<u8> {
 }
 
 fn tell(session: &Session, open: &Open) {
-    let word = if open.kind == "ask" {
-        "asks"
-    } else {
-        "in doubt"
-    };
+    let word = if open.kind == "ask" { "asks" } else { "in doubt" };
     let word = session.terminal.paint(Paint::Yellow, word);
     Terminal::answer(&format!("{}  {word} {}", open.id, open.call));
     for line in open.shown.lines() {
@@ -145,20 +122,12 @@ fn tell(session: &Session, open: &Open) {
         Terminal::answer(&format!("    until {} UTC", render::moment(expires_ms)));
     }
     let steps = if open.kind == "ask" {
-        vec![
-            format!("approve {}", open.id),
-            format!("deny {} --reason \"...\"", open.id),
-        ]
+        vec![format!("approve {}", open.id), format!("deny {} --reason \"...\"", open.id)]
     } else {
-        vec![format!(
-            "resolve {} --happened | --not-happened | --abandon",
-            open.id
-        )]
+        vec![format!("resolve {} --happened | --not-happened | --abandon", open.id)]
     };
     for step in steps {
-        session
-            .terminal
-            .progress(&format!("    {}", session.command(&step)));
+        session.terminal.progress(&format!("    {}", session.command(&step)));
     }
 }
 
@@ -187,30 +156,18 @@ pub(crate) fn answer(
     let asked = state
         .open_questions()
         .find(|action| matches!(&action.phase, Phase::Asked(question) if question.seq == id.seq));
-    let call = asked
-        .map(|action| call_of(&state, action.id))
-        .unwrap_or_default();
+    let call = asked.map(|action| call_of(&state, action.id)).unwrap_or_default();
     let word = if approve { "approved" } else { "denied" };
     let said = format!("{word}: {call} ({id})");
     let keys = keys_of(&records);
-    let request = Request::Answer {
-        id,
-        approve,
-        reason,
-        by: login(),
-        resume,
-        keys,
-    };
+    let request = Request::Answer { id, approve, reason, by: login(), resume, keys };
     run::simple(session, &request, &said)
 }
 
 /// `resolve`.
 pub(crate) fn resolve(session: &Session, arguments: &ResolveArguments) -> Result<u8> {
-    let result = arguments
-        .result
-        .as_deref()
-        .map(|text| json_value("--result", text))
-        .transpose()?;
+    let result =
+        arguments.result.as_deref().map(|text| json_value("--result", text)).transpose()?;
     let (id, records) = approval_id(session, &arguments.id)?;
     let (resolution, word) = match (arguments.happened, arguments.not_happened) {
         (true, _) => (Resolution::Happened, "it happened"),

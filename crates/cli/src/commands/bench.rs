@@ -66,13 +66,9 @@ pub(crate) fn bench(session: &Session, what: BenchWhat, count: u32, raw: bool) -
     if session.json {
         Terminal::answer_json(&document(&comparison));
     } else if !raw {
-        table(&comparison)
-            .iter()
-            .for_each(|line| Terminal::answer(line));
+        table(&comparison).iter().for_each(|line| Terminal::answer(line));
     } else {
-        table(&comparison)
-            .iter()
-            .for_each(|line| session.terminal.progress(line));
+        table(&comparison).iter().for_each(|line| session.terminal.progress(line));
     }
     Ok(exit::DONE)
 }
@@ -147,27 +143,18 @@ fn timed(act: impl FnOnce() -> bool) -> Option<u64> {
 fn program(path: &Path, arguments: &[&str]) -> Option<u64> {
     timed(|| {
         let mut command = Command::new(path);
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     })
 }
 
 fn fail(what: &str, reason: impl ToString) -> CliError {
-    CliError::Bench {
-        what: what.to_owned(),
-        reason: reason.to_string(),
-    }
+    CliError::Bench { what: what.to_owned(), reason: reason.to_string() }
 }
 
 fn in_path(name: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_file())
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
 /// A sandbox's whole life inside the owner, and bubblewrap's.
@@ -203,9 +190,7 @@ fn sandboxes(session: &Session, count: u32) -> Result<Comparison> {
 /// A synced append through the store, and a bare fdatasync on the same device.
 fn steps(count: u32) -> Result<Comparison> {
     let here = std::env::current_dir().map_err(|error| fail("the store", error))?;
-    let dir = tempfile::Builder::new()
-        .prefix(".bedplate-bench-")
-        .tempdir_in(here);
+    let dir = tempfile::Builder::new().prefix(".bedplate-bench-").tempdir_in(here);
     let dir = dir.map_err(|error| fail("the store", error))?;
     let (mut ours, mut peer) = (Samples::default(), Samples::default());
     let mut bare = File::create(dir.path().join("bare")).map_err(|e| fail("fdatasync", e))?;
@@ -242,17 +227,9 @@ struct Appender<'a> {
 impl<'a> Appender<'a> {
     async fn new(store: &'a SqliteStore) -> Result<Self> {
         let run = RunId::from_random([7; 8]);
-        let row = RunRow {
-            run: run.clone(),
-            started_ms: 0,
-        };
+        let row = RunRow { run: run.clone(), started_ms: 0 };
         let created = store.create_run(row, vec![record()]).await?;
-        Ok(Self {
-            store,
-            run,
-            epoch: created.epoch,
-            next_seq: created.records.len() as u64,
-        })
+        Ok(Self { store, run, epoch: created.epoch, next_seq: created.records.len() as u64 })
     }
 
     async fn step(&mut self) -> Option<u64> {
@@ -278,16 +255,14 @@ fn record() -> NewRecord {
         boot: 0,
         causes: Vec::new(),
         actor: Actor::default(),
-        body: Body::CancelRequested {
-            by: "bench".to_owned(),
-        },
+        body: Body::CancelRequested { by: "bench".to_owned() },
         attachments: Vec::new(),
     }
 }
 
 /// Start to help, and the least a program can do.
 fn starts(count: u32) -> Result<Comparison> {
-    let exe = std::env::current_exe().map_err(|error| fail("the start", error))?;
+    let exe = crate::session::this_program();
     let (mut ours, mut peer) = (Samples::default(), Samples::default());
     for _ in 0..count {
         ours.add(program(&exe, &["--help"]));
@@ -305,10 +280,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_samples() {
-        let samples = Samples {
-            nanos: (1..=100).rev().collect(),
-            failed: 0,
-        };
+        let samples = Samples { nanos: (1..=100).rev().collect(), failed: 0 };
         let check = |percent, expected| assert_eq!(samples.percentile(percent), expected);
         check(0, 1);
         check(50, 50);
@@ -316,14 +288,7 @@ mod tests {
         check(99, 99);
         check(100, 100);
         assert_eq!(Samples::default().percentile(50), 0);
-        assert_eq!(
-            Samples {
-                nanos: vec![7],
-                failed: 0
-            }
-            .percentile(99),
-            7
-        );
+        assert_eq!(Samples { nanos: vec![7], failed: 0 }.percentile(99), 7);
     }
 
     #[test]

@@ -23,24 +23,12 @@ struct Finding {
 
 impl Finding {
     fn good(name: &'static str, what: impl Into<String>) -> Self {
-        Self {
-            name,
-            needed: true,
-            ok: true,
-            what: what.into(),
-            recipe: String::new(),
-        }
+        Self { name, needed: true, ok: true, what: what.into(), recipe: String::new() }
     }
 
     fn missing(name: &'static str, failure: &Failure) -> Self {
         let what = format!("{}: {}", failure.code, failure.message);
-        Self {
-            name,
-            needed: true,
-            ok: false,
-            what,
-            recipe: failure.next.clone(),
-        }
+        Self { name, needed: true, ok: false, what, recipe: failure.next.clone() }
     }
 
     const fn beside(mut self) -> Self {
@@ -89,11 +77,7 @@ fn tell(session: &Session, finding: &Finding) {
         (false, false) => (Paint::Yellow, "without"),
     };
     let word = session.terminal.paint(paint, &format!("{word:<7}"));
-    Terminal::answer(&format!(
-        "{word}  {:<10} {}",
-        finding.name,
-        safe(&finding.what)
-    ));
+    Terminal::answer(&format!("{word}  {:<10} {}", finding.name, safe(&finding.what)));
     if !finding.recipe.is_empty() {
         Terminal::answer(&format!("         {:<10} {}", "", safe(&finding.recipe)));
     }
@@ -102,20 +86,13 @@ fn tell(session: &Session, finding: &Finding) {
 fn kernel() -> Finding {
     let name = rustix::system::uname();
     let release = name.release().to_string_lossy().into_owned();
-    Finding::good(
-        "kernel",
-        format!("Linux {release} on {}", name.machine().to_string_lossy()),
-    )
+    Finding::good("kernel", format!("Linux {release} on {}", name.machine().to_string_lossy()))
 }
 
 fn home(session: &Session) -> Finding {
     let path = session.home.path();
     let existed = path.exists();
-    let prepared = session
-        .home
-        .prepare()
-        .map_err(Failed::from)
-        .and_then(|()| session.reader());
+    let prepared = session.home.prepare().map_err(Failed::from).and_then(|()| session.reader());
     if !existed {
         // Looking may not leave a new home behind; one that holds anything is not removed.
         let _ = std::fs::remove_dir(path);
@@ -141,16 +118,11 @@ async fn try_sandbox() -> Result<Facts> {
             reason: error.to_string(),
         })
     };
-    let temporary = tempfile::Builder::new()
-        .prefix("bedplate-")
-        .tempdir()
-        .map_err(own)?;
+    let temporary = tempfile::Builder::new().prefix("bedplate-").tempdir().map_err(own)?;
     let layers = LayerStore::open(temporary.path()).map_err(|error| part(&error))?;
     let base = layers.empty().map_err(|error| part(&error))?;
-    let exe = std::env::current_exe().map_err(own)?;
-    let spawner = Spawner::start(&exe, SpawnerConfig::default())
-        .await
-        .map_err(|e| part(&e))?;
+    let exe = crate::session::this_program();
+    let spawner = Spawner::start(&exe, SpawnerConfig::default()).await.map_err(|e| part(&e))?;
     let upper = layers.begin(&base).map_err(|error| part(&error))?;
     let tried = async {
         let made = spawner.create(CreateSpec::new(upper.overlay())).await?;
@@ -167,19 +139,11 @@ async fn try_sandbox() -> Result<Facts> {
         return Ok(facts);
     }
     let reason = format!("/bin/true ended with {}", ended.status());
-    Err(CliError::Io {
-        what: "a sandbox does not work".to_owned(),
-        reason,
-    }
-    .into())
+    Err(CliError::Io { what: "a sandbox does not work".to_owned(), reason }.into())
 }
 
 fn facts_of(facts: &Facts) -> Vec<Finding> {
-    let as_whom = if rustix::process::geteuid().is_root() {
-        "root"
-    } else {
-        "an ordinary user"
-    };
+    let as_whom = if rustix::process::geteuid().is_root() { "root" } else { "an ordinary user" };
     let made = format!(
         "made, used and removed one as {as_whom}; inside it is host uid {}",
         facts.host_uid
@@ -252,10 +216,7 @@ mod tests {
             redirect_dir: false,
         };
         let findings = facts_of(&facts);
-        let limits = findings
-            .iter()
-            .find(|finding| finding.name == "limits")
-            .expect("there");
+        let limits = findings.iter().find(|finding| finding.name == "limits").expect("there");
         assert!(!limits.ok && !limits.needed && limits.recipe.contains("Delegate=yes"));
     }
 }

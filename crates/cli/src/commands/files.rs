@@ -42,9 +42,7 @@ pub(crate) fn artifacts(session: &Session, run: &str, out: Option<&Path>) -> Res
         return Ok(exit::DONE);
     }
     if list.is_empty() {
-        session
-            .terminal
-            .progress("this run has no results ([artifacts] paths names them)");
+        session.terminal.progress("this run has no results ([artifacts] paths names them)");
     }
     for artifact in &list {
         let bytes = render::bytes(artifact["bytes"].as_u64().unwrap_or(0));
@@ -56,10 +54,7 @@ pub(crate) fn artifacts(session: &Session, run: &str, out: Option<&Path>) -> Res
 }
 
 fn absolute(path: &Path) -> String {
-    std::path::absolute(path)
-        .unwrap_or_else(|_| path.to_owned())
-        .to_string_lossy()
-        .into_owned()
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
@@ -114,9 +109,8 @@ fn texts(session: &Session, pending: &Pending, layers: &LayerStore) -> Result<Ve
         .changes
         .iter()
         .map(|change| {
-            let head = session
-                .terminal
-                .paint(Paint::Bold, &safe(&line(change)).replace("\\t", " "));
+            let head =
+                session.terminal.paint(Paint::Bold, &safe(&line(change)).replace("\\t", " "));
             let body = text_of(layers, pending, change)?;
             Ok(format!("{head}\n{}", coloured(session, &body)))
         })
@@ -174,12 +168,7 @@ fn compare(before: Side, after: Side) -> String {
 
 fn unified(before: &str, after: &str) -> String {
     let diff = TextDiff::from_lines(before, after);
-    safe_block(
-        &diff
-            .unified_diff()
-            .context_radius(CONTEXT_LINES)
-            .to_string(),
-    )
+    safe_block(&diff.unified_diff().context_radius(CONTEXT_LINES).to_string())
 }
 
 fn side(layers: &LayerStore, layer: &LayerId, path: &str) -> Result<Side> {
@@ -191,28 +180,20 @@ fn side(layers: &LayerStore, layer: &LayerId, path: &str) -> Result<Side> {
         FileKind::Dir => return Ok(Side::Other("directory".to_owned())),
         FileKind::Symlink => {
             let target = link.unwrap_or_default();
-            return Ok(Side::Other(format!(
-                "link to {}",
-                safe(&target.to_string_lossy())
-            )));
+            return Ok(Side::Other(format!("link to {}", safe(&target.to_string_lossy()))));
         }
         FileKind::Other => return Ok(Side::Other("special file".to_owned())),
         FileKind::File => {}
     }
     if entry.size > DIFF_BYTES_MAX {
-        return Ok(Side::Other(format!(
-            "file of {}",
-            render::bytes(entry.size)
-        )));
+        return Ok(Side::Other(format!("file of {}", render::bytes(entry.size))));
     }
     let file = layers.open_file(layer, path).map_err(part)?;
     let mut bytes = Vec::new();
-    file.take(DIFF_BYTES_MAX)
-        .read_to_end(&mut bytes)
-        .map_err(|error| CliError::Io {
-            what: format!("cannot read {path}"),
-            reason: error.to_string(),
-        })?;
+    file.take(DIFF_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| CliError::Io {
+        what: format!("cannot read {path}"),
+        reason: error.to_string(),
+    })?;
     let size = bytes.len() as u64;
     Ok(match String::from_utf8(bytes) {
         Ok(text) if !text.contains('\0') => Side::Text(text),
@@ -224,25 +205,15 @@ fn side(layers: &LayerStore, layer: &LayerId, path: &str) -> Result<Side> {
 pub(crate) fn apply(session: &Session, run: &str, paths: Vec<String>, yes: bool) -> Result<u8> {
     let run = session.find(run)?;
     let (mut pending, layers) = changes(session, &run)?;
-    let wanted: Vec<String> = paths
-        .iter()
-        .map(|path| path.trim_start_matches("./").to_owned())
-        .collect();
-    let unknown = wanted
-        .iter()
-        .find(|path| !pending.changes.iter().any(|c| c.path == **path));
+    let wanted: Vec<String> =
+        paths.iter().map(|path| path.trim_start_matches("./").to_owned()).collect();
+    let unknown = wanted.iter().find(|path| !pending.changes.iter().any(|c| c.path == **path));
     if let Some(path) = unknown {
         let message = format!("the run changed no '{path}'");
-        return Err(CliError::Usage {
-            message,
-            help: "apply".to_owned(),
-        }
-        .into());
+        return Err(CliError::Usage { message, help: "apply".to_owned() }.into());
     }
     if !wanted.is_empty() {
-        pending
-            .changes
-            .retain(|change| wanted.contains(&change.path));
+        pending.changes.retain(|change| wanted.contains(&change.path));
     }
     if pending.changes.is_empty() {
         return applied(session, &run, &pending, &[]);
@@ -255,20 +226,13 @@ pub(crate) fn apply(session: &Session, run: &str, paths: Vec<String>, yes: bool)
         render::count(pending.changes.len() as u64, "change"),
         pending.target.display()
     );
-    let paths: String = wanted
-        .iter()
-        .map(|path| format!(" {}", quoted(path)))
-        .collect();
+    let paths: String = wanted.iter().map(|path| format!(" {}", quoted(path))).collect();
     let again = session.command(&format!("apply {run}{paths}"));
     if !agreed(session, yes, &question, again)? {
         Terminal::say("nothing was changed");
         return Ok(exit::FAILED);
     }
-    let request = Request::Apply {
-        run: run.clone(),
-        paths: wanted,
-        by: login(),
-    };
+    let request = Request::Apply { run: run.clone(), paths: wanted, by: login() };
     match block_on(session.ask(&request))? {
         Reply::Lines { lines } => applied(session, &run, &pending, &lines),
         _ => applied(session, &run, &pending, &[]),
@@ -283,9 +247,7 @@ fn applied(session: &Session, run: &RunId, pending: &Pending, lines: &[String]) 
         session.terminal.progress("nothing to apply");
     } else {
         let count = render::count(lines.len() as u64, "change");
-        session
-            .terminal
-            .progress(&format!("applied {count} to {}", safe(&target)));
+        session.terminal.progress(&format!("applied {count} to {}", safe(&target)));
     }
     Ok(exit::DONE)
 }
@@ -333,11 +295,7 @@ pub(crate) fn logs(session: &Session, run: &str) -> Result<u8> {
             Terminal::answer_json(&json!({ "seq": seq, "call": head, "output": text }));
             continue;
         }
-        Terminal::answer(
-            &session
-                .terminal
-                .paint(Paint::Bold, &format!("[{seq}] {head}")),
-        );
+        Terminal::answer(&session.terminal.paint(Paint::Bold, &format!("[{seq}] {head}")));
         Terminal::answer(safe_block(&text).trim_end_matches('\n'));
     }
     Ok(exit::DONE)
@@ -352,9 +310,7 @@ pub(crate) fn collect(session: &Session) -> Result<u8> {
     if session.json {
         Terminal::answer_json(&json!({ "collected": lines }));
     } else {
-        lines
-            .iter()
-            .for_each(|line| session.terminal.progress(&safe(line)));
+        lines.iter().for_each(|line| session.terminal.progress(&safe(line)));
     }
     Ok(exit::DONE)
 }
@@ -373,22 +329,10 @@ mod tests {
         let text = |text: &str| Side::Text(text.to_owned());
         let other = |what: &str| Side::Other(what.to_owned());
         let check = |before, after, expected: &str| assert_eq!(compare(before, after), expected);
-        check(
-            text("a\nb\n"),
-            text("a\nc\n"),
-            "@@ -1,2 +1,2 @@\n a\n-b\n+c\n",
-        );
+        check(text("a\nb\n"), text("a\nc\n"), "@@ -1,2 +1,2 @@\n a\n-b\n+c\n");
         check(Side::Absent, text("new\n"), "@@ -0,0 +1 @@\n+new\n");
-        check(
-            text("\x1b[2J\n"),
-            Side::Absent,
-            "@@ -1 +0,0 @@\n-\\x1b[2J\n",
-        );
-        check(
-            other("binary, 3 B"),
-            other("binary, 4 B"),
-            "(binary, 3 B -> binary, 4 B)",
-        );
+        check(text("\x1b[2J\n"), Side::Absent, "@@ -1 +0,0 @@\n-\\x1b[2J\n");
+        check(other("binary, 3 B"), other("binary, 4 B"), "(binary, 3 B -> binary, 4 B)");
         check(Side::Absent, other("directory"), "(directory)");
         check(other("link to x"), text("a"), "(text and link to x)");
     }

@@ -45,15 +45,7 @@ impl<'a> Follower<'a> {
             what: "cannot listen for Ctrl-C".to_owned(),
             reason: error.to_string(),
         })?;
-        Ok(Self {
-            session,
-            owner,
-            run,
-            records,
-            state,
-            interrupts,
-            interrupted: 0,
-        })
+        Ok(Self { session, owner, run, records, state, interrupts, interrupted: 0 })
     }
 
     /// Streams until the run rests, answers questions, reports. Gives the exit status.
@@ -106,13 +98,8 @@ impl<'a> Follower<'a> {
     /// Reads what was recorded between our reading the log and the stream's begin.
     fn catch_up(&mut self, to_seq: u64) -> Result<()> {
         let missing =
-            self.session
-                .reader()?
-                .records(&self.run, BRANCH_MAIN, self.state.next_seq)?;
-        missing
-            .into_iter()
-            .take_while(|r| r.stamp.seq < to_seq)
-            .for_each(|r| self.show(r));
+            self.session.reader()?.records(&self.run, BRANCH_MAIN, self.state.next_seq)?;
+        missing.into_iter().take_while(|r| r.stamp.seq < to_seq).for_each(|r| self.show(r));
         Ok(())
     }
 
@@ -156,10 +143,7 @@ impl<'a> Follower<'a> {
             return Ok(false);
         };
         let request = Request::Answer {
-            id: ApprovalId {
-                run: self.run.clone(),
-                seq: question.seq,
-            },
+            id: ApprovalId { run: self.run.clone(), seq: question.seq },
             approve,
             reason,
             by: login(),
@@ -168,10 +152,7 @@ impl<'a> Follower<'a> {
         };
         self.owner.send(&request).await?;
         next_reply(&mut self.owner).await?;
-        let watch = Request::Watch {
-            run: self.run.clone(),
-            from: self.state.next_seq,
-        };
+        let watch = Request::Watch { run: self.run.clone(), from: self.state.next_seq };
         self.owner.send(&watch).await?;
         Ok(true)
     }
@@ -197,10 +178,7 @@ async fn interrupt(session: &Session, run: &RunId, count: u32) -> Result<()> {
 /// y, n or show; `None` at the end of input.
 fn prompt(terminal: &Terminal, call: &str, shown: &str) -> Option<(bool, String)> {
     loop {
-        let question = format!(
-            "{} {call} [y/n/show]",
-            terminal.paint(Paint::Yellow, "asks")
-        );
+        let question = format!("{} {call} [y/n/show]", terminal.paint(Paint::Yellow, "asks"));
         match Terminal::ask(&question)?.as_str() {
             "y" | "yes" => return Some((true, String::new())),
             "n" | "no" => {
@@ -225,10 +203,7 @@ pub(crate) fn report(
     let verified = session.reader()?.verify(run)?;
     let broken = verified.faults.first().map(|fault| {
         let fault = fault.failure.to_string();
-        let evidence = CliError::Evidence {
-            run: run.to_string(),
-            fault,
-        };
+        let evidence = CliError::Evidence { run: run.to_string(), fault };
         Failed::from(evidence).told(session.json)
     });
     if session.json {
@@ -266,10 +241,8 @@ fn tell(session: &Session, run: &RunId, records: &[Record], state: &State, chain
     terminal.progress(&summary(terminal, records, state, chain_ok));
     let next = next_steps(state, records);
     for step in next {
-        terminal.progress(&format!(
-            "next: {}",
-            session.command(&step.replace("RUN", run.as_str()))
-        ));
+        terminal
+            .progress(&format!("next: {}", session.command(&step.replace("RUN", run.as_str()))));
     }
 }
 
@@ -299,20 +272,14 @@ fn questions(session: &Session, run: &RunId, state: &State) {
         let call = progress::call_of(state, action.id);
         match &action.phase {
             Phase::Asked(question) => {
-                let id = ApprovalId {
-                    run: run.clone(),
-                    seq: question.seq,
-                };
+                let id = ApprovalId { run: run.clone(), seq: question.seq };
                 Terminal::say(&format!("waits for your answer to: {call}"));
                 Terminal::say(&format!("  {}", session.command(&format!("approve {id}"))));
                 let deny = session.command(&format!("deny {id} --reason \"...\""));
                 Terminal::say(&format!("  {deny}"));
             }
             Phase::InDoubt { seq } => {
-                let id = ApprovalId {
-                    run: run.clone(),
-                    seq: *seq,
-                };
+                let id = ApprovalId { run: run.clone(), seq: *seq };
                 Terminal::say(&format!("nobody knows whether this happened: {call}"));
                 let resolve = format!("resolve {id} --happened | --not-happened | --abandon");
                 Terminal::say(&format!("  {}", session.command(&resolve)));
@@ -320,16 +287,10 @@ fn questions(session: &Session, run: &RunId, state: &State) {
             _ => {}
         }
     }
-    if let Some(name) = state
-        .current_action()
-        .and_then(|action| waited_signal(state, action))
-    {
+    if let Some(name) = state.current_action().and_then(|action| waited_signal(state, action)) {
         let name = crate::session::quoted(&safe(name));
         Terminal::say(&format!("waits for the signal {name}"));
-        Terminal::say(&format!(
-            "  {}",
-            session.command(&format!("signal {run} {name}"))
-        ));
+        Terminal::say(&format!("  {}", session.command(&format!("signal {run} {name}"))));
     }
 }
 
@@ -344,13 +305,7 @@ fn waited_signal<'a>(state: &'a State, action: &Action) -> Option<&'a str> {
 fn next_steps(state: &State, records: &[Record]) -> [&'static str; 3] {
     let changed = state.base != state.layer;
     let workspace = records.first().is_some_and(|record| {
-        matches!(
-            &record.body,
-            types::Body::RunStarted {
-                workspace: Some(_),
-                ..
-            }
-        )
+        matches!(&record.body, types::Body::RunStarted { workspace: Some(_), .. })
     });
     match state.status(false) {
         Status::Done if changed && workspace => ["diff RUN", "apply RUN", "explain RUN"],
@@ -372,10 +327,7 @@ pub(crate) fn detached(session: &Session, run: &RunId) -> u8 {
         Terminal::answer_json(&serde_json::json!({ "run": run, "status": "running" }));
     } else {
         Terminal::answer(run.as_str());
-        session.terminal.progress(&format!(
-            "next: {}",
-            session.command(&format!("watch {run}"))
-        ));
+        session.terminal.progress(&format!("next: {}", session.command(&format!("watch {run}"))));
     }
     exit::DONE
 }

@@ -31,10 +31,8 @@ pub(crate) fn command_names() -> Vec<String> {
 pub(crate) fn overview() -> String {
     const NAME_WIDTH: usize = 11;
     let cli = Cli::command();
-    let mut text = format!(
-        "{}\n\nUsage: bedplate COMMAND [OPTIONS]\n",
-        cli.get_about().unwrap_or_default()
-    );
+    let mut text =
+        format!("{}\n\nUsage: bedplate COMMAND [OPTIONS]\n", cli.get_about().unwrap_or_default());
     for (group, names) in GROUPS {
         let _ = write!(text, "\n{group}\n");
         for name in names {
@@ -85,13 +83,8 @@ fn page(code: &str) -> Result<String> {
 
 fn no_help<'a>(topic: &str, known: impl Iterator<Item = &'a str>) -> CliError {
     let nearest = types::manifest::nearest(topic, known);
-    let hint = nearest
-        .map(|name| format!("; did you mean '{name}'?"))
-        .unwrap_or_default();
-    CliError::NoHelp {
-        topic: topic.chars().take(80).collect(),
-        hint,
-    }
+    let hint = nearest.map(|name| format!("; did you mean '{name}'?")).unwrap_or_default();
+    CliError::NoHelp { topic: topic.chars().take(80).collect(), hint }
 }
 
 fn of_command(names: &[String]) -> Result<String> {
@@ -107,9 +100,7 @@ fn of_command(names: &[String]) -> Result<String> {
         if !known.contains(name) {
             return Err(no_help(name, known.iter().map(String::as_str)).into());
         }
-        found = found
-            .find_subcommand_mut(name)
-            .expect("it was listed above");
+        found = found.find_subcommand_mut(name).expect("it was listed above");
     }
     Ok(found.render_long_help().to_string())
 }
@@ -124,17 +115,12 @@ pub(crate) fn completion(shell: clap_complete::Shell) -> Result<u8> {
 
 /// `script-server`: prints its base address, then serves until it is killed.
 pub(crate) fn script_server(file: &Path, listen: SocketAddr) -> Result<u8> {
-    let fail = |reason: String| CliError::Script {
-        path: file.to_owned(),
-        reason,
-    };
+    let fail = |reason: String| CliError::Script { path: file.to_owned(), reason };
     let text = runtime::config::read_text(file)?;
     let script = models::script::parse(&text, &file.to_string_lossy());
     let script = Arc::new(script.map_err(|error| Failed::of(error.failure()))?);
     block_on(async {
-        let listener = TcpListener::bind(listen)
-            .await
-            .map_err(|e| fail(e.to_string()))?;
+        let listener = TcpListener::bind(listen).await.map_err(|e| fail(e.to_string()))?;
         let address = listener.local_addr().map_err(|e| fail(e.to_string()))?;
         Terminal::answer(&format!("http://{address}/v1"));
         let served = models::script::serve(script, listener).await;
@@ -150,10 +136,8 @@ mod tests {
 
     #[test]
     fn every_command_is_in_one_group() {
-        let grouped: Vec<&str> = GROUPS
-            .iter()
-            .flat_map(|(_, names)| names.iter().copied())
-            .collect();
+        let grouped: Vec<&str> =
+            GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
         let unique: BTreeSet<&str> = grouped.iter().copied().collect();
         assert_eq!(grouped.len(), unique.len());
         let names = command_names();
@@ -185,21 +169,10 @@ mod tests {
     fn what_has_no_help_says_so() {
         let check = |topic: &str, hint: &str| {
             let names = [topic.to_owned()];
-            let failed = if topic.starts_with("BP-") {
-                page(topic)
-            } else {
-                of_command(&names)
-            };
+            let failed = if topic.starts_with("BP-") { page(topic) } else { of_command(&names) };
             let failed = failed.expect_err(topic);
-            assert_eq!(
-                (failed.failure.code.as_str(), failed.exit),
-                ("BP-CLI-012", 2)
-            );
-            assert!(
-                failed.failure.message.contains(hint),
-                "{}",
-                failed.failure.message
-            );
+            assert_eq!((failed.failure.code.as_str(), failed.exit), ("BP-CLI-012", 2));
+            assert!(failed.failure.message.contains(hint), "{}", failed.failure.message);
         };
         check("resum", "did you mean 'resume'");
         check("script-server", "script-server");
@@ -208,10 +181,6 @@ mod tests {
 
     #[test]
     fn codes_have_pages() {
-        assert!(
-            page("bp-cli-001")
-                .expect("a page")
-                .starts_with("# BP-CLI-001: ")
-        );
+        assert!(page("bp-cli-001").expect("a page").starts_with("# BP-CLI-001: "));
     }
 }

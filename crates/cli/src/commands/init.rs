@@ -44,11 +44,8 @@ pub(crate) fn init(session: &Session) -> Result<u8> {
         create(&here.join(TURNS_FILE), TURNS)?;
     }
     if session.json {
-        let files: Vec<&str> = if with_script {
-            vec![MANIFEST_FILE, TURNS_FILE]
-        } else {
-            vec![MANIFEST_FILE]
-        };
+        let files: Vec<&str> =
+            if with_script { vec![MANIFEST_FILE, TURNS_FILE] } else { vec![MANIFEST_FILE] };
         Terminal::answer_json(&serde_json::json!({ "files": files, "model": model, "may": MAY }));
         return Ok(exit::DONE);
     }
@@ -74,41 +71,27 @@ fn manifest_text(name: &str, model: &str) -> String {
 /// The directory's name as an agent's.
 fn agent_name(dir: &Path) -> String {
     const NAME_CHARS_MAX: usize = 40;
-    let name = dir
-        .file_name()
-        .map(|name| name.to_string_lossy().to_lowercase())
-        .unwrap_or_default();
+    let name =
+        dir.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     let plain = |c: char| {
-        if c.is_ascii_lowercase() || c.is_ascii_digit() {
-            c
-        } else {
-            '-'
-        }
+        if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' }
     };
     let name: String = name.chars().map(plain).take(NAME_CHARS_MAX).collect();
     let name = name.trim_matches('-');
-    if name.is_empty() {
-        "agent".to_owned()
-    } else {
-        name.to_owned()
-    }
+    if name.is_empty() { "agent".to_owned() } else { name.to_owned() }
 }
 
 /// A new file; one that is there is left as it is.
 fn create(path: &Path, text: &str) -> Result<()> {
     let opened = OpenOptions::new().write(true).create_new(true).open(path);
     let fail = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => CliError::Exists {
-            path: path.to_owned(),
-        },
+        std::io::ErrorKind::AlreadyExists => CliError::Exists { path: path.to_owned() },
         _ => CliError::Io {
             what: format!("cannot write {}", path.display()),
             reason: error.to_string(),
         },
     };
-    opened
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(fail)?;
+    opened.and_then(|mut file| file.write_all(text.as_bytes())).map_err(fail)?;
     Ok(())
 }
 
@@ -151,10 +134,7 @@ mod tests {
         let path = dir.path().join("f");
         create(&path, "mine").expect("new");
         let failed = create(&path, "theirs").expect_err("refused");
-        assert_eq!(
-            (failed.failure.code.as_str(), failed.exit),
-            ("BP-CLI-007", 2)
-        );
+        assert_eq!((failed.failure.code.as_str(), failed.exit), ("BP-CLI-007", 2));
         assert_eq!(std::fs::read_to_string(&path).expect("there"), "mine");
     }
 }

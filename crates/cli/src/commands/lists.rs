@@ -16,18 +16,11 @@ use types::{BRANCH_MAIN, Body, EndStatus};
 pub(crate) fn ps(session: &Session) -> Result<u8> {
     let reader = session.reader()?;
     let runs = reader.runs()?;
-    let live = if runs.is_empty() {
-        Default::default()
-    } else {
-        session.live()
-    };
+    let live = if runs.is_empty() { Default::default() } else { session.live() };
     let mut rows = Vec::new();
     for summary in &runs {
         let status = status(&reader, summary, live.contains(&summary.run))?;
-        let agent = summary
-            .last
-            .as_ref()
-            .map_or("", |record| record.actor.agent.as_str());
+        let agent = summary.last.as_ref().map_or("", |record| record.actor.agent.as_str());
         rows.push((summary, agent, status));
     }
     if session.json || session.jsonl {
@@ -46,18 +39,12 @@ pub(crate) fn ps(session: &Session) -> Result<u8> {
         return Ok(exit::DONE);
     }
     if rows.is_empty() {
-        session
-            .terminal
-            .progress("no runs yet: bedplate run \"TASK\"");
+        session.terminal.progress("no runs yet: bedplate run \"TASK\"");
     }
     for (summary, agent, status) in rows {
         let word = format!("{:<9}", status_word(status));
         let started = render::moment(summary.started_ms);
-        Terminal::answer(&format!(
-            "{}  {word}  {started}  {}",
-            summary.run,
-            safe(agent)
-        ));
+        Terminal::answer(&format!("{}  {word}  {started}  {}", summary.run, safe(agent)));
     }
     Ok(exit::DONE)
 }
@@ -69,18 +56,9 @@ fn status(
     live: bool,
 ) -> std::result::Result<Status, StoreError> {
     match summary.last.as_ref().map(|record| &record.body) {
-        Some(Body::RunEnded {
-            status: EndStatus::Done,
-            ..
-        }) => Ok(Status::Done),
-        Some(Body::RunEnded {
-            status: EndStatus::Failed,
-            ..
-        }) => Ok(Status::Failed),
-        Some(Body::RunEnded {
-            status: EndStatus::Cancelled,
-            ..
-        }) => Ok(Status::Cancelled),
+        Some(Body::RunEnded { status: EndStatus::Done, .. }) => Ok(Status::Done),
+        Some(Body::RunEnded { status: EndStatus::Failed, .. }) => Ok(Status::Failed),
+        Some(Body::RunEnded { status: EndStatus::Cancelled, .. }) => Ok(Status::Cancelled),
         Some(_) => {
             let records = reader.records(&summary.run, BRANCH_MAIN, 0)?;
             Ok(State::of(&records).status(live))
@@ -95,10 +73,8 @@ pub(crate) fn df(session: &Session) -> Result<u8> {
     let parts = parts(&session.home);
     let total: u64 = parts.iter().map(|(_, bytes)| bytes).sum();
     if session.json {
-        let parts: serde_json::Map<_, _> = parts
-            .iter()
-            .map(|(name, bytes)| (name.clone(), json!(bytes)))
-            .collect();
+        let parts: serde_json::Map<_, _> =
+            parts.iter().map(|(name, bytes)| (name.clone(), json!(bytes))).collect();
         let home = session.home.path().to_string_lossy();
         Terminal::answer_json(&json!({ "home": home, "bytes": total, "parts": parts }));
         return Ok(exit::DONE);
@@ -106,9 +82,7 @@ pub(crate) fn df(session: &Session) -> Result<u8> {
     for (name, bytes) in &parts {
         Terminal::answer(&format!("{:>10}  {}", render::bytes(*bytes), safe(name)));
     }
-    let all = session
-        .terminal
-        .paint(Paint::Bold, &session.home.path().to_string_lossy());
+    let all = session.terminal.paint(Paint::Bold, &session.home.path().to_string_lossy());
     Terminal::answer(&format!("{:>10}  {all}", render::bytes(total)));
     Ok(exit::DONE)
 }
@@ -119,12 +93,7 @@ fn parts(home: &Home) -> Vec<(String, u64)> {
     };
     let mut parts: Vec<(String, u64)> = entries
         .flatten()
-        .map(|entry| {
-            (
-                entry.file_name().to_string_lossy().into_owned(),
-                allocated(&entry.path()),
-            )
-        })
+        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), allocated(&entry.path())))
         .collect();
     parts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     parts

@@ -53,10 +53,7 @@ fn parse(arguments: &[OsString]) -> Result<Parsed> {
     match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => Ok(Parsed::Command(Box::new(cli))),
         Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-            ) =>
+            if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) =>
         {
             Ok(Parsed::Text(error.to_string()))
         }
@@ -73,28 +70,18 @@ fn usage(error: &clap::Error, arguments: &[OsString]) -> CliError {
         .take_while(|p| !p.starts_with("Usage:") && !p.starts_with("For more information"));
     let words: Vec<&str> = paragraphs.flat_map(str::split_whitespace).collect();
     let message = words.join(" ");
-    let message = message
-        .strip_prefix("error: ")
-        .unwrap_or(&message)
-        .to_owned();
+    let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
     let known = help::command_names();
     let help = arguments.iter().skip(1).find_map(|argument| {
         let argument = argument.to_str()?;
         known.iter().find(|name| *name == argument).cloned()
     });
-    CliError::Usage {
-        message,
-        help: help.unwrap_or_default(),
-    }
+    CliError::Usage { message, help: help.unwrap_or_default() }
 }
 
 /// Whether `--json` or `--jsonl` was typed, even on a line that cannot be read.
 fn wants_json(arguments: &[OsString]) -> bool {
-    arguments
-        .iter()
-        .skip(1)
-        .take_while(|a| *a != "--")
-        .any(|a| a == "--json")
+    arguments.iter().skip(1).take_while(|a| *a != "--").any(|a| a == "--json")
 }
 
 /// Prints a failure: text for people, and JSON where JSON was asked for. Gives the exit status.
@@ -126,19 +113,11 @@ fn perform(session: &Session, command: Command) -> Result<u8> {
         Command::Signal { run, name, payload } => signal(session, &run, name, payload.as_deref()),
         Command::Suspend { run } => {
             let run = session.find(&run)?;
-            run::until_rest(
-                session,
-                &run,
-                Request::Suspend { run: run.clone() },
-                "set aside",
-            )
+            run::until_rest(session, &run, Request::Suspend { run: run.clone() }, "set aside")
         }
         Command::Cancel { run } => {
             let run = session.find(&run)?;
-            let request = Request::Cancel {
-                run: run.clone(),
-                by: login(),
-            };
+            let request = Request::Cancel { run: run.clone(), by: login() };
             run::until_rest(session, &run, request, "cancelled")
         }
         Command::Rm { run } => {
@@ -156,21 +135,17 @@ fn perform(session: &Session, command: Command) -> Result<u8> {
         Command::Approve { id, no_resume } => {
             answers::answer(session, &id, true, String::new(), !no_resume)
         }
-        Command::Deny {
-            id,
-            reason,
-            no_resume,
-        } => answers::answer(session, &id, false, reason, !no_resume),
+        Command::Deny { id, reason, no_resume } => {
+            answers::answer(session, &id, false, reason, !no_resume)
+        }
         Command::Resolve(arguments) => answers::resolve(session, &arguments),
         Command::Policy(command) => policy::perform(session, command),
         Command::Show { run } => understand::show(session, &run),
         Command::Explain { run } => understand::explain(session, &run),
         Command::Verify { run } => understand::verify(session, &run),
-        Command::Sandbox(SandboxCommand::Run {
-            workspace,
-            policy,
-            command,
-        }) => sandbox::run(workspace.as_deref(), policy.as_deref(), command),
+        Command::Sandbox(SandboxCommand::Run { workspace, policy, command }) => {
+            sandbox::run(workspace.as_deref(), policy.as_deref(), command)
+        }
         Command::Init => init::init(session),
         Command::Doctor => doctor::doctor(session),
         Command::Bench { what, count, raw } => bench::bench(session, what, count, raw),
@@ -183,32 +158,17 @@ fn perform(session: &Session, command: Command) -> Result<u8> {
 
 fn signal(session: &Session, run: &str, name: String, json: Option<&str>) -> Result<u8> {
     let (run, records) = session.run(run)?;
-    let payload = json.map_or(Ok(serde_json::Value::Null), |text| {
-        json_value("the signal", text)
-    })?;
+    let payload =
+        json.map_or(Ok(serde_json::Value::Null), |text| json_value("the signal", text))?;
     let keys = keys_of(&records);
     let said = format!("sent: {name} to {run}");
-    run::simple(
-        session,
-        &Request::Signal {
-            run,
-            name,
-            payload,
-            by: login(),
-            keys,
-        },
-        &said,
-    )
+    run::simple(session, &Request::Signal { run, name, payload, by: login(), keys }, &said)
 }
 
 /// A JSON argument.
 fn json_value(what: &str, text: &str) -> Result<serde_json::Value> {
     serde_json::from_str(text).map_err(|error| {
-        CliError::NotJson {
-            what: what.to_owned(),
-            reason: error.to_string(),
-        }
-        .into()
+        CliError::NotJson { what: what.to_owned(), reason: error.to_string() }.into()
     })
 }
 
@@ -217,21 +177,14 @@ mod tests {
     use super::*;
 
     fn arguments(line: &str) -> Vec<OsString> {
-        std::iter::once("bedplate")
-            .chain(line.split_whitespace())
-            .map(OsString::from)
-            .collect()
+        std::iter::once("bedplate").chain(line.split_whitespace()).map(OsString::from).collect()
     }
 
     #[test]
     fn bad_lines_are_usage_errors_that_name_the_help() {
         let check = |line: &str, message: &str, help: &str| {
             let failed = parse(&arguments(line)).map(|_| ()).expect_err(line);
-            assert_eq!(
-                (failed.failure.code.as_str(), failed.exit),
-                ("BP-CLI-001", 2),
-                "{line}"
-            );
+            assert_eq!((failed.failure.code.as_str(), failed.exit), ("BP-CLI-001", 2), "{line}");
             let said = &failed.failure.message;
             assert!(said.contains(message), "{line}: {said}");
             assert!(!said.contains("Usage:") && !said.contains('\n'), "{said}");
@@ -241,23 +194,11 @@ mod tests {
         check("run --input", "--input <TEXT>", "bedplate help run");
         check("deny x", "--reason <TEXT>", "bedplate help deny");
         check("resolve x", "--happened", "bedplate help resolve");
-        check(
-            "resolve x --happened --abandon",
-            "cannot be used with",
-            "bedplate help resolve",
-        );
-        check(
-            "resolve x --abandon --result 1",
-            "--abandon",
-            "bedplate help resolve",
-        );
+        check("resolve x --happened --abandon", "cannot be used with", "bedplate help resolve");
+        check("resolve x --abandon --result 1", "--abandon", "bedplate help resolve");
         check("sandbox run", "COMMAND", "bedplate help sandbox");
         check("bench sandbox --count 0", "0", "bedplate help bench");
-        check(
-            "ps --json --jsonl",
-            "cannot be used with",
-            "bedplate help ps",
-        );
+        check("ps --json --jsonl", "cannot be used with", "bedplate help ps");
         check("serve", "serve", "bedplate help");
     }
 
@@ -265,11 +206,7 @@ mod tests {
     fn global_flags_work_before_and_after() {
         let check = |line: &str| match parse(&arguments(line)) {
             Ok(Parsed::Command(cli)) => {
-                assert_eq!(
-                    cli.global.home.as_deref(),
-                    Some(std::path::Path::new("/h")),
-                    "{line}"
-                );
+                assert_eq!(cli.global.home.as_deref(), Some(std::path::Path::new("/h")), "{line}");
                 assert!(cli.global.json, "{line}");
             }
             _ => panic!("{line}"),

@@ -33,11 +33,7 @@ pub(crate) fn perform(session: &Session, command: PolicyCommand) -> Result<u8> {
 }
 
 fn set_of(project: &Project) -> Result<PolicySet> {
-    Ok(policy_sources::compile(
-        &project.manifest,
-        project.cedar.as_deref(),
-        &[],
-    )?)
+    Ok(policy_sources::compile(&project.manifest, project.cedar.as_deref(), &[])?)
 }
 
 fn load(dir: &Path) -> Result<(Project, PolicySet)> {
@@ -57,11 +53,7 @@ fn set_of_run(records: &[Record]) -> Result<PolicySet> {
         manifest.permissions = project.manifest.permissions;
         cedar = project.cedar;
     }
-    Ok(policy_sources::compile(
-        &manifest,
-        cedar.as_deref(),
-        &state.allowed,
-    )?)
+    Ok(policy_sources::compile(&manifest, cedar.as_deref(), &state.allowed)?)
 }
 
 /// The directory of a run's manifest, while it is there.
@@ -79,10 +71,7 @@ fn show(session: &Session, target: Option<&str>, cedar: bool) -> Result<u8> {
     let set = match existing_dir(Path::new(target)) {
         Some(dir) => load(&dir)?.1,
         None if target.contains('/') || target.starts_with('.') => {
-            return Err(CliError::NoDirectory {
-                target: target.to_owned(),
-            }
-            .into());
+            return Err(CliError::NoDirectory { target: target.to_owned() }.into());
         }
         None => set_of_run(&session.run(target)?.1)?,
     };
@@ -105,19 +94,11 @@ fn show(session: &Session, target: Option<&str>, cedar: bool) -> Result<u8> {
             Verdict::Ask => Paint::Yellow,
             Verdict::Deny => Paint::Red,
         };
-        let word = session
-            .terminal
-            .paint(paint, &format!("{:<6}", verdict_word(row.verdict)));
-        let when = if row.when.is_empty() {
-            String::new()
-        } else {
-            format!("  when {}", safe(&row.when))
-        };
+        let word = session.terminal.paint(paint, &format!("{:<6}", verdict_word(row.verdict)));
+        let when =
+            if row.when.is_empty() { String::new() } else { format!("  when {}", safe(&row.when)) };
         let what = format!("{:<12} {}", row.action, safe(&row.resource));
-        Terminal::answer(&format!(
-            "{word}  {what:<52}{when}  [{}]",
-            safe(&row.source)
-        ));
+        Terminal::answer(&format!("{word}  {what:<52}{when}  [{}]", safe(&row.source)));
     }
     session.terminal.progress("what no row permits is denied");
     Ok(exit::DONE)
@@ -147,19 +128,11 @@ fn denied(records: &[Record]) -> Vec<ActionRequest> {
     let state = State::of(records);
     let mut requests: Vec<ActionRequest> = Vec::new();
     for record in records {
-        let Body::DecisionMade {
-            action: Some(id),
-            verdict: Verdict::Deny,
-            ..
-        } = &record.body
+        let Body::DecisionMade { action: Some(id), verdict: Verdict::Deny, .. } = &record.body
         else {
             continue;
         };
-        let of = state
-            .actions
-            .get(id)
-            .into_iter()
-            .flat_map(|action| &action.requests);
+        let of = state.actions.get(id).into_iter().flat_map(|action| &action.requests);
         for request in of {
             if !requests.contains(request) {
                 requests.push(request.clone());
@@ -179,11 +152,7 @@ fn split(set: &PolicySet, requests: Vec<ActionRequest>, agent: &str, team: &str)
             policy::Because::NoRule => split.open.push(request),
             policy::Because::Permitted | policy::Because::Asked => {}
             policy::Because::Forbidden | policy::Because::Failed => {
-                split.shut.push(format!(
-                    "{}: {}",
-                    render::request(&request),
-                    decision.reason
-                ));
+                split.shut.push(format!("{}: {}", render::request(&request), decision.reason));
             }
         }
     }
@@ -207,30 +176,22 @@ fn open_up(session: &Session, run: &str, list: List, yes: bool) -> Result<u8> {
     let any = !requests.is_empty();
     let split = split(&set_of_run(&records)?, requests, &agent.name, &agent.team);
     for shut in &split.shut {
-        let word = session
-            .terminal
-            .paint(Paint::Red, "cannot be allowed by adding:");
+        let word = session.terminal.paint(Paint::Red, "cannot be allowed by adding:");
         Terminal::say(&format!("{word} {}", safe(shut)));
     }
     if split.open.is_empty() {
         return nothing_to_open(&run, any, &split);
     }
     let suggestions = narrowest(&split.open);
-    let additions: Vec<Addition> = suggestions
-        .iter()
-        .map(|suggestion| Addition::of(suggestion, list))
-        .collect();
+    let additions: Vec<Addition> =
+        suggestions.iter().map(|suggestion| Addition::of(suggestion, list)).collect();
     let dir = manifest_dir(&records);
     for (suggestion, addition) in suggestions.iter().zip(&additions) {
         explain(session, suggestion, addition, list);
     }
-    let place = dir
-        .as_ref()
-        .map_or_else(|| format!("run {run}"), |dir| dir.display().to_string());
-    let question = format!(
-        "write {} to {place}? [y/n]",
-        render::count(additions.len() as u64, "rule")
-    );
+    let place = dir.as_ref().map_or_else(|| format!("run {run}"), |dir| dir.display().to_string());
+    let question =
+        format!("write {} to {place}? [y/n]", render::count(additions.len() as u64, "rule"));
     let command = session.command(&format!("policy {} {run}", list.word()));
     if !agreed(session, yes, &question, command)? {
         Terminal::say("nothing was changed");
@@ -249,22 +210,13 @@ fn open_up(session: &Session, run: &str, list: List, yes: bool) -> Result<u8> {
 
 fn nothing_to_open(run: &RunId, any: bool, split: &Split) -> Result<u8> {
     let (reason, next) = if !any {
-        (
-            format!("run {run} was denied nothing"),
-            format!("bedplate show {run}"),
-        )
+        (format!("run {run} was denied nothing"), format!("bedplate show {run}"))
     } else if split.shut.is_empty() {
         let next = format!("bedplate resume {run}, or bedplate send {run} TEXT");
-        (
-            format!("what run {run} was denied is permitted or asked by now"),
-            next,
-        )
+        (format!("what run {run} was denied is permitted or asked by now"), next)
     } else {
         let next = "Change or remove the deny entry or forbid policy that is named.".to_owned();
-        (
-            format!("what run {run} was denied is forbidden, and no rule can open that"),
-            next,
-        )
+        (format!("what run {run} was denied is forbidden, and no rule can open that"), next)
     };
     Err(CliError::CannotAllow { reason, next }.into())
 }
@@ -291,11 +243,7 @@ fn add_to_run(session: &Session, run: &RunId, list: List, additions: &[Addition]
             }
         }
     }
-    let request = Request::Allow {
-        run: run.clone(),
-        entries,
-        by: login(),
-    };
+    let request = Request::Allow { run: run.clone(), entries, by: login() };
     block_on(session.ask(&request)).map(|_| ())
 }
 
@@ -317,11 +265,7 @@ fn finish(session: &Session, run: &RunId, state: &State, additions: &[Addition])
 fn deny(session: &Session, entry: &str, dir: &Path, yes: bool) -> Result<u8> {
     let project = config::load(dir, None)?;
     let addition = Addition::Entry(entry.to_owned());
-    let question = format!(
-        "deny \"{}\" in {}? [y/n]",
-        safe(entry),
-        project.dir.display()
-    );
+    let question = format!("deny \"{}\" in {}? [y/n]", safe(entry), project.dir.display());
     let dir = quoted(&dir.to_string_lossy());
     let command = session.command(&format!("policy deny {} {dir}", quoted(entry)));
     if !agreed(session, yes, &question, command)? {
@@ -347,11 +291,7 @@ fn diff(session: &Session, old: &Path, new: &Path) -> Result<u8> {
         session.terminal.progress("no difference");
     }
     for line in lines {
-        let paint = if line.starts_with("wider") {
-            Paint::Yellow
-        } else {
-            Paint::Green
-        };
+        let paint = if line.starts_with("wider") { Paint::Yellow } else { Paint::Green };
         Terminal::answer(&session.terminal.paint(paint, &safe(&line)));
     }
     Ok(exit::DONE)
@@ -370,11 +310,8 @@ fn test(session: &Session, file: &Path, dir: &Path) -> Result<u8> {
         );
     } else {
         for result in &results {
-            let (paint, word) = if result.passed {
-                (Paint::Green, "ok")
-            } else {
-                (Paint::Red, "failed")
-            };
+            let (paint, word) =
+                if result.passed { (Paint::Green, "ok") } else { (Paint::Red, "failed") };
             let word = session.terminal.paint(paint, word);
             let name = safe(&result.name);
             if result.passed {

@@ -44,16 +44,11 @@ fn target(text: Option<&str>, here: &Path) -> Result<Target> {
         return Ok(Target::Directory(dir));
     }
     let sentence = text.split_whitespace().nth(1).is_some();
-    let path = ["/", "./", "../"]
-        .iter()
-        .any(|begin| text.starts_with(begin));
+    let path = ["/", "./", "../"].iter().any(|begin| text.starts_with(begin));
     if sentence && !path {
         return Ok(Target::Task(text.to_owned()));
     }
-    Err(CliError::NoDirectory {
-        target: text.to_owned(),
-    }
-    .into())
+    Err(CliError::NoDirectory { target: text.to_owned() }.into())
 }
 
 /// `run`.
@@ -67,11 +62,7 @@ pub(crate) fn run(session: &Session, arguments: &RunArguments) -> Result<u8> {
         Target::Task(task) => of_task(task, &here, arguments, session)?,
     };
     let keys = keys_for(&new.manifest);
-    let request = Request::Start {
-        new: Box::new(new),
-        keys,
-        detach: arguments.follow.detach,
-    };
+    let request = Request::Start { new: Box::new(new), keys, detach: arguments.follow.detach };
     block_on(start(session, &request, Vec::new(), arguments.follow))
 }
 
@@ -120,11 +111,7 @@ fn of_task(
     models.into_manifest(&mut manifest);
     check(&manifest, here, None)?;
     let more = input(arguments)?;
-    let input = if more.is_empty() {
-        task
-    } else {
-        format!("{task}\n\n{more}")
-    };
+    let input = if more.is_empty() { task } else { format!("{task}\n\n{more}") };
     Ok(NewRun {
         manifest: Box::new(manifest),
         dir: None,
@@ -138,10 +125,8 @@ fn of_task(
 fn task_manifest() -> Manifest {
     let mut manifest = model_choice::empty_manifest();
     manifest.agent.instructions = TASK_INSTRUCTIONS.to_owned();
-    manifest.permissions = Some(Permissions {
-        preset: Some(Preset::Draft),
-        ..Permissions::default()
-    });
+    manifest.permissions =
+        Some(Permissions { preset: Some(Preset::Draft), ..Permissions::default() });
     manifest
 }
 
@@ -179,11 +164,7 @@ pub(crate) fn resume(session: &Session, run: &str, follow: Follow) -> Result<u8>
         return follow::report(session, &run, &records, &state);
     }
     let keys = keys_of(&records);
-    let request = Request::Resume {
-        run,
-        keys,
-        detach: follow.detach,
-    };
+    let request = Request::Resume { run, keys, detach: follow.detach };
     block_on(start(session, &request, records, follow))
 }
 
@@ -197,10 +178,7 @@ pub(crate) fn watch(session: &Session, run: &str) -> Result<u8> {
     if !live {
         return follow::report(session, &run, &records, &state);
     }
-    let request = Request::Watch {
-        run,
-        from: state.next_seq,
-    };
+    let request = Request::Watch { run, from: state.next_seq };
     block_on(start(session, &request, records, Follow { detach: false }))
 }
 
@@ -216,10 +194,7 @@ pub(crate) fn until_rest(
         owner.send(&request).await?;
         accepted(&mut owner).await?;
         let from = session.reader()?.head(run, BRANCH_MAIN)?.next_seq;
-        let watch = Request::Watch {
-            run: run.clone(),
-            from,
-        };
+        let watch = Request::Watch { run: run.clone(), from };
         owner.send(&watch).await?;
         while !matches!(next_reply(&mut owner).await?, Reply::AtRest) {}
         Result::Ok(())
@@ -239,40 +214,21 @@ fn say_done(session: &Session, said: &str) {
 /// `send`.
 pub(crate) fn send(session: &Session, run: &str, text: &str, follow: Follow) -> Result<u8> {
     let (run, records) = session.run(run)?;
-    let text = if text == "-" {
-        read_stdin("the text", INPUT_BYTES_MAX)?
-    } else {
-        text.to_owned()
-    };
+    let text = if text == "-" { read_stdin("the text", INPUT_BYTES_MAX)? } else { text.to_owned() };
     if text.trim().is_empty() {
         let message = "there is nothing to send: the text is empty".to_owned();
-        return Err(CliError::Usage {
-            message,
-            help: "send".to_owned(),
-        }
-        .into());
+        return Err(CliError::Usage { message, help: "send".to_owned() }.into());
     }
     let keys = keys_of(&records);
     block_on(async {
         let mut owner = session.owner().await?;
-        owner
-            .send(&Request::Send {
-                run: run.clone(),
-                text,
-                keys,
-            })
-            .await?;
+        owner.send(&Request::Send { run: run.clone(), text, keys }).await?;
         accepted(&mut owner).await?;
         if follow.detach {
             return Ok(follow::detached(session, &run));
         }
         let from = State::of(&records).next_seq;
-        owner
-            .send(&Request::Watch {
-                run: run.clone(),
-                from,
-            })
-            .await?;
+        owner.send(&Request::Watch { run: run.clone(), from }).await?;
         accepted(&mut owner).await?;
         Follower::new(session, owner, run, records)?.follow().await
     })
@@ -295,32 +251,22 @@ mod tests {
         std::fs::create_dir(here.path().join("agent")).expect("made");
         std::fs::create_dir(here.path().join("my agent")).expect("made");
         let check = |text: Option<&str>, expected: std::result::Result<&str, &str>| {
-            let got = target(text, here.path())
-                .map_err(|failed| failed.failure.code)
-                .map(|t| match t {
+            let got =
+                target(text, here.path()).map_err(|failed| failed.failure.code).map(|t| match t {
                     Target::Directory(dir) => {
-                        format!(
-                            "dir:{}",
-                            dir.file_name().unwrap_or_default().to_string_lossy()
-                        )
+                        format!("dir:{}", dir.file_name().unwrap_or_default().to_string_lossy())
                     }
                     Target::Task(task) => format!("task:{task}"),
                 });
             assert_eq!(got.as_deref().map_err(String::as_str), expected, "{text:?}");
         };
-        let own = format!(
-            "dir:{}",
-            here.path().file_name().expect("named").to_string_lossy()
-        );
+        let own = format!("dir:{}", here.path().file_name().expect("named").to_string_lossy());
         check(None, Ok(&own));
         check(Some("agent"), Ok("dir:agent"));
         check(Some("./agent"), Ok("dir:agent"));
         check(Some("my agent"), Ok("dir:my agent"));
         check(Some("count the lines"), Ok("task:count the lines"));
-        check(
-            Some("fix and/or rename it"),
-            Ok("task:fix and/or rename it"),
-        );
+        check(Some("fix and/or rename it"), Ok("task:fix and/or rename it"));
         check(Some("missing"), Err("BP-CLI-002"));
         check(Some("./missing"), Err("BP-CLI-002"));
         check(Some("a/b"), Err("BP-CLI-002"));
@@ -332,9 +278,6 @@ mod tests {
     fn a_task_drafts_and_changes_nothing() {
         let manifest = task_manifest();
         assert_eq!(manifest.agent.name, "task");
-        assert_eq!(
-            manifest.permissions.expect("set").preset,
-            Some(Preset::Draft)
-        );
+        assert_eq!(manifest.permissions.expect("set").preset, Some(Preset::Draft));
     }
 }

@@ -33,16 +33,9 @@ pub(crate) fn run(
     command: Vec<String>,
 ) -> Result<u8> {
     let workspace = workspace.map(workspace_dir).transpose()?;
-    let rules = policy
-        .map(|file| rules_of(file, &command))
-        .transpose()?
-        .unwrap_or_default();
+    let rules = policy.map(|file| rules_of(file, &command)).transpose()?.unwrap_or_default();
     run_in(workspace.as_deref(), rules, command).map_err(|failed| {
-        if failed.exit == exit::FAILED {
-            failed.with_exit(exit::SANDBOX_OWN)
-        } else {
-            failed
-        }
+        if failed.exit == exit::FAILED { failed.with_exit(exit::SANDBOX_OWN) } else { failed }
     })
 }
 
@@ -52,11 +45,7 @@ fn workspace_dir(path: &Path) -> Result<PathBuf> {
             Ok(_) => "it is not a directory".to_owned(),
             Err(error) => error.to_string(),
         };
-        runtime::RuntimeError::Workspace {
-            path: path.to_owned(),
-            reason,
-        }
-        .into()
+        runtime::RuntimeError::Workspace { path: path.to_owned(), reason }.into()
     })
 }
 
@@ -65,10 +54,7 @@ fn rules_of(file: &Path, command: &[String]) -> Result<FsRules> {
     let text = config::read_text(file)?;
     let principal = Principal::user(&login());
     let name = file.to_string_lossy().into_owned();
-    let sources = Sources {
-        cedar: Some((name, text)),
-        ..Sources::new(principal.clone())
-    };
+    let sources = Sources { cedar: Some((name, text)), ..Sources::new(principal.clone()) };
     let set = PolicySet::compile(&sources)
         .map_err(|errors| part(errors.first().expect("a refused policy has an error")))?;
     permit(&set, principal, command)?;
@@ -84,21 +70,12 @@ fn rules_of(file: &Path, command: &[String]) -> Result<FsRules> {
 
 /// Asks `run_command`, where the policy speaks of it at all.
 fn permit(set: &PolicySet, principal: Principal, command: &[String]) -> Result<()> {
-    let speaks = set
-        .table()
-        .iter()
-        .any(|row| matches!(row.action.as_str(), "run_command" | "any"));
+    let speaks = set.table().iter().any(|row| matches!(row.action.as_str(), "run_command" | "any"));
     if !speaks {
         return Ok(());
     }
-    let line: Vec<String> = command
-        .iter()
-        .map(|word| crate::session::quoted(word))
-        .collect();
-    let request = ActionRequest::RunCommand {
-        tool: "shell".to_owned(),
-        command: line.join(" "),
-    };
+    let line: Vec<String> = command.iter().map(|word| crate::session::quoted(word)).collect();
+    let request = ActionRequest::RunCommand { tool: "shell".to_owned(), command: line.join(" ") };
     let decision = set.decide(&DecisionInput::new(principal, request));
     if decision.verdict == Verdict::Permit {
         return Ok(());
@@ -110,11 +87,7 @@ fn permit(set: &PolicySet, principal: Principal, command: &[String]) -> Result<(
         _ => decision.reason,
     };
     let next = "Permit run_command in the policy, or leave --policy out.".to_owned();
-    Err(CliError::CannotAllow {
-        reason: format!("the command is denied: {reason}"),
-        next,
-    }
-    .into())
+    Err(CliError::CannotAllow { reason: format!("the command is denied: {reason}"), next }.into())
 }
 
 fn run_in(workspace: Option<&Path>, rules: FsRules, command: Vec<String>) -> Result<u8> {
@@ -130,9 +103,7 @@ fn run_in(workspace: Option<&Path>, rules: FsRules, command: Vec<String>) -> Res
 
 fn base(layers: &LayerStore, workspace: Option<&Path>) -> Result<LayerId> {
     let made = match workspace {
-        Some(dir) => layers
-            .import(dir, Limits::default().disk_bytes)
-            .map(|import| import.layer),
+        Some(dir) => layers.import(dir, Limits::default().disk_bytes).map(|import| import.layer),
         None => layers.empty(),
     };
     made.map_err(|error| part(&error))
@@ -140,10 +111,7 @@ fn base(layers: &LayerStore, workspace: Option<&Path>) -> Result<LayerId> {
 
 fn own(what: String) -> Failed {
     let what_failed = "the sandbox could not be prepared".to_owned();
-    let failed = Failed::from(CliError::Io {
-        what: what_failed,
-        reason: what,
-    });
+    let failed = Failed::from(CliError::Io { what: what_failed, reason: what });
     failed.with_exit(exit::SANDBOX_OWN)
 }
 
@@ -154,15 +122,10 @@ async fn live(
     rules: FsRules,
     command: Vec<String>,
 ) -> Result<u8> {
-    let exe = std::env::current_exe().map_err(|error| own(error.to_string()))?;
-    let spawner = Spawner::start(&exe, SpawnerConfig::default())
-        .await
-        .map_err(|e| part(&e))?;
+    let exe = crate::session::this_program();
+    let spawner = Spawner::start(&exe, SpawnerConfig::default()).await.map_err(|e| part(&e))?;
     let upper = layers.begin(base).map_err(|error| part(&error))?;
-    let spec = CreateSpec {
-        rules,
-        ..CreateSpec::new(upper.overlay())
-    };
+    let spec = CreateSpec { rules, ..CreateSpec::new(upper.overlay()) };
     let created = spawner.create(spec).await;
     let status = match created {
         Ok(sandbox) => exec(&spawner, &sandbox.id, command).await,
@@ -177,19 +140,13 @@ async fn live(
 async fn exec(spawner: &Spawner, sandbox: &SandboxId, command: Vec<String>) -> Result<u8> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let streams = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
-    let started = spawner
-        .exec_with(sandbox, ExecSpec::new(command), streams)
-        .await;
+    let started = spawner.exec_with(sandbox, ExecSpec::new(command), streams).await;
     let mut running = match started {
         Ok(running) => running,
         Err(error) => return not_started(&error),
     };
-    let mut ends = [
-        SignalKind::interrupt(),
-        SignalKind::terminate(),
-        SignalKind::hangup(),
-    ]
-    .map(|kind| (kind.as_raw_value(), signal(kind)));
+    let mut ends = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
+        .map(|kind| (kind.as_raw_value(), signal(kind)));
     let [(int, interrupt), (term, terminate), (hup, hangup)] = &mut ends;
     let exited = tokio::select! {
         exited = running.exit() => exited,
@@ -259,8 +216,8 @@ mod tests {
     #[test]
     fn a_policy_that_speaks_of_commands_decides_them() {
         let check = |text: &str, expected: std::result::Result<(), (&str, u8)>| {
-            let got = policy(text, &["ls", "-l"]).map(|_| ());
-            let got = got.as_ref().map_err(|(code, exit)| (code.as_str(), *exit));
+            let got = policy(text, &["ls", "-l"]);
+            let got = got.as_ref().map(drop).map_err(|(code, exit)| (code.as_str(), *exit));
             assert_eq!(got, expected, "{text}");
         };
         let denied = Err(("BP-CLI-011", 2));
@@ -269,10 +226,7 @@ mod tests {
             "forbid(principal, action == Action::\"read_file\", resource == Path::\"/workspace/key\");",
             Ok(()),
         );
-        check(
-            "permit(principal, action == Action::\"run_command\", resource);",
-            Ok(()),
-        );
+        check("permit(principal, action == Action::\"run_command\", resource);", Ok(()));
         check(
             "permit(principal, action == Action::\"run_command\", resource) when { context.command == \"ls -l\" };",
             Ok(()),
@@ -285,10 +239,7 @@ mod tests {
             "permit(principal, action == Action::\"run_command\", resource) when { context.approved };",
             denied,
         );
-        check(
-            "forbid(principal, action == Action::\"run_command\", resource);",
-            denied,
-        );
+        check("forbid(principal, action == Action::\"run_command\", resource);", denied);
         check("permit(", Err(("BP-POLICY-001", 2)));
     }
 

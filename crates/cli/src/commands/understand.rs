@@ -27,12 +27,9 @@ fn at(session: &Session, text: &str) -> Result<(RunId, Vec<Record>, Option<u64>)
     let (run, records) = session.run(run)?;
     let last = records.last().map_or(0, |record| record.stamp.seq);
     match seq {
-        Some(seq) if seq > last => Err(CliError::NoRecord {
-            run: run.to_string(),
-            seq,
-            last,
+        Some(seq) if seq > last => {
+            Err(CliError::NoRecord { run: run.to_string(), seq, last }.into())
         }
-        .into()),
         _ => Ok((run, records, seq)),
     }
 }
@@ -111,11 +108,7 @@ pub(crate) fn verify(session: &Session, run: &str) -> Result<u8> {
         }
     }
     let Some(fault) = faults.first() else {
-        let erased = if report.erased {
-            ", content erased"
-        } else {
-            ""
-        };
+        let erased = if report.erased { ", content erased" } else { "" };
         if !session.json {
             Terminal::answer(&format!(
                 "{}: {} and {} verified{erased}",
@@ -127,9 +120,6 @@ pub(crate) fn verify(session: &Session, run: &str) -> Result<u8> {
         return Ok(exit::DONE);
     };
     let fault = fault.to_string();
-    let evidence = CliError::Evidence {
-        run: run.to_string(),
-        fault,
-    };
+    let evidence = CliError::Evidence { run: run.to_string(), fault };
     Err(Failed::from(evidence).told(session.json))
 }

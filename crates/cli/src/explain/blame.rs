@@ -62,13 +62,7 @@ pub(super) fn find(records: &[Record], state: &State, at: Option<u64>) -> Option
     };
     let evidence = Evidence::of(records, state);
     let asked = BTreeSet::new();
-    let mut search = Search {
-        records,
-        state,
-        evidence: &evidence,
-        asked,
-        chain: Vec::new(),
-    };
+    let mut search = Search { records, state, evidence: &evidence, asked, chain: Vec::new() };
     Some(search.explain(target))
 }
 
@@ -85,10 +79,7 @@ fn failure(records: &[Record]) -> Option<&Record> {
             .skip_while(|r| r.stamp.seq >= record.stamp.seq)
             .take_while(|r| !matches!(r.body, Body::ModelAnswered { error: None, .. }));
         let failed = after_answer.filter(|r| {
-            matches!(
-                &r.body,
-                Body::CheckFailed { .. } | Body::ModelAnswered { error: Some(_), .. }
-            )
+            matches!(&r.body, Body::CheckFailed { .. } | Body::ModelAnswered { error: Some(_), .. })
         });
         return (status == EndStatus::Failed).then(|| failed.last().unwrap_or(record));
     }
@@ -114,47 +105,80 @@ impl Search<'_> {
         let what = self.describe(target);
         let question = self.question(target);
         self.asked = question.tokens.clone();
-        let mut ranked = self.suspects(&question);
-        if ranked.is_empty() {
-            ranked = self.by_files(target, &question.topic);
-        }
+        let ranked = self.ranked(target, &question);
         let root = match ranked.first().cloned() {
             Some(best) => self.follow(best),
             None => self.by_causes(target),
         };
+        self.carried_on(&root, of);
         let mut chain = std::mem::take(&mut self.chain);
         chain.retain(|hop| hop.seq != of && hop.seq != root.seq);
+        chain.sort_by_key(|hop| std::cmp::Reverse(hop.seq));
         let known = |seq: u64| seq == root.seq || chain.iter().any(|hop| hop.seq == seq);
-        let others = ranked
-            .iter()
-            .filter(|suspect| !known(suspect.seq))
-            .take(OTHERS_MAX);
-        let others = others
-            .map(|s| Hop {
-                seq: s.seq,
-                why: s.why(),
-            })
-            .collect();
+        let others = ranked.iter().filter(|suspect| !known(suspect.seq)).take(OTHERS_MAX);
+        let others = others.map(|s| Hop { seq: s.seq, why: s.why() }).collect();
         let context = self.context(root.seq, of);
-        Finding {
-            of,
-            what,
-            root: root.seq,
-            because: root.why,
-            chain,
-            context,
-            others,
+        Finding { of, what, root: root.seq, because: root.why(), chain, context, others }
+    }
+
+    /// The answers that took over what the root brought.
+    fn carried_on(&mut self, root: &Suspect, of: u64) {
+        let answers = self
+            .evidence
+            .nodes
+            .iter()
+            .filter(|node| node.kind == Kind::Answer && node.seq > root.seq && node.seq < of);
+        let hops: Vec<Hop> = answers
+            .filter_map(|node| {
+                let taken = node.tokens.intersection(&root.brought);
+                let taken: Vec<&str> =
+                    taken.filter(|t| t.weight() >= 1.0).map(Token::text).collect();
+                let why = format!("it took over {}", taken.join(", "));
+                (!taken.is_empty()).then_some(Hop { seq: node.seq, why })
+            })
+            .take(HOPS_MAX)
+            .collect();
+        hops.into_iter().for_each(|hop| self.hop(hop.seq, hop.why));
+    }
+
+    /// All suspects, best first: who brought what the text says; and who brought what the file says
+    /// that it looks at, all of them when the text says nothing, else those that stand out.
+    fn ranked(&mut self, target: &Record, question: &Question) -> Vec<Suspect> {
+        let mut ranked = self.suspects(question);
+        let silent = ranked.is_empty();
+        let chain = self.chain.len();
+        let mut by_files = self.by_files(target, &question.topic);
+        if !silent {
+            self.chain.truncate(chain);
+            by_files.retain(|suspect| suspect.reasons.len() > 1);
         }
+        for suspect in by_files {
+            match ranked.iter_mut().find(|known| known.seq == suspect.seq) {
+                Some(known) => known.score = known.score.max(suspect.score),
+                None => ranked.push(suspect),
+            }
+        }
+        let is_check = matches!(target.body, Body::CheckFailed { .. });
+        if ranked.is_empty() && is_check {
+            ranked.extend(self.last_failure(target.stamp.seq));
+        }
+        suspects::sort(&mut ranked);
+        ranked
+    }
+
+    /// The last refusal or failure before a moment.
+    fn last_failure(&self, before: u64) -> Option<Suspect> {
+        let failed = self.evidence.nodes.iter().rev().find(|node| {
+            node.seq < before && matches!(node.kind, Kind::Outcome { is_error: true, .. })
+        })?;
+        let reason = "this failed, and nothing after it made up for it";
+        Some(Suspect::new(failed.seq, PASSED_OVER_SCORE, reason))
     }
 
     fn describe(&self, record: &Record) -> String {
         let count = usize::try_from(record.stamp.seq).unwrap_or(usize::MAX);
         let before = State::of(self.records.iter().take(count));
-        format!(
-            "{}: {}",
-            record.body.kind(),
-            crate::summary::summary(&before, record)
-        )
+        format!("{}: {}", record.body.kind(), crate::summary::summary(&before, record))
     }
 
     fn question(&self, target: &Record) -> Question {
@@ -165,22 +189,14 @@ impl Search<'_> {
                 let error = error.as_ref().map(ToString::to_string).unwrap_or_default();
                 format!("{output}\n{error}")
             }
-            Body::ActionProposed { call_id, .. } => self
-                .state
-                .arguments(call_id)
-                .map(|(_, a)| plain(a))
-                .unwrap_or_default(),
+            Body::ActionProposed { call_id, .. } => {
+                self.state.arguments(call_id).map(|(_, a)| plain(a)).unwrap_or_default()
+            }
             _ => String::new(),
         });
-        let topic = self
-            .check_of(target)
-            .map(|(name, command)| format!("{name} {command}"));
+        let topic = self.check_of(target).map(|(name, command)| format!("{name} {command}"));
         let topic = tokens::tokens(&topic.unwrap_or_default());
-        Question {
-            tokens: tokens::tokens(&text),
-            before,
-            topic,
-        }
+        Question { tokens: tokens::tokens(&text), before, topic }
     }
 
     /// The check's name and command, when the target is a check's result.
@@ -188,21 +204,14 @@ impl Search<'_> {
         let (Body::CheckFailed { name, .. } | Body::CheckPassed { name, .. }) = &target.body else {
             return None;
         };
-        let check = self
-            .state
-            .manifest()
-            .checks
-            .iter()
-            .find(|check| check.name == *name)?;
+        let check = self.state.manifest().checks.iter().find(|check| check.name == *name)?;
         Some((name.clone(), check.command.clone()))
     }
 
     /// Records that brought the tokens of the question, weighed, best first.
     fn suspects(&self, question: &Question) -> Vec<Suspect> {
         let found = suspects::by_tokens(self.evidence, question);
-        let weighed = found
-            .into_iter()
-            .map(|s| suspects::weigh(self.evidence, s, &question.topic));
+        let weighed = found.into_iter().map(|s| suspects::weigh(self.evidence, s, &question.topic));
         let mut weighed: Vec<Suspect> = weighed.collect();
         suspects::sort(&mut weighed);
         weighed
@@ -212,34 +221,18 @@ impl Search<'_> {
     /// where the values in it came from.
     fn by_files(&mut self, target: &Record, topic: &BTreeSet<Token>) -> Vec<Suspect> {
         let before = target.stamp.seq;
-        let command = self
-            .check_of(target)
-            .map(|(_, command)| command)
-            .unwrap_or_default();
+        let command = self.check_of(target).map(|(_, command)| command).unwrap_or_default();
         let mut files = tokens::files(&command);
-        files.extend(tokens::files(
-            self.evidence.node(before).map_or("", |n| n.text.as_str()),
-        ));
+        files.extend(tokens::files(self.evidence.node(before).map_or("", |n| n.text.as_str())));
         let Some(writer) = self.writer_of(&files, before) else {
             return Vec::new();
         };
         let what: Vec<&str> = files.iter().map(String::as_str).collect();
-        let what = if what.is_empty() {
-            "the workspace".to_owned()
-        } else {
-            what.join(", ")
-        };
-        self.hop(
-            writer,
-            format!("this call last wrote what it looks at ({what})"),
-        );
+        let what = if what.is_empty() { "the workspace".to_owned() } else { what.join(", ") };
+        self.hop(writer, format!("this call last wrote what it looks at ({what})"));
         let mut ranked = self.behind_file(writer, topic);
         if ranked.is_empty() {
-            ranked.push(Suspect::new(
-                writer,
-                SCORE_MIN,
-                "the agent wrote it on its own",
-            ));
+            ranked.push(Suspect::new(writer, SCORE_MIN, "the agent wrote it on its own"));
         }
         ranked
     }
@@ -247,26 +240,16 @@ impl Search<'_> {
     /// Where the values in a call's arguments came from. Each was taken from somewhere, so only
     /// what speaks against its source tells them apart.
     fn behind_file(&self, writer: u64, topic: &BTreeSet<Token>) -> Vec<Suspect> {
-        let tokens = self
-            .evidence
-            .node(writer)
-            .map(|n| n.tokens.clone())
-            .unwrap_or_default();
-        let question = Question {
-            tokens,
-            before: writer,
-            topic: topic.clone(),
-        };
+        let tokens = self.evidence.node(writer).map(|n| n.tokens.clone()).unwrap_or_default();
+        let question = Question { tokens, before: writer, topic: topic.clone() };
         let mut found: Vec<Suspect> = suspects::by_tokens(self.evidence, &question)
             .into_iter()
             .map(|suspect| suspect.at_most(TAKEN_OVER_MAX))
             .collect();
         let new = self.new_numbers(&question.tokens, writer);
         found.extend(suspects::converted(self.evidence, &new, writer));
-        let mut ranked: Vec<Suspect> = found
-            .into_iter()
-            .map(|s| suspects::weigh(self.evidence, s, topic))
-            .collect();
+        let mut ranked: Vec<Suspect> =
+            found.into_iter().map(|s| suspects::weigh(self.evidence, s, topic)).collect();
         if !new.is_empty() {
             ranked.extend(self.passed_over(writer));
         }
@@ -311,19 +294,13 @@ impl Search<'_> {
 
     /// The model's answer that asked for an action.
     fn answer_of(&self, action: u64) -> Option<u64> {
-        let record = self
-            .records
-            .iter()
-            .find(|record| record.stamp.seq == action)?;
-        let cause = record
-            .causes
-            .iter()
-            .find(|cause| cause.link == Link::AskedIn)?;
+        let record = self.records.iter().find(|record| record.stamp.seq == action)?;
+        let cause = record.causes.iter().find(|cause| cause.link == Link::AskedIn)?;
         Some(cause.seq)
     }
 
     /// From the best suspect on back, as long as there is something behind it.
-    fn follow(&mut self, from: Suspect) -> Hop {
+    fn follow(&mut self, from: Suspect) -> Suspect {
         let mut current = from;
         for _ in 0..HOPS_MAX {
             let Some(node) = self.evidence.node(current.seq) else {
@@ -340,10 +317,7 @@ impl Search<'_> {
             self.hop(current.seq, current.why());
             current = next;
         }
-        Hop {
-            seq: current.seq,
-            why: current.why(),
-        }
+        current
     }
 
     /// Behind what a program in the sandbox printed: the file of the agent's that it used.
@@ -354,18 +328,10 @@ impl Search<'_> {
         if files.is_empty() {
             return None;
         }
-        let writer = self
-            .writer_of(&files, action)
-            .filter(|writer| *writer < seq)?;
+        let writer = self.writer_of(&files, action).filter(|writer| *writer < seq)?;
         let node = self.evidence.node(writer)?;
-        let named = files
-            .iter()
-            .find(|file| node.text.contains(file.as_str()))?;
-        Some(Suspect::new(
-            writer,
-            SCORE_MIN,
-            format!("this call wrote {named}, which was used"),
-        ))
+        let named = files.iter().find(|file| node.text.contains(file.as_str()))?;
+        Some(Suspect::new(writer, SCORE_MIN, format!("this call wrote {named}, which was used")))
     }
 
     /// Behind what the model said: an outcome it converted, or a failure it passed over; for what
@@ -375,23 +341,14 @@ impl Search<'_> {
         if current.brought.is_empty() {
             let topic = BTreeSet::new();
             let behind = self.behind_file(answer, &topic).into_iter().next()?;
-            return self
-                .evidence
-                .node(behind.seq)
-                .is_some_and(Node::is_outcome)
-                .then_some(behind);
+            return self.evidence.node(behind.seq).is_some_and(Node::is_outcome).then_some(behind);
         }
         let numbers: Vec<f64> = current.brought.iter().filter_map(Token::value).collect();
         let converted = suspects::converted(self.evidence, &numbers, answer);
-        let weighed = converted
-            .into_iter()
-            .map(|s| suspects::weigh(self.evidence, s, &self.asked));
+        let weighed = converted.into_iter().map(|s| suspects::weigh(self.evidence, s, &self.asked));
         let mut ranked: Vec<Suspect> = weighed.collect();
         suspects::sort(&mut ranked);
-        ranked
-            .into_iter()
-            .next()
-            .or_else(|| self.passed_over(answer))
+        ranked.into_iter().next().or_else(|| self.passed_over(answer))
     }
 
     /// A refusal or failure before an answer: the one that has most to do with what is explained,
@@ -406,9 +363,7 @@ impl Search<'_> {
             node.seq < answer && matches!(node.kind, Kind::Outcome { is_error: true, .. })
         });
         let related = failed.map(|node| (self.relatedness(node), node.seq > previous, node.seq));
-        let (_, _, seq) = related
-            .filter(|(shared, fresh, _)| *shared > 0 || *fresh)
-            .max()?;
+        let (_, _, seq) = related.filter(|(shared, fresh, _)| *shared > 0 || *fresh).max()?;
         let reason = "this failed, and the agent went on with something of its own";
         Some(Suspect::new(seq, PASSED_OVER_SCORE, reason))
     }
@@ -418,20 +373,14 @@ impl Search<'_> {
         let Kind::Outcome { action, .. } = &node.kind else {
             return 0;
         };
-        let call = self
-            .state
-            .actions
-            .get(action)
-            .map(|action| action.call_id.as_str());
+        let call = self.state.actions.get(action).map(|action| action.call_id.as_str());
         let arguments = call.and_then(|call| self.state.arguments(call));
-        let text = arguments
-            .map(|(_, arguments)| plain(arguments))
-            .unwrap_or_default();
+        let text = arguments.map(|(_, arguments)| plain(arguments)).unwrap_or_default();
         tokens::tokens(&text).intersection(&self.asked).count()
     }
 
     /// No data to follow: the causes that the log names, to the answer they began in.
-    fn by_causes(&mut self, target: &Record) -> Hop {
+    fn by_causes(&mut self, target: &Record) -> Suspect {
         let mut current = target;
         let mut why = "nothing before it has anything to do with it".to_owned();
         for _ in 0..HOPS_MAX {
@@ -440,21 +389,14 @@ impl Search<'_> {
                 Some((cause.link, record))
             });
             let Some((link, record)) = next else { break };
-            why = format!(
-                "record {} is {} it",
-                current.stamp.seq,
-                crate::show::link(link)
-            );
+            why = format!("record {} is {} it", current.stamp.seq, crate::show::link(link));
             self.hop(record.stamp.seq, why.clone());
             current = record;
             if matches!(record.body, Body::ModelAnswered { .. }) {
                 break;
             }
         }
-        Hop {
-            seq: current.stamp.seq,
-            why,
-        }
+        Suspect::new(current.stamp.seq, 0.0, why)
     }
 
     fn hop(&mut self, seq: u64, why: String) {
@@ -471,9 +413,7 @@ impl Search<'_> {
             }
             _ => None,
         });
-        let count = items
-            .and_then(|items| usize::try_from(items).ok())
-            .unwrap_or(0);
+        let count = items.and_then(|items| usize::try_from(items).ok()).unwrap_or(0);
         let sent = self.state.items.iter().take(count);
         sent.filter(|placed| matches!(placed.item, Item::ToolResult { .. }))
             .map(|placed| placed.seq)

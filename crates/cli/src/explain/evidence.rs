@@ -37,12 +37,7 @@ pub(super) struct Node {
 impl Node {
     fn new(seq: u64, kind: Kind, text: String) -> Self {
         let tokens = tokens::tokens(&text);
-        Self {
-            seq,
-            kind,
-            text,
-            tokens,
-        }
+        Self { seq, kind, text, tokens }
     }
 
     pub(super) const fn is_outcome(&self) -> bool {
@@ -76,11 +71,7 @@ impl Evidence {
                 *counts.entry(token.clone()).or_default() += 1;
             }
         }
-        Self {
-            nodes,
-            given,
-            counts,
-        }
+        Self { nodes, given, counts }
     }
 
     pub(super) fn node(&self, seq: u64) -> Option<&Node> {
@@ -89,9 +80,7 @@ impl Evidence {
 
     /// The first text before `seq` in which a token stands.
     pub(super) fn first(&self, token: &Token, before: u64) -> Option<&Node> {
-        self.nodes
-            .iter()
-            .find(|node| node.seq < before && node.tokens.contains(token))
+        self.nodes.iter().find(|node| node.seq < before && node.tokens.contains(token))
     }
 
     /// How much a token tells here: nothing when it was known before, less the more often it stands.
@@ -120,36 +109,20 @@ fn node_of(record: &Record, state: &State) -> Option<Node> {
             }
             Some(Node::new(seq, Kind::Given, text))
         }
-        Body::ItemAdded {
-            item: Item::UserMessage { text },
-        } => Some(Node::new(seq, Kind::Given, text.clone())),
-        Body::ItemAdded {
-            item:
-                Item::ToolResult {
-                    call_id,
-                    output,
-                    is_error,
-                    ..
-                },
-        } => {
-            let tool = state
-                .arguments(call_id)
-                .map_or("", |(tool, _)| tool)
-                .to_owned();
-            let kind = Kind::Outcome {
-                action: seq,
-                tool,
-                outward: false,
-                is_error: *is_error,
-            };
+        Body::ItemAdded { item: Item::UserMessage { text } } => {
+            Some(Node::new(seq, Kind::Given, text.clone()))
+        }
+        Body::ItemAdded { item: Item::ToolResult { call_id, output, is_error, .. } } => {
+            let tool = state.arguments(call_id).map_or("", |(tool, _)| tool).to_owned();
+            let kind = Kind::Outcome { action: seq, tool, outward: false, is_error: *is_error };
             Some(Node::new(seq, kind, output.clone()))
         }
-        Body::ModelAnswered {
-            items, error: None, ..
-        } => Some(Node::new(seq, Kind::Answer, answer_text(items))),
-        Body::ModelAnswered {
-            error: Some(fault), ..
-        } => Some(Node::new(seq, Kind::Answer, fault.failure.to_string())),
+        Body::ModelAnswered { items, error: None, .. } => {
+            Some(Node::new(seq, Kind::Answer, answer_text(items)))
+        }
+        Body::ModelAnswered { error: Some(fault), .. } => {
+            Some(Node::new(seq, Kind::Answer, fault.failure.to_string()))
+        }
         Body::CheckPassed { output, .. } | Body::CheckFailed { output, .. } => {
             Some(Node::new(seq, Kind::Check, output.text.clone()))
         }
@@ -159,18 +132,12 @@ fn node_of(record: &Record, state: &State) -> Option<Node> {
 
 fn outcome(seq: u64, body: &Body, state: &State) -> Option<Node> {
     let (id, text, is_error) = match body {
-        Body::ActionFinished {
-            action,
-            output,
-            status,
-            ..
-        } => (*action, output.text.clone(), *status != OutcomeStatus::Ok),
-        Body::DecisionMade {
-            action: Some(id),
-            verdict: Verdict::Deny,
-            reason,
-            ..
-        } => (*id, format!("denied by policy: {reason}"), true),
+        Body::ActionFinished { action, output, status, .. } => {
+            (*action, output.text.clone(), *status != OutcomeStatus::Ok)
+        }
+        Body::DecisionMade { action: Some(id), verdict: Verdict::Deny, reason, .. } => {
+            (*id, format!("denied by policy: {reason}"), true)
+        }
         Body::ActionResolved { action, result, .. } => {
             let text = result.as_ref().map(ToString::to_string).unwrap_or_default();
             (*action, text, false)
@@ -178,20 +145,9 @@ fn outcome(seq: u64, body: &Body, state: &State) -> Option<Node> {
         _ => return None,
     };
     let action = state.actions.get(&id)?;
-    let outward = matches!(
-        action.effect,
-        EffectClass::Idempotent | EffectClass::Irreversible
-    ) || state
-        .manifest()
-        .tools
-        .iter()
-        .any(|tool| tool.name == action.tool);
-    let kind = Kind::Outcome {
-        action: id,
-        tool: action.tool.clone(),
-        outward,
-        is_error,
-    };
+    let outward = matches!(action.effect, EffectClass::Idempotent | EffectClass::Irreversible)
+        || state.manifest().tools.iter().any(|tool| tool.name == action.tool);
+    let kind = Kind::Outcome { action: id, tool: action.tool.clone(), outward, is_error };
     Some(Node::new(seq, kind, text))
 }
 

@@ -66,10 +66,7 @@ pub(crate) fn explain(records: &[Record], at: Option<u64>) -> Explanation {
 
 fn asked(state: &State) -> Vec<Said> {
     let said = state.items.iter().filter_map(|placed| match &placed.item {
-        Item::UserMessage { text } => Some(Said {
-            seq: placed.seq,
-            text: text.clone(),
-        }),
+        Item::UserMessage { text } => Some(Said { seq: placed.seq, text: text.clone() }),
         _ => None,
     });
     said.collect()

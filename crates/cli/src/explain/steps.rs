@@ -4,7 +4,7 @@ use crate::progress::call_of;
 use crate::summary::{labels_of, outcome_word, resolution_word, verdict_word, who_resolved};
 use kernel::State;
 use serde::Serialize;
-use types::{ApprovalVerdict, Body, Labels, LayerId, Link, Record};
+use types::{ApprovalVerdict, Body, Labels, LayerId, Link, Record, Verdict};
 
 /// One action, or one model call.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -25,14 +25,7 @@ pub(crate) struct Step {
 
 impl Step {
     fn new(seq: u64, what: String, effect: String, outward: bool) -> Self {
-        Self {
-            seq,
-            what,
-            effect,
-            outward,
-            outcome: "no outcome".to_owned(),
-            because: Vec::new(),
-        }
+        Self { seq, what, effect, outward, outcome: "no outcome".to_owned(), because: Vec::new() }
     }
 }
 
@@ -52,39 +45,18 @@ pub(super) fn steps(records: &[Record], state: &State) -> Vec<Step> {
 fn begun(record: &Record, state: &State) -> Option<Step> {
     let seq = record.stamp.seq;
     match &record.body {
-        Body::ModelCalled {
-            provider,
-            model,
-            attempt,
-            ..
-        } => {
-            let again = if *attempt > 1 {
-                format!(" (attempt {attempt})")
-            } else {
-                String::new()
-            };
+        Body::ModelCalled { provider, model, attempt, .. } => {
+            let again = if *attempt > 1 { format!(" (attempt {attempt})") } else { String::new() };
             let what = format!("model {provider}/{model}{again}");
             Some(Step::new(seq, what, "model".to_owned(), true))
         }
         Body::ActionProposed { effect, tool, .. } => {
-            let outward = state
-                .manifest()
-                .tools
-                .iter()
-                .any(|command| command.name == *tool);
-            Some(Step::new(
-                seq,
-                call_of(state, seq),
-                effect.to_string(),
-                outward,
-            ))
+            let outward = state.manifest().tools.iter().any(|command| command.name == *tool);
+            Some(Step::new(seq, call_of(state, seq), effect.to_string(), outward))
         }
-        Body::CheckStarted { name, .. } => Some(Step::new(
-            seq,
-            format!("check {name}"),
-            "check".to_owned(),
-            false,
-        )),
+        Body::CheckStarted { name, .. } => {
+            Some(Step::new(seq, format!("check {name}"), "check".to_owned(), false))
+        }
         _ => None,
     }
 }
@@ -93,10 +65,7 @@ fn goes_on(steps: &mut [Step], record: &Record, records: &[Record]) {
     let last = steps.last().map(|step| step.seq);
     let seq = record.stamp.seq;
     let mut with = |id: u64, change: &dyn Fn(&mut Step)| {
-        steps
-            .iter_mut()
-            .filter(|step| step.seq == id)
-            .for_each(change);
+        steps.iter_mut().filter(|step| step.seq == id).for_each(change);
     };
     if let Some((id, why)) = because(record, records, last) {
         with(id, &|step| {
@@ -111,33 +80,19 @@ fn goes_on(steps: &mut [Step], record: &Record, records: &[Record]) {
 /// Of which step a record says what let it happen or stopped it, and what it says.
 fn because(record: &Record, records: &[Record], last: Option<u64>) -> Option<(u64, String)> {
     match &record.body {
-        Body::DecisionMade {
-            action: Some(id), ..
-        } => Some((*id, decided(&record.body)?)),
-        Body::ApprovalGiven {
-            asked,
-            verdict,
-            by,
-            reason,
-        } => {
+        Body::DecisionMade { action: Some(id), .. } => Some((*id, decided(&record.body)?)),
+        Body::ApprovalGiven { asked, verdict, by, reason } => {
             let word = match verdict {
                 ApprovalVerdict::Approved => format!("approved by {by}"),
                 ApprovalVerdict::Denied => format!("denied by {by}: {reason}"),
                 ApprovalVerdict::Expired => "nobody answered in time".to_owned(),
             };
-            Some((
-                action_of(records, *asked)?,
-                format!("{word}, as asked in record {asked}"),
-            ))
+            Some((action_of(records, *asked)?, format!("{word}, as asked in record {asked}")))
         }
-        Body::ActionStarted {
-            action, attempt, ..
-        } if *attempt > 1 => Some((*action, format!("attempt {attempt}"))),
-        Body::SecretUsed {
-            secret,
-            host,
-            under,
-        } => {
+        Body::ActionStarted { action, attempt, .. } if *attempt > 1 => {
+            Some((*action, format!("attempt {attempt}")))
+        }
+        Body::SecretUsed { secret, host, under } => {
             let id = action_of(records, *under).unwrap_or(*under);
             Some((id, format!("secret {secret} sent to {host}")))
         }
@@ -151,66 +106,33 @@ fn because(record: &Record, records: &[Record], last: Option<u64>) -> Option<(u6
 
 /// A decision in words: `permit by permissions.allow[0], carrying untrusted`.
 fn decided(body: &Body) -> Option<String> {
-    let Body::DecisionMade {
-        verdict,
-        policies,
-        reason,
-        carried,
-        ..
-    } = body
-    else {
+    let Body::DecisionMade { verdict, policies, reason, carried, .. } = body else {
         return None;
     };
-    let by = if policies.is_empty() {
-        reason.clone()
-    } else {
-        policies.join(", ")
-    };
-    Some(format!(
-        "{} by {by}{}",
-        verdict_word(*verdict),
-        carrying(&carried.labels)
-    ))
+    let by = if policies.is_empty() { reason.clone() } else { policies.join(", ") };
+    Some(format!("{} by {by}{}", verdict_word(*verdict), carrying(&carried.labels)))
 }
 
 /// Of which step a record is the outcome, and how it came out.
 fn outcome(record: &Record) -> Option<(u64, String)> {
     let first_cause = record.causes.first().map(|cause| cause.seq);
     match &record.body {
-        Body::ActionFinished {
-            action,
-            status,
-            exit,
-            took_ms,
-            ..
-        } => {
-            let exit = exit
-                .filter(|code| *code != 0)
-                .map(|code| format!(" (exit {code})"));
-            let (exit, took) = (exit.unwrap_or_default(), crate::render::took(*took_ms));
-            Some((
-                *action,
-                format!("{}{exit} in {took}", outcome_word(*status)),
-            ))
+        Body::DecisionMade { action: Some(id), verdict: Verdict::Deny, .. } => {
+            Some((*id, "denied".to_owned()))
         }
-        Body::ActionResolved {
-            action,
-            resolution,
-            by,
-            ..
-        } => {
+        Body::ActionFinished { action, status, exit, took_ms, .. } => {
+            let exit = exit.filter(|code| *code != 0).map(|code| format!(" (exit {code})"));
+            let (exit, took) = (exit.unwrap_or_default(), crate::render::took(*took_ms));
+            Some((*action, format!("{}{exit} in {took}", outcome_word(*status))))
+        }
+        Body::ActionResolved { action, resolution, by, .. } => {
             let word = resolution_word(*resolution);
             Some((*action, format!("{word}, says {}", who_resolved(by))))
         }
-        Body::ModelAnswered {
-            error: Some(fault), ..
-        } => Some((first_cause?, format!("no answer: {}", fault.failure))),
-        Body::ModelAnswered {
-            error: None,
-            usage,
-            cost,
-            ..
-        } => {
+        Body::ModelAnswered { error: Some(fault), .. } => {
+            Some((first_cause?, format!("no answer: {}", fault.failure)))
+        }
+        Body::ModelAnswered { error: None, usage, cost, .. } => {
             let tokens = usage.input_tokens + usage.output_tokens;
             Some((first_cause?, format!("answered, {tokens} tokens, {cost}")))
         }
@@ -233,14 +155,11 @@ fn action_of(records: &[Record], seq: u64) -> Option<u64> {
 fn decisions_of_models(steps: &mut [Step], records: &[Record]) {
     let find = |seq: u64| records.iter().find(|record| record.stamp.seq == seq);
     for step in steps.iter_mut() {
-        let causes = find(step.seq)
-            .map(|record| record.causes.as_slice())
-            .unwrap_or_default();
+        let causes = find(step.seq).map(|record| record.causes.as_slice()).unwrap_or_default();
         for cause in causes.iter().filter(|cause| cause.link == Link::DecidedBy) {
             let decision = find(cause.seq).map(|record| &record.body);
             if let Some(said) = decision.and_then(decided) {
-                step.because
-                    .insert(0, format!("record {}: {said}", cause.seq));
+                step.because.insert(0, format!("record {}: {said}", cause.seq));
             }
         }
     }
@@ -263,20 +182,12 @@ pub(super) fn carried(records: &[Record]) -> Vec<String> {
         match &record.body {
             Body::RunStarted { base, .. } => {
                 layer = Some(base.clone());
-                lines.push(format!(
-                    "record {seq}: the workspace begins as layer {base}"
-                ));
+                lines.push(format!("record {seq}: the workspace begins as layer {base}"));
             }
-            Body::LayerSealed {
-                layer: new,
-                changed,
-                ..
-            } => {
+            Body::LayerSealed { layer: new, changed, .. } => {
                 let from = layer.as_ref().map(ToString::to_string).unwrap_or_default();
                 let files = crate::render::count(*changed, "file");
-                lines.push(format!(
-                    "record {seq}: layer {from} -> {new}, {files} changed"
-                ));
+                lines.push(format!("record {seq}: layer {from} -> {new}, {files} changed"));
                 layer = Some(new.clone());
             }
             Body::RolledBack { to, .. } => {

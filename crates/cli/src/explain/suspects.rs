@@ -31,12 +31,7 @@ pub(super) struct Suspect {
 
 impl Suspect {
     pub(super) fn new(seq: u64, score: f64, reason: impl Into<String>) -> Self {
-        Self {
-            seq,
-            score,
-            reasons: vec![reason.into()],
-            brought: BTreeSet::new(),
-        }
+        Self { seq, score, reasons: vec![reason.into()], brought: BTreeSet::new() }
     }
 
     pub(super) fn why(&self) -> String {
@@ -45,10 +40,7 @@ impl Suspect {
 
     /// The same, its score no more than this: for texts in which every value is as likely.
     pub(super) fn at_most(self, score: f64) -> Self {
-        Self {
-            score: self.score.min(score),
-            ..self
-        }
+        Self { score: self.score.min(score), ..self }
     }
 }
 
@@ -97,16 +89,9 @@ pub(super) fn by_tokens(evidence: &Evidence, question: &Question) -> Vec<Suspect
 fn of_tokens(evidence: &Evidence, seq: u64, score: f64, brought: BTreeSet<Token>) -> Suspect {
     let mut telling: Vec<&Token> = brought.iter().collect();
     telling.sort_by(|a, b| evidence.weight(b).total_cmp(&evidence.weight(a)));
-    let named: Vec<&str> = telling
-        .iter()
-        .take(NAMED_MAX)
-        .map(|token| token.text())
-        .collect();
+    let named: Vec<&str> = telling.iter().take(NAMED_MAX).map(|token| token.text()).collect();
     let reason = format!("{} was there first", named.join(", "));
-    Suspect {
-        brought,
-        ..Suspect::new(seq, score, reason)
-    }
+    Suspect { brought, ..Suspect::new(seq, score, reason) }
 }
 
 /// Adds what speaks against an outcome beside the values it brought.
@@ -138,10 +123,7 @@ pub(super) fn weigh(evidence: &Evidence, suspect: Suspect, topic: &BTreeSet<Toke
 
 /// Outcomes of which one of these numbers is another unit's value.
 pub(super) fn converted(evidence: &Evidence, numbers: &[f64], before: u64) -> Vec<Suspect> {
-    let outcomes = evidence
-        .nodes
-        .iter()
-        .filter(|node| node.seq < before && node.is_outcome());
+    let outcomes = evidence.nodes.iter().filter(|node| node.seq < before && node.is_outcome());
     outcomes
         .filter_map(|node| {
             let telling = node.tokens.iter().filter(|token| token.weight() >= 1.0);
@@ -159,20 +141,15 @@ pub(super) fn converted(evidence: &Evidence, numbers: &[f64], before: u64) -> Ve
 
 /// A result in another unit than what was asked for.
 fn unit_mismatch(evidence: &Evidence, node: &Node) -> Option<String> {
-    let given = evidence
-        .nodes
-        .iter()
-        .filter(|given| given.kind == Kind::Given);
+    let given = evidence.nodes.iter().filter(|given| given.kind == Kind::Given);
     let asked: BTreeSet<tokens::Unit> =
         given.flat_map(|given| tokens::units(&given.text)).collect();
     let came = tokens::units(&node.text);
-    came.iter()
-        .filter(|unit| !asked.contains(unit))
-        .find_map(|unit| {
-            let other = asked.iter().find(|asked| asked.0 == unit.0)?;
-            let (came, asked) = (tokens::unit_name(*unit), tokens::unit_name(*other));
-            Some(format!("it is in {came}, where {asked} were asked for"))
-        })
+    came.iter().filter(|unit| !asked.contains(unit)).find_map(|unit| {
+        let other = asked.iter().find(|asked| asked.0 == unit.0)?;
+        let (came, asked) = (tokens::unit_name(*unit), tokens::unit_name(*other));
+        Some(format!("it is in {came}, where {asked} were asked for"))
+    })
 }
 
 /// A result unlike the other results of the same tool.
@@ -184,15 +161,9 @@ fn odd_one_out(evidence: &Evidence, node: &Node, tool: &str) -> Option<String> {
             matches!(&other.kind, Kind::Outcome { tool: t, is_error: false, .. } if t == tool);
         good && other.seq != node.seq
     };
-    let siblings: Vec<Value> = evidence
-        .nodes
-        .iter()
-        .filter(is_sibling)
-        .filter_map(parsed)
-        .collect();
-    own.as_object()?
-        .iter()
-        .find_map(|(key, value)| odd_field(key, value, &siblings))
+    let siblings: Vec<Value> =
+        evidence.nodes.iter().filter(is_sibling).filter_map(parsed).collect();
+    own.as_object()?.iter().find_map(|(key, value)| odd_field(key, value, &siblings))
 }
 
 /// Why a field stands out from the same field of its siblings; `None` when it does not, or when
@@ -200,10 +171,7 @@ fn odd_one_out(evidence: &Evidence, node: &Node, tool: &str) -> Option<String> {
 fn odd_field(key: &str, value: &Value, siblings: &[Value]) -> Option<String> {
     const SIBLINGS_MIN: usize = 2;
     const FAR: f64 = 2.5;
-    let others: Vec<&Value> = siblings
-        .iter()
-        .filter_map(|sibling| sibling.get(key))
-        .collect();
+    let others: Vec<&Value> = siblings.iter().filter_map(|sibling| sibling.get(key)).collect();
     if others.len() < SIBLINGS_MIN {
         return None;
     }

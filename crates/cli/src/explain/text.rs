@@ -15,29 +15,13 @@ const LINES_MAX: usize = 40;
 /// The whole text.
 pub(crate) fn text(run: &RunId, records: &[Record], explanation: &Explanation) -> String {
     let mut out = String::new();
-    let agent = records
-        .first()
-        .map_or("", |record| record.actor.agent.as_str());
-    let _ = writeln!(
-        out,
-        "run {run}, agent {}: {}",
-        safe(agent),
-        explanation.status
-    );
+    let agent = records.first().map_or("", |record| record.actor.agent.as_str());
+    let _ = writeln!(out, "run {run}, agent {}: {}", safe(agent), explanation.status);
     for said in &explanation.asked {
-        let _ = writeln!(
-            out,
-            "asked in {}: {}",
-            said.seq,
-            short(&said.text, SAID_CHARS_MAX)
-        );
+        let _ = writeln!(out, "asked in {}: {}", said.seq, short(&said.text, SAID_CHARS_MAX));
     }
     if !explanation.output.is_empty() {
-        let _ = writeln!(
-            out,
-            "it said: {}",
-            short(&explanation.output, SAID_CHARS_MAX)
-        );
+        let _ = writeln!(out, "it said: {}", short(&explanation.output, SAID_CHARS_MAX));
     }
     if let Some(finding) = &explanation.finding {
         of_finding(&mut out, records, finding);
@@ -67,12 +51,8 @@ fn more(out: &mut String, count: usize) {
 
 fn of_finding(out: &mut String, records: &[Record], finding: &Finding) {
     let _ = writeln!(out, "\nrecord {}: {}", finding.of, safe(&finding.what));
-    let _ = writeln!(
-        out,
-        "goes back to record {}: {}",
-        finding.root,
-        summary(records, finding.root)
-    );
+    let _ =
+        writeln!(out, "goes back to record {}: {}", finding.root, summary(records, finding.root));
     let _ = writeln!(out, "  because {}", safe(&finding.because));
     if !finding.chain.is_empty() {
         let _ = writeln!(out, "the way back from {}:", finding.of);
@@ -83,19 +63,10 @@ fn of_finding(out: &mut String, records: &[Record], finding: &Finding) {
     }
     if !finding.context.is_empty() {
         let seqs: Vec<String> = finding.context.iter().map(ToString::to_string).collect();
-        let _ = writeln!(
-            out,
-            "the model had these results before it then: {}",
-            seqs.join(", ")
-        );
+        let _ = writeln!(out, "the model had these results before it then: {}", seqs.join(", "));
     }
     for other in &finding.others {
-        let _ = writeln!(
-            out,
-            "less likely {}: {}",
-            other.seq,
-            summary(records, other.seq)
-        );
+        let _ = writeln!(out, "less likely {}: {}", other.seq, summary(records, other.seq));
         let _ = writeln!(out, "  because {}", safe(&other.why));
     }
 }
@@ -107,31 +78,47 @@ fn summary(records: &[Record], seq: u64) -> String {
     };
     let count = usize::try_from(seq).unwrap_or(usize::MAX);
     let before = State::of(records.iter().take(count));
-    format!(
-        "{} {}",
-        record.body.kind(),
-        crate::summary::summary(&before, record)
-    )
+    format!("{} {}", record.body.kind(), crate::summary::summary(&before, record))
 }
 
 fn section(out: &mut String, title: &str, steps: &[&Step]) {
-    let _ = writeln!(
-        out,
-        "\n{title}: {}",
-        render::count(steps.len() as u64, "step")
-    );
-    for step in steps.iter().take(LINES_MAX) {
-        let _ = writeln!(
-            out,
-            "{:>4}  {} [{}]: {}",
-            step.seq,
-            safe(&step.what),
-            step.effect,
-            safe(&step.outcome)
-        );
+    let _ = writeln!(out, "\n{title}: {}", render::count(steps.len() as u64, "step"));
+    let (calls, others): (Vec<&Step>, Vec<&Step>) =
+        steps.iter().partition(|step| step.effect == "model" && step.because.len() == 1);
+    for (what, calls) in alike(&calls) {
+        let seqs: Vec<String> = calls.iter().map(|step| step.seq.to_string()).collect();
+        let count = render::count(calls.len() as u64, "call");
+        let rule = without_record(&calls[0].because[0]);
+        let _ = writeln!(out, "      {}, {count}: {}", safe(what), safe(rule));
+        let _ = writeln!(out, "        in records {}", seqs.join(", "));
+    }
+    for step in others.iter().take(LINES_MAX) {
+        let (what, outcome) = (safe(&step.what), safe(&step.outcome));
+        let _ = writeln!(out, "{:>4}  {what} [{}]: {outcome}", step.seq, step.effect);
         for line in &step.because {
             let _ = writeln!(out, "        {}", safe(line));
         }
     }
-    more(out, steps.len());
+    more(out, others.len());
+}
+
+/// Model calls of the same model by the same rule, in the order of their first.
+fn alike<'a>(calls: &[&'a Step]) -> Vec<(&'a str, Vec<&'a Step>)> {
+    let mut groups: Vec<(&str, Vec<&Step>)> = Vec::new();
+    for step in calls.iter().copied() {
+        let rule = without_record(&step.because[0]);
+        let same = groups.iter_mut().find(|(what, calls)| {
+            *what == step.what && without_record(&calls[0].because[0]) == rule
+        });
+        match same {
+            Some((_, calls)) => calls.push(step),
+            None => groups.push((&step.what, vec![step])),
+        }
+    }
+    groups
+}
+
+/// `record 2: permit by x` as `permit by x`.
+fn without_record(line: &str) -> &str {
+    line.split_once(": ").map_or(line, |(_, rest)| rest)
 }

@@ -8,10 +8,7 @@ fn editor() -> World {
     world.write("data/old.txt", "gone\n");
     let command = "command = \"sed -i s/two/TWO/ a.txt; rm old.txt; mkdir new; printf 'hi\\\\n' > new/b.txt\"";
     let turns = format!("{}{}", call("I'll edit.", "shell", command), say("Edited."));
-    world.agent(
-        "[permissions]\npreset = \"observe\"\n[sandbox]\nworkspace = \"data\"\n",
-        &turns,
-    );
+    world.agent("[permissions]\npreset = \"observe\"\n[sandbox]\nworkspace = \"data\"\n", &turns);
     world
 }
 
@@ -19,35 +16,16 @@ fn editor() -> World {
 fn changes_are_shown_and_applied_only_with_a_yes() {
     let world = editor();
     let said = world.run(&["run"]).exits(0);
-    assert!(
-        said.stderr.contains("next: bedplate apply "),
-        "{}",
-        said.stderr
-    );
+    assert!(said.stderr.contains("next: bedplate apply "), "{}", said.stderr);
     let diff = world.run(&["diff", "last"]).exits(0).stdout;
-    for part in [
-        "M a.txt",
-        "-two",
-        "+TWO",
-        "D old.txt",
-        "-gone",
-        "A new/b.txt",
-        "+hi",
-    ] {
+    for part in ["M a.txt", "-two", "+TWO", "D old.txt", "-gone", "A new/b.txt", "+hi"] {
         assert!(diff.contains(part), "{part}: {diff}");
     }
     let said = world.run(&["apply", "last"]).fails(2, "BP-CLI-006");
-    assert!(
-        said.stderr.contains("+TWO"),
-        "the diff comes first: {}",
-        said.stderr
-    );
+    assert!(said.stderr.contains("+TWO"), "the diff comes first: {}", said.stderr);
     assert_eq!(world.read("data/a.txt"), "one\ntwo\nthree\n");
 
-    let json = world
-        .run(&["apply", "last", "--yes", "--json"])
-        .exits(0)
-        .json();
+    let json = world.run(&["apply", "last", "--yes", "--json"]).exits(0).json();
     let applied = json["applied"].as_array().expect("a list");
     assert!(applied.iter().any(|line| line == "M\ta.txt"), "{json}");
     assert_eq!(world.read("data/a.txt"), "one\nTWO\nthree\n");
@@ -60,9 +38,7 @@ fn changes_are_shown_and_applied_only_with_a_yes() {
 fn some_paths_can_be_applied_alone() {
     let world = editor();
     world.run(&["run"]).exits(0);
-    world
-        .run(&["apply", "last", "--yes", "none.txt"])
-        .fails(2, "BP-CLI-001");
+    world.run(&["apply", "last", "--yes", "none.txt"]).fails(2, "BP-CLI-001");
     world.run(&["apply", "last", "--yes", "a.txt"]).exits(0);
     assert_eq!(world.read("data/a.txt"), "one\nTWO\nthree\n");
     assert_eq!(world.read("data/old.txt"), "gone\n");
@@ -73,9 +49,7 @@ fn what_changed_on_the_host_is_never_overwritten() {
     let world = editor();
     world.run(&["run"]).exits(0);
     world.write("data/a.txt", "mine\n");
-    let said = world
-        .run(&["apply", "last", "--yes"])
-        .fails(1, "BP-RUN-012");
+    let said = world.run(&["apply", "last", "--yes"]).fails(1, "BP-RUN-012");
     assert!(said.stderr.contains("a.txt"), "{}", said.stderr);
     assert_eq!(world.read("data/a.txt"), "mine\n");
     assert_eq!(world.read("data/old.txt"), "gone\n", "all or nothing");
@@ -86,9 +60,7 @@ fn a_run_without_a_workspace_has_nowhere_to_apply_to() {
     let world = World::new();
     world.agent("", &say("Done."));
     world.run(&["run"]).exits(0);
-    world
-        .run(&["apply", "last", "--yes"])
-        .fails(2, "BP-RUN-011");
+    world.run(&["apply", "last", "--yes"]).fails(2, "BP-RUN-011");
 }
 
 #[test]
@@ -100,16 +72,11 @@ fn nothing_is_written_through_a_link_on_the_host() {
         call("I'll add.", "shell", "command = \"echo two > d/b.txt\""),
         say("Added.")
     );
-    world.agent(
-        "[permissions]\npreset = \"observe\"\n[sandbox]\nworkspace = \"data\"\n",
-        &turns,
-    );
+    world.agent("[permissions]\npreset = \"observe\"\n[sandbox]\nworkspace = \"data\"\n", &turns);
     world.run(&["run"]).exits(0);
     let elsewhere = world.path().join("elsewhere");
     std::fs::rename(world.project().join("data/d"), &elsewhere).expect("moved");
     std::os::unix::fs::symlink(&elsewhere, world.project().join("data/d")).expect("linked");
-    world
-        .run(&["apply", "last", "--yes"])
-        .fails(1, "BP-RUN-013");
+    world.run(&["apply", "last", "--yes"]).fails(1, "BP-RUN-013");
     assert!(!elsewhere.join("b.txt").exists());
 }

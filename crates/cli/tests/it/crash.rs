@@ -6,15 +6,8 @@ fn slow() -> World {
     let world = World::new();
     world.write("data/a.txt", "one\n");
     let command = "command = \"echo begun >> log.txt; test -e done || { touch done; sleep 60; }\"";
-    let turns = format!(
-        "{}{}",
-        call("This takes a while.", "shell", command),
-        say("Finished.")
-    );
-    world.agent(
-        "[permissions]\npreset = \"observe\"\n[sandbox]\nworkspace = \"data\"\n",
-        &turns,
-    );
+    let turns = format!("{}{}", call("This takes a while.", "shell", command), say("Finished."));
+    world.agent("[permissions]\npreset = \"observe\"\n[sandbox]\nworkspace = \"data\"\n", &turns);
     world
 }
 
@@ -29,11 +22,7 @@ fn a_killed_owner_loses_nothing_and_the_workspace_is_rolled_back() {
     let command = "command = \"echo begun >> log.txt; cat log.txt; sleep 1\"";
     world.write(
         "turns.toml",
-        &format!(
-            "{}{}",
-            call("This takes a while.", "shell", command),
-            say("Finished.")
-        ),
+        &format!("{}{}", call("This takes a while.", "shell", command), say("Finished.")),
     );
     let child = world.start(&["run", "--json"]);
     until("the command runs", || started(&world));
@@ -55,10 +44,7 @@ fn a_killed_owner_loses_nothing_and_the_workspace_is_rolled_back() {
         .iter()
         .filter_map(|record| record["kind"].as_str())
         .collect();
-    assert!(
-        kinds.contains(&"resumed") && kinds.contains(&"rolled_back"),
-        "{kinds:?}"
-    );
+    assert!(kinds.contains(&"resumed") && kinds.contains(&"rolled_back"), "{kinds:?}");
     let finished = shown["records"]
         .as_array()
         .expect("records")
@@ -66,9 +52,7 @@ fn a_killed_owner_loses_nothing_and_the_workspace_is_rolled_back() {
         .rev()
         .find(|r| r["kind"] == "action_finished");
     assert_eq!(
-        finished.expect("an outcome")["output"]["text"]
-            .as_str()
-            .map(str::trim),
+        finished.expect("an outcome")["output"]["text"].as_str().map(str::trim),
         Some("begun")
     );
     world.run(&["verify", "last"]).exits(0);
@@ -82,25 +66,13 @@ fn ctrl_c_sets_the_run_aside_and_resume_goes_on() {
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it lives");
     let said = Said::of(child.wait_with_output().expect("ends")).exits(4);
-    assert!(
-        said.stderr.contains("setting the run aside"),
-        "{}",
-        said.stderr
-    );
-    assert!(
-        said.stderr.contains("next: bedplate resume "),
-        "{}",
-        said.stderr
-    );
+    assert!(said.stderr.contains("setting the run aside"), "{}", said.stderr);
+    assert!(said.stderr.contains("next: bedplate resume "), "{}", said.stderr);
     let ps = world.run(&["ps", "--json"]).exits(0).json();
     assert_eq!(ps["runs"][0]["status"], "suspended");
     world.write(
         "turns.toml",
-        &format!(
-            "{}{}",
-            call("Again.", "shell", "command = \"true\""),
-            say("Finished.")
-        ),
+        &format!("{}{}", call("Again.", "shell", "command = \"true\""), say("Finished.")),
     );
 }
 

@@ -29,17 +29,9 @@ fn streams_are_passed_through() {
     let world = World::new();
     let mut command = world.command(&["sandbox", "run", "--", "sh", "-c", "cat; echo err >&2"]);
     let mut child = command.stdin(Stdio::piped()).spawn().expect("runs");
-    child
-        .stdin
-        .take()
-        .expect("a pipe")
-        .write_all(b"through\n")
-        .expect("written");
+    child.stdin.take().expect("a pipe").write_all(b"through\n").expect("written");
     let said = Said::of(child.wait_with_output().expect("ends")).exits(0);
-    assert_eq!(
-        (said.stdout.as_str(), said.stderr.as_str()),
-        ("through\n", "err\n")
-    );
+    assert_eq!((said.stdout.as_str(), said.stderr.as_str()), ("through\n", "err\n"));
 }
 
 #[test]
@@ -48,22 +40,12 @@ fn it_starts_in_the_workspace_with_nothing_of_the_host() {
     world.write("w/a.txt", "one\n");
     let said = inside(
         &world,
-        &[
-            "--workspace",
-            "w",
-            "--",
-            "sh",
-            "-c",
-            "pwd; cat a.txt; echo two > a.txt; env",
-        ],
+        &["--workspace", "w", "--", "sh", "-c", "pwd; cat a.txt; echo two > a.txt; env"],
     )
     .exits(0);
     let lines: Vec<&str> = said.stdout.lines().collect();
     assert_eq!(&lines[..2], ["/workspace", "one"]);
-    assert!(
-        lines.contains(&"PATH=/usr/local/bin:/usr/bin:/bin"),
-        "{lines:?}"
-    );
+    assert!(lines.contains(&"PATH=/usr/local/bin:/usr/bin:/bin"), "{lines:?}");
     assert!(
         !said.stdout.contains("BEDPLATE_HOME") && !said.stdout.contains("LOGNAME=ada"),
         "{lines:?}"
@@ -80,27 +62,12 @@ fn a_policy_binds_the_command() {
     world.write("w/shut.txt", "shut\n");
     world.write("p.cedar", "forbid(principal, action == Action::\"read_file\", resource == Path::\"/workspace/shut.txt\");\n");
     let with = |command: &str| {
-        inside(
-            &world,
-            &[
-                "--workspace",
-                "w",
-                "--policy",
-                "p.cedar",
-                "--",
-                "sh",
-                "-c",
-                command,
-            ],
-        )
+        inside(&world, &["--workspace", "w", "--policy", "p.cedar", "--", "sh", "-c", command])
     };
     assert_eq!(with("cat open.txt").exits(0).stdout, "open\n");
     let said = with("cat shut.txt");
     assert!(said.code != 0 && !said.stdout.contains("shut"), "{said:?}");
-    world.write(
-        "p.cedar",
-        "forbid(principal, action == Action::\"run_command\", resource);\n",
-    );
+    world.write("p.cedar", "forbid(principal, action == Action::\"run_command\", resource);\n");
     with("true").fails(2, "BP-CLI-011");
     world.write("p.cedar", "permit(");
     with("true").fails(2, "BP-POLICY-001");
@@ -120,10 +87,7 @@ fn nothing_is_left_behind() {
         "mkdir -p a/b; chmod 0 a; sleep 100 & exit 3",
     ]);
     Said::of(command.env("TMPDIR", &temporary).output().expect("runs")).exits(3);
-    let left: Vec<_> = std::fs::read_dir(&temporary)
-        .expect("a directory")
-        .flatten()
-        .collect();
+    let left: Vec<_> = std::fs::read_dir(&temporary).expect("a directory").flatten().collect();
     assert!(left.is_empty(), "{left:?}");
     assert!(!world.home().exists());
 }
@@ -144,9 +108,7 @@ fn doctor_says_that_runs_work_here() {
     }
     assert!(!world.home().exists(), "looking makes no home");
     world.write("file", "");
-    let said = world
-        .run(&["doctor", "--home", "file"])
-        .fails(1, "BP-CLI-013");
+    let said = world.run(&["doctor", "--home", "file"]).fails(1, "BP-CLI-013");
     assert!(said.stdout.contains("missing  home"), "{}", said.stdout);
 }
 
@@ -154,41 +116,20 @@ fn doctor_says_that_runs_work_here() {
 fn benches_print_samples_and_a_ratio() {
     let world = World::new();
     for what in ["sandbox", "store", "start"] {
-        let said = world
-            .run(&["bench", what, "--count", "3", "--raw"])
-            .exits(0);
-        let samples: Vec<serde_json::Value> = said
-            .stdout
-            .lines()
-            .map(|line| serde_json::from_str(line).expect("JSON"))
-            .collect();
+        let said = world.run(&["bench", what, "--count", "3", "--raw"]).exits(0);
+        let samples: Vec<serde_json::Value> =
+            said.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         let ours = samples
             .iter()
-            .filter(|s| {
-                s["what"]
-                    .as_str()
-                    .is_some_and(|w| w.starts_with("bedplate"))
-            })
+            .filter(|s| s["what"].as_str().is_some_and(|w| w.starts_with("bedplate")))
             .count();
         assert_eq!(ours, 3, "{what}: {}", said.stdout);
-        assert!(
-            samples.iter().all(|sample| sample["ns"].as_u64().is_some()),
-            "{what}"
-        );
+        assert!(samples.iter().all(|sample| sample["ns"].as_u64().is_some()), "{what}");
     }
-    let json = world
-        .run(&["bench", "start", "--count", "2", "--json"])
-        .exits(0)
-        .json();
+    let json = world.run(&["bench", "start", "--count", "2", "--json"]).exits(0).json();
     assert_eq!(
-        (
-            json["ours"]["count"].as_u64(),
-            json["ours"]["failed"].as_u64()
-        ),
+        (json["ours"]["count"].as_u64(), json["ours"]["failed"].as_u64()),
         (Some(2), Some(0))
     );
-    assert!(
-        json["ratio_p50"].as_f64().is_some_and(|ratio| ratio > 0.0),
-        "{json}"
-    );
+    assert!(json["ratio_p50"].as_f64().is_some_and(|ratio| ratio > 0.0), "{json}");
 }

@@ -7,10 +7,8 @@ use tempfile::TempDir;
 
 /// The binary under test.
 pub(crate) fn binary() -> PathBuf {
-    std::env::var_os("BEDPLATE_BIN").map_or_else(
-        || PathBuf::from(env!("CARGO_BIN_EXE_bedplate")),
-        PathBuf::from,
-    )
+    std::env::var_os("BEDPLATE_BIN")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_bedplate")), PathBuf::from)
 }
 
 /// What a command came to.
@@ -38,22 +36,14 @@ impl Said {
 
     /// Asserts the exit status, showing everything when it is another.
     pub(crate) fn exits(self, code: i32) -> Self {
-        assert_eq!(
-            self.code, code,
-            "stdout: {}\nstderr: {}",
-            self.stdout, self.stderr
-        );
+        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self
     }
 
     /// Asserts that it failed with this code and status.
     pub(crate) fn fails(self, exit: i32, code: &str) -> Self {
         let said = self.exits(exit);
-        assert!(
-            said.stderr.contains(&format!("error {code}: ")),
-            "{code}: {}",
-            said.stderr
-        );
+        assert!(said.stderr.contains(&format!("error {code}: ")), "{code}: {}", said.stderr);
         said
     }
 }
@@ -66,10 +56,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("bpt")
-            .tempdir()
-            .expect("a directory");
+        let dir = tempfile::Builder::new().prefix("bpt").tempdir().expect("a directory");
         std::fs::create_dir(dir.path().join("p")).expect("made");
         Self { dir }
     }
@@ -155,14 +142,8 @@ impl World {
         let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         if let Ok(handle) = handle {
-            let mut poll = [rustix::event::PollFd::new(
-                &handle,
-                rustix::event::PollFlags::IN,
-            )];
-            let limit = rustix::event::Timespec {
-                tv_sec: 20,
-                tv_nsec: 0,
-            };
+            let mut poll = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
+            let limit = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
             let _ = rustix::event::poll(&mut poll, Some(&limit));
         }
     }
@@ -177,10 +158,7 @@ impl Drop for World {
 /// Waits until `done` holds, looking again at short intervals, at most 30 seconds.
 pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     const LOOKS_MAX: u32 = 3_000;
-    let nobody = rustix::event::Timespec {
-        tv_sec: 0,
-        tv_nsec: 10_000_000,
-    };
+    let nobody = rustix::event::Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
     for _ in 0..LOOKS_MAX {
         if done() {
             return;

@@ -18,13 +18,7 @@ fn workshop() -> World {
 fn a_task_works_on_a_copy_of_this_directory() {
     let world = workshop();
     let json = world
-        .run(&[
-            "run",
-            "copy the file",
-            "--model",
-            "script/turns.toml",
-            "--json",
-        ])
+        .run(&["run", "copy the file", "--model", "script/turns.toml", "--json"])
         .exits(0)
         .json();
     assert_eq!(
@@ -32,11 +26,7 @@ fn a_task_works_on_a_copy_of_this_directory() {
         (Some("done"), Some("Copied.")),
         "{json}"
     );
-    assert_eq!(
-        json["denials"].as_i64(),
-        Some(0),
-        "draft lets commands run: {json}"
-    );
+    assert_eq!(json["denials"].as_i64(), Some(0), "draft lets commands run: {json}");
     assert!(!world.project().join("b.txt").exists());
     let shown = world.run(&["show", "last", "--json"]).exits(0).json();
     assert_eq!(shown["records"][1]["item"]["text"], "copy the file");
@@ -51,34 +41,19 @@ fn a_task_uses_the_routes_of_the_home() {
     let script = world.project().join("turns.toml");
     let routes = format!("[routes]\ndefault = [\"script/{}\"]\n", script.display());
     std::fs::write(world.home().join("bedplate.toml"), routes).expect("written");
-    let json = world
-        .run(&["run", "copy the file", "--json"])
-        .exits(0)
-        .json();
+    let json = world.run(&["run", "copy the file", "--json"]).exits(0).json();
     assert_eq!(json["output"], "Copied.");
     std::fs::write(world.home().join("bedplate.toml"), "[agent]\nnom = \"x\"\n").expect("written");
-    world
-        .run(&["run", "copy the file"])
-        .fails(2, "BP-CONFIG-001");
+    world.run(&["run", "copy the file"]).fails(2, "BP-CONFIG-001");
 }
 
 #[test]
 fn what_a_task_was_denied_is_added_to_the_run_alone() {
     let world = workshop();
-    let turns = format!(
-        "{}{}",
-        call("I'll wait.", "wait", "seconds = 0"),
-        say("Waited.")
-    );
+    let turns = format!("{}{}", call("I'll wait.", "wait", "seconds = 0"), say("Waited."));
     world.write("turns.toml", &turns);
     let json = world
-        .run(&[
-            "run",
-            "wait a moment",
-            "--model",
-            "script/turns.toml",
-            "--json",
-        ])
+        .run(&["run", "wait a moment", "--model", "script/turns.toml", "--json"])
         .exits(0)
         .json();
     if json["denials"].as_i64() == Some(0) {
@@ -86,12 +61,7 @@ fn what_a_task_was_denied_is_added_to_the_run_alone() {
     }
     world.run(&["policy", "allow", "last", "--yes"]).exits(0);
     let shown = world.run(&["show", "last", "--json"]).exits(0).json();
-    let last = shown["records"]
-        .as_array()
-        .expect("records")
-        .last()
-        .expect("some")
-        .clone();
+    let last = shown["records"].as_array().expect("records").last().expect("some").clone();
     assert_eq!(
         (last["kind"].as_str(), last["allow"][0].as_str()),
         (Some("policy_changed"), Some("wait"))

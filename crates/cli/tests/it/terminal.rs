@@ -41,31 +41,20 @@ print(json.dumps({"seen": seen.decode("utf-8", "replace"), "status": status}))
 /// What was seen, and the exit status.
 fn on_terminal(world: &World, arguments: &[&str], steps: &[(&str, &str)]) -> (String, i64) {
     let mut command = world.command(&[]);
-    let environment: Vec<_> = command
-        .get_envs()
-        .map(|(k, v)| (k.to_owned(), v.map(ToOwned::to_owned)))
-        .collect();
+    let environment: Vec<_> =
+        command.get_envs().map(|(k, v)| (k.to_owned(), v.map(ToOwned::to_owned))).collect();
     command = std::process::Command::new("python3");
-    command
-        .env_clear()
-        .current_dir(world.project())
-        .stdin(std::process::Stdio::null());
+    command.env_clear().current_dir(world.project()).stdin(std::process::Stdio::null());
     for (name, value) in environment {
         command.env(name, value.unwrap_or_default());
     }
     let steps = json!(steps).to_string();
-    command
-        .args(["-c", DRIVER, &steps])
-        .arg(binary())
-        .args(arguments);
+    command.args(["-c", DRIVER, &steps]).arg(binary()).args(arguments);
     let output = command.output().expect("python3 runs");
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     let said: Value = serde_json::from_str(&stdout)
         .unwrap_or_else(|_| panic!("{stdout}{}", String::from_utf8_lossy(&output.stderr)));
-    (
-        said["seen"].as_str().expect("text").to_owned(),
-        said["status"].as_i64().expect("a status"),
-    )
+    (said["seen"].as_str().expect("text").to_owned(), said["status"].as_i64().expect("a status"))
 }
 
 const TICKETS: &str = "
@@ -87,10 +76,7 @@ fn desk() -> World {
         say("That is all.")
     );
     world.agent(TICKETS, &turns);
-    world.program(
-        "ticket",
-        "#!/bin/sh\ncat >> tickets.log\necho '{\"id\": 7}'\n",
-    );
+    world.program("ticket", "#!/bin/sh\ncat >> tickets.log\necho '{\"id\": 7}'\n");
     world
 }
 
@@ -109,14 +95,8 @@ fn a_question_is_asked_inline_shown_in_full_and_answered() {
     ];
     let (seen, status) = on_terminal(&world, &["run"], &steps);
     assert_eq!(status, 0, "{seen}");
-    assert!(
-        seen.contains("\u{1b}[32mapproved\u{1b}[0m ticket"),
-        "{seen}"
-    );
-    assert!(
-        seen.contains("bro\\\\u001bken") || seen.contains("bro\\u001bken"),
-        "{seen}"
-    );
+    assert!(seen.contains("\u{1b}[32mapproved\u{1b}[0m ticket"), "{seen}");
+    assert!(seen.contains("bro\\\\u001bken") || seen.contains("bro\\u001bken"), "{seen}");
     assert!(!seen.contains("bro\u{1b}ken"), "{seen:?}");
     assert!(seen.contains("That is all."), "{seen}");
     assert!(opened(&world));
@@ -131,13 +111,7 @@ fn a_refusal_is_given_a_reason() {
     let (seen, status) = on_terminal(&world, &["run"], &steps);
     assert_eq!(status, 0, "{seen}");
     assert!(!opened(&world));
-    assert!(
-        world
-            .run(&["show", "last", "--json"])
-            .exits(0)
-            .stdout
-            .contains("not today")
-    );
+    assert!(world.run(&["show", "last", "--json"]).exits(0).stdout.contains("not today"));
 }
 
 #[test]
@@ -154,17 +128,10 @@ fn ctrl_c_at_a_question_leaves_it_open() {
 #[test]
 fn a_second_ctrl_c_cancels() {
     let world = World::new();
-    let turns = call(
-        "This takes a while.",
-        "shell",
-        "command = \"trap '' INT; sleep 60\"",
-    );
+    let turns = call("This takes a while.", "shell", "command = \"trap '' INT; sleep 60\"");
     world.agent("[permissions]\npreset = \"observe\"\n", &turns);
-    let (seen, status) = on_terminal(
-        &world,
-        &["run"],
-        &[("says", "\u{3}"), ("setting the run aside", "\u{3}")],
-    );
+    let (seen, status) =
+        on_terminal(&world, &["run"], &[("says", "\u{3}"), ("setting the run aside", "\u{3}")]);
     // The second may come when the run is at rest already: then there is nothing left to cancel.
     let json = world.run(&["show", "last", "--json"]).exits(0).json();
     match json["status"].as_str() {
@@ -183,16 +150,10 @@ fn changes_are_applied_after_a_yes() {
         call("I'll edit.", "shell", "command = \"echo two > a.txt\""),
         say("Edited.")
     );
-    world.agent(
-        "[permissions]\npreset = \"observe\"\n[sandbox]\nworkspace = \"data\"\n",
-        &turns,
-    );
+    world.agent("[permissions]\npreset = \"observe\"\n[sandbox]\nworkspace = \"data\"\n", &turns);
     world.run(&["run"]).exits(0);
     let (seen, status) = on_terminal(&world, &["apply", "last"], &[("[y/n]", "n\n")]);
-    assert!(
-        status == 1 && seen.contains("nothing was changed"),
-        "{seen}"
-    );
+    assert!(status == 1 && seen.contains("nothing was changed"), "{seen}");
     assert_eq!(world.read("data/a.txt"), "one\n");
     let (seen, status) = on_terminal(&world, &["apply", "last"], &[("[y/n]", "y\n")]);
     assert_eq!(status, 0, "{seen}");
@@ -205,14 +166,7 @@ fn a_sandbox_has_the_terminal() {
     let shell = "test -t 0 && read -r word && echo \"<$word>\"";
     let (seen, status) = on_terminal(
         &world,
-        &[
-            "sandbox",
-            "run",
-            "--",
-            "sh",
-            "-c",
-            &format!("echo ready; {shell}"),
-        ],
+        &["sandbox", "run", "--", "sh", "-c", &format!("echo ready; {shell}")],
         &[("ready", "typed\n")],
     );
     assert_eq!(status, 0, "{seen}");

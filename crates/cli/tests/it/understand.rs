@@ -47,19 +47,14 @@ fn explain_names_the_record_in_which_the_fault_came_in() {
         .iter()
         .find(|r| {
             r["kind"] == "action_finished"
-                && r["output"]["text"]
-                    .as_str()
-                    .is_some_and(|t| t.contains("767.2"))
+                && r["output"]["text"].as_str().is_some_and(|t| t.contains("767.2"))
         })
         .and_then(|record| record["seq"].as_u64())
         .expect("the outcome");
     let json = world.run(&["explain", "last", "--json"]).exits(0).json();
     assert_eq!(json["finding"]["root"].as_u64(), Some(fault), "{json}");
     let text = world.run(&["explain", "last"]).exits(0).stdout;
-    assert!(
-        text.contains(&format!("goes back to record {fault}: ")),
-        "{text}"
-    );
+    assert!(text.contains(&format!("goes back to record {fault}: ")), "{text}");
     assert!(text.contains("beyond the sandbox"), "{text}");
 }
 
@@ -68,12 +63,7 @@ fn a_record_can_be_looked_at_with_the_state_it_carried() {
     let world = survey();
     world.run(&["run"]).exits(1);
     let text = world.run(&["show", "last@4"]).exits(0).stdout;
-    for part in [
-        "at record 4",
-        "workspace  layer ",
-        "spent ",
-        "conversation (",
-    ] {
+    for part in ["at record 4", "workspace  layer ", "spent ", "conversation ("] {
         assert!(text.contains(part), "{part}: {text}");
     }
     let json = world.run(&["show", "last@4", "--json"]).exits(0).json();
@@ -82,38 +72,67 @@ fn a_record_can_be_looked_at_with_the_state_it_carried() {
     world.run(&["show", "last@9999"]).fails(2, "BP-CLI-010");
     world.run(&["explain", "last@4"]).exits(0);
     let list = world.run(&["show", "last"]).exits(0).stdout;
-    assert!(
-        list.contains("decision_made") && list.contains("(result of "),
-        "{list}"
-    );
+    assert!(list.contains("decision_made") && list.contains("(result of "), "{list}");
 }
 
-/// Any byte of the log's database that belongs to the run's content or chain, changed, is found.
+/// Changes the log behind its owner's back: SQL on the database, and what `verify` must say.
+const TAMPERING: [(&str, &str); 6] = [
+    (
+        "flip a header",
+        "UPDATE records SET header = CAST(x'ff' || substr(header, 2) AS BLOB) WHERE key = (SELECT key FROM records ORDER BY key LIMIT 1 OFFSET 5)",
+    ),
+    (
+        "flip a content",
+        "UPDATE records SET body = CAST(substr(body, 1, length(body) - 1) || x'00' AS BLOB) WHERE key = (SELECT key FROM records ORDER BY key LIMIT 1 OFFSET 5)",
+    ),
+    (
+        "drop a record",
+        "DELETE FROM records WHERE key = (SELECT key FROM records ORDER BY key LIMIT 1 OFFSET 5)",
+    ),
+    ("cut the end", "DELETE FROM records WHERE key = (SELECT max(key) FROM records)"),
+    (
+        "swap two",
+        "UPDATE records SET header = (SELECT r.header FROM records r WHERE r.key = records.key + 1) WHERE key = (SELECT key FROM records ORDER BY key LIMIT 1 OFFSET 5)",
+    ),
+    ("move the head", "UPDATE branches SET next_seq = next_seq - 1"),
+];
+
 #[test]
-fn a_changed_log_does_not_verify() {
+fn a_log_that_was_tampered_with_does_not_verify() {
     let world = survey();
     world.run(&["run"]).exits(1);
+    until("the owner left", || world.owner().is_none());
     let said = world.run(&["verify", "last"]).exits(0);
     assert!(said.stdout.contains(" verified"), "{}", said.stdout);
-    until("the owner left", || world.owner().is_none());
-    let database = world.home().join("log/log.db");
-    let marker = b"action_finished";
-    let mut found = false;
-    for file in [database, world.home().join("log/log.db-wal")] {
-        let Ok(mut bytes) = std::fs::read(&file) else {
-            continue;
-        };
-        let mut at = 0;
-        while let Some(next) = bytes[at..].windows(marker.len()).position(|w| w == marker) {
-            bytes[at + next] ^= 1;
-            at += next + 1;
-            found = true;
-        }
-        std::fs::write(&file, &bytes).expect("written");
+    let log = world.home().join("log");
+    let kept = world.path().join("kept");
+    copy(&log, &kept);
+    for (what, statement) in TAMPERING {
+        let script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); n = c.execute(sys.argv[2]).rowcount; c.commit(); sys.exit(n < 1)";
+        let database = log.join("log.db");
+        let changed = std::process::Command::new("python3")
+            .args(["-c", script])
+            .arg(&database)
+            .arg(statement)
+            .status();
+        assert!(changed.expect("python3 runs").success(), "{what}");
+        let said = world.run(&["verify", "last", "--json"]).fails(3, "BP-CLI-009");
+        let json = said.json();
+        assert_eq!(json["ok"], false, "{what}: {json}");
+        assert!(
+            json["faults"].as_array().is_some_and(|faults| !faults.is_empty()),
+            "{what}: {json}"
+        );
+        world.run(&["verify", "last"]).fails(3, "BP-CLI-009");
+        let json = world.run(&["resume", "last", "--json"]);
+        assert_ne!(json.code, 0, "{what}: {}", json.stdout);
+        std::fs::remove_dir_all(&log).expect("removed");
+        copy(&kept, &log);
     }
-    if !found {
-        return;
-    }
-    let said = world.run(&["verify", "last", "--json"]);
-    assert_ne!(said.code, 0, "{}", said.stdout);
+    world.run(&["verify", "last"]).exits(0);
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(copied.expect("cp runs").success());
 }

@@ -9,11 +9,7 @@ fn refused(more: &str, line: &[&str], code: &str) {
     world.agent(more, &say("Done."));
     let before = tree(&world);
     let said = world.run(line).fails(2, code);
-    assert!(
-        said.stderr.contains("  next: "),
-        "{line:?}: {}",
-        said.stderr
-    );
+    assert!(said.stderr.contains("  next: "), "{line:?}: {}", said.stderr);
     assert!(said.stdout.is_empty(), "{line:?}: {}", said.stdout);
     assert_eq!(tree(&world), before, "{line:?} changed something");
 }
@@ -61,27 +57,14 @@ fn what_cannot_be_done_is_refused_and_changes_nothing() {
     check(&["approve", "0123456789ab-1"], "BP-STORE-007");
     check(&["deny", "x"], "BP-CLI-001");
     check(&["resolve", "0123456789ab-1", "--abandon"], "BP-STORE-007");
-    check(
-        &["resolve", "0123456789ab-1", "--happened", "--result", "{"],
-        "BP-CLI-008",
-    );
+    check(&["resolve", "0123456789ab-1", "--happened", "--result", "{"], "BP-CLI-008");
     check(&["policy", "allow", "last"], "BP-STORE-007");
     check(&["policy", "show", "./missing"], "BP-CLI-002");
     check(&["policy", "check", "/usr"], "BP-CONFIG-006");
     check(&["help", "BP-NO-999"], "BP-CLI-012");
     check(&["help", "nope"], "BP-CLI-012");
     check(&["init"], "BP-CLI-007");
-    check(
-        &[
-            "sandbox",
-            "run",
-            "--workspace",
-            "/no/such/dir",
-            "--",
-            "true",
-        ],
-        "BP-CONFIG-007",
-    );
+    check(&["sandbox", "run", "--workspace", "/no/such/dir", "--", "true"], "BP-CONFIG-007");
     check(&["sandbox", "run"], "BP-CLI-001");
     check(&["--home", "", "ps"], "BP-CLI-001");
 }
@@ -130,10 +113,7 @@ fn too_long_an_input_is_refused() {
     world.agent("", &say("Done."));
     let feed = |bytes: usize| {
         let mut command = world.command(&["run", "--input", "-", "--json"]);
-        let mut child = command
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .expect("runs");
+        let mut child = command.stdin(std::process::Stdio::piped()).spawn().expect("runs");
         let mut input = child.stdin.take().expect("a pipe");
         // A command that refuses does not read on.
         let _ = input.write_all(&vec![b'x'; bytes]);
@@ -167,10 +147,7 @@ fn an_owner_that_is_another_build_or_none_is_not_spoken_to() {
         world.run(&["gc"]).fails(1, code);
         thread.join().expect("it spoke");
     };
-    check(
-        br#"{"reply":"hello","version":"0.0.0-other"}"#,
-        "BP-OWNER-004",
-    );
+    check(br#"{"reply":"hello","version":"0.0.0-other"}"#, "BP-OWNER-004");
     check(b"not a frame", "BP-OWNER-005");
     check(br#"{"reply":"at_rest"}"#, "BP-OWNER-005");
 }
@@ -182,11 +159,7 @@ fn a_policy_over_its_limit_is_refused() {
     world.write("policy.cedar", &format!("//{}\n", "x".repeat(1 << 20)));
     for line in [&["run"][..], &["policy", "check"], &["policy", "show"]] {
         let said = world.run(line).exits(2);
-        assert!(
-            said.stderr.contains("error BP-POLICY-005: "),
-            "{line:?}: {}",
-            said.stderr
-        );
+        assert!(said.stderr.contains("error BP-POLICY-005: "), "{line:?}: {}", said.stderr);
     }
     let ps = world.run(&["ps", "--json"]).exits(0);
     assert_eq!(ps.json()["runs"].as_array().map(Vec::len), Some(0));
@@ -199,10 +172,7 @@ fn errors_are_json_where_json_was_asked_for() {
         let said: Said = world.run(line).fails(2, code);
         let error = said.json()["error"].clone();
         assert_eq!(error["code"], code, "{line:?}");
-        assert!(
-            error["message"].is_string() && error["next"].is_string(),
-            "{line:?}"
-        );
+        assert!(error["message"].is_string() && error["next"].is_string(), "{line:?}");
     };
     check(&["show", "last", "--json"], "BP-STORE-007");
     check(&["--json", "run", "missing"], "BP-CLI-002");
@@ -214,11 +184,7 @@ fn a_new_home_is_empty_and_reading_does_not_make_it() {
     let world = World::new();
     let list = |line: &[&str], key: &str| {
         let json = world.run(line).exits(0).json();
-        assert_eq!(
-            json[key].as_array().map(Vec::len),
-            Some(0),
-            "{line:?}: {json}"
-        );
+        assert_eq!(json[key].as_array().map(Vec::len), Some(0), "{line:?}: {json}");
     };
     list(&["ps", "--json"], "runs");
     list(&["approvals", "--json"], "approvals");
@@ -238,24 +204,9 @@ fn help_is_grouped_and_codes_have_pages() {
     let page = world.run(&["help", "bp-run-006"]).exits(0).stdout;
     assert!(page.starts_with("# BP-RUN-006: "), "{page}");
     let run = world.run(&["help", "run"]).exits(0).stdout;
-    assert!(
-        run.contains("--detach") && run.contains("4 waits for a person"),
-        "{run}"
-    );
-    assert!(
-        world
-            .run(&["run", "--help"])
-            .exits(0)
-            .stdout
-            .contains("--detach")
-    );
-    assert!(
-        world
-            .run(&["--version"])
-            .exits(0)
-            .stdout
-            .starts_with("bedplate ")
-    );
+    assert!(run.contains("--detach") && run.contains("4 waits for a person"), "{run}");
+    assert!(world.run(&["run", "--help"]).exits(0).stdout.contains("--detach"));
+    assert!(world.run(&["--version"]).exits(0).stdout.starts_with("bedplate "));
     let script = world.run(&["completion", "bash"]).exits(0).stdout;
     assert!(script.contains("approvals"), "{script}");
     assert!(!world.home().exists());
@@ -265,16 +216,8 @@ fn help_is_grouped_and_codes_have_pages() {
 fn init_writes_a_project_that_runs() {
     let world = World::new();
     let said = world.run(&["init"]).exits(0);
-    assert!(
-        said.stderr.contains("what the agent may do:"),
-        "{}",
-        said.stderr
-    );
-    assert!(
-        said.stderr.trim_end().ends_with("next: bedplate run"),
-        "{}",
-        said.stderr
-    );
+    assert!(said.stderr.contains("what the agent may do:"), "{}", said.stderr);
+    assert!(said.stderr.trim_end().ends_with("next: bedplate run"), "{}", said.stderr);
     assert!(world.read("bedplate.toml").contains("script/turns.toml"));
     world.run(&["policy", "check"]).exits(0);
     let run = world.run(&["run", "--json"]).exits(0).json();
@@ -288,13 +231,7 @@ fn init_writes_a_project_that_runs() {
 fn init_takes_a_known_key() {
     let world = World::new();
     let mut command = world.command(&["init", "--json"]);
-    let said = Said::of(
-        command
-            .env("OPENAI_API_KEY", "sk-none")
-            .output()
-            .expect("runs"),
-    )
-    .exits(0);
+    let said = Said::of(command.env("OPENAI_API_KEY", "sk-none").output().expect("runs")).exits(0);
     assert_eq!(said.json()["model"], "openai/gpt-5.4");
     assert!(!world.read("bedplate.toml").contains("sk-none"));
     assert!(!world.project().join("turns.toml").exists());
@@ -306,11 +243,7 @@ fn a_task_without_any_model_says_how_to_get_one() {
     let said = world.run(&["run", "count the lines"]);
     // A machine with Ollama has a model: then there is nothing to refuse.
     if said.code == 2 {
-        assert!(
-            said.stderr.contains("error BP-CLI-003: "),
-            "{}",
-            said.stderr
-        );
+        assert!(said.stderr.contains("error BP-CLI-003: "), "{}", said.stderr);
         assert!(said.stderr.contains("OPENAI_API_KEY"), "{}", said.stderr);
         assert!(!world.home().exists());
     }
@@ -325,10 +258,5 @@ fn a_script_with_no_next_turn_fails_the_run() {
     );
     let run = world.run(&["run", "--json"]).exits(1).json();
     assert_eq!(run["status"], "failed", "{run}");
-    assert!(
-        run["error"]["code"]
-            .as_str()
-            .is_some_and(|code| code.starts_with("BP-")),
-        "{run}"
-    );
+    assert!(run["error"]["code"].as_str().is_some_and(|code| code.starts_with("BP-")), "{run}");
 }

@@ -58,10 +58,7 @@ impl Addition {
 fn asked(cedar: &str) -> String {
     match cedar.strip_suffix(" };") {
         Some(begin) => format!("{begin} && context.approved }};"),
-        None => format!(
-            "{} when {{ context.approved }};",
-            cedar.trim_end_matches(';')
-        ),
+        None => format!("{} when {{ context.approved }};", cedar.trim_end_matches(';')),
     }
 }
 
@@ -73,11 +70,8 @@ pub(super) fn write(dir: &Path, list: List, additions: &[Addition]) -> Result<Ve
     let manifest_path = dir.join(MANIFEST_FILE);
     let policy_path = dir.join(POLICY_FILE);
     let old_manifest = config::read_text(&manifest_path)?;
-    let old_policy = if policy_path.exists() {
-        config::read_text(&policy_path)?
-    } else {
-        String::new()
-    };
+    let old_policy =
+        if policy_path.exists() { config::read_text(&policy_path)? } else { String::new() };
     let entries: Vec<&str> = additions
         .iter()
         .filter_map(|addition| match addition {
@@ -118,18 +112,11 @@ fn with_entries(text: &str, list: List, entries: &[&str]) -> Result<String> {
         return Ok(text.to_owned());
     }
     let fail = |reason: String| -> Failed {
-        CliError::Io {
-            what: format!("cannot edit {MANIFEST_FILE}"),
-            reason,
-        }
-        .into()
+        CliError::Io { what: format!("cannot edit {MANIFEST_FILE}"), reason }.into()
     };
-    let mut document: DocumentMut = text
-        .parse()
-        .map_err(|e: toml_edit::TomlError| fail(e.to_string()))?;
-    let permissions = document
-        .entry("permissions")
-        .or_insert_with(|| Item::Table(Table::new()));
+    let mut document: DocumentMut =
+        text.parse().map_err(|e: toml_edit::TomlError| fail(e.to_string()))?;
+    let permissions = document.entry("permissions").or_insert_with(|| Item::Table(Table::new()));
     let permissions = permissions
         .as_table_like_mut()
         .ok_or_else(|| fail("[permissions] is no table".to_owned()))?;
@@ -222,10 +209,7 @@ mod tests {
     fn what_is_no_list_is_refused() {
         let failed =
             with_entries("[permissions]\nallow = 1\n", List::Allow, &["x"]).expect_err("refused");
-        assert_eq!(
-            (failed.failure.code.as_str(), failed.exit),
-            ("BP-CLI-005", 2)
-        );
+        assert_eq!((failed.failure.code.as_str(), failed.exit), ("BP-CLI-005", 2));
     }
 
     #[test]
@@ -235,14 +219,8 @@ mod tests {
         assert_eq!(once, format!("// mine\n{policy}\n"));
         assert_eq!(with_policies(&once, &[policy]), once);
         let check = |cedar: &str, expected: &str| assert_eq!(asked(cedar), expected);
-        check(
-            policy,
-            "permit(principal, action, resource) when { context.approved };",
-        );
-        check(
-            "permit(a) when { b };",
-            "permit(a) when { b && context.approved };",
-        );
+        check(policy, "permit(principal, action, resource) when { context.approved };");
+        check("permit(a) when { b };", "permit(a) when { b && context.approved };");
     }
 
     const MANIFEST: &str =
@@ -260,10 +238,6 @@ mod tests {
         let good = [Addition::Entry("shell".to_owned())];
         let said = write(dir.path(), List::Allow, &good).expect("writes");
         assert_eq!(said.len(), 1, "{said:?}");
-        assert!(
-            std::fs::read_to_string(&path)
-                .expect("there")
-                .contains("allow = [\"shell\"]")
-        );
+        assert!(std::fs::read_to_string(&path).expect("there").contains("allow = [\"shell\"]"));
     }
 }
