@@ -2,6 +2,7 @@
 
 use crate::SandboxError;
 use crate::client::Spawner;
+use crate::mode::Mode;
 use crate::spec::{ExecExit, ExecSpec, OUTPUT_BYTES_DEFAULT, SandboxId, Stdin};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -76,9 +77,23 @@ pub(crate) struct Streams {
     meter: Arc<Meter>,
 }
 
+/// Gives a pipe to the agent, as root: a program may open its own streams again by name
+/// (`/dev/stderr`), and then it is the pipe's owner that counts.
+fn hand_over(pipe: &OwnedFd) -> io::Result<()> {
+    match Mode::here() {
+        Mode::Root => {
+            let id = Mode::Root.agent_id();
+            let (uid, gid) = (rustix::fs::Uid::from_raw(id), rustix::fs::Gid::from_raw(id));
+            Ok(rustix::fs::fchown(pipe, Some(uid), Some(gid))?)
+        }
+        Mode::User => Ok(()),
+    }
+}
+
 /// A pipe whose reading end goes to the sandbox.
 pub(crate) fn inward_pipe() -> io::Result<(OwnedFd, pipe::Sender)> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    hand_over(&read)?;
     rustix::io::ioctl_fionbio(&write, true)?;
     Ok((read, pipe::Sender::from_owned_fd(write)?))
 }
@@ -86,6 +101,7 @@ pub(crate) fn inward_pipe() -> io::Result<(OwnedFd, pipe::Sender)> {
 /// A pipe whose writing end goes to the sandbox.
 pub(crate) fn outward_pipe() -> io::Result<(pipe::Receiver, OwnedFd)> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    hand_over(&write)?;
     rustix::io::ioctl_fionbio(&read, true)?;
     Ok((pipe::Receiver::from_owned_fd(read)?, write))
 }

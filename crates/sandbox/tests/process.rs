@@ -306,7 +306,7 @@ async fn many_sandboxes_at_once() {
     let world = World::new().await;
     let base = world.store.empty().unwrap();
     let mut tasks = tokio::task::JoinSet::new();
-    for number in 0..40 {
+    for number in 0..150 {
         let upper = world.store.begin(&base).unwrap();
         let spawner = world.spawner.clone();
         tasks.spawn(async move {
@@ -314,11 +314,18 @@ async fn many_sandboxes_at_once() {
             let spec = ExecSpec::shell(&format!("echo {number} > n; cat n"));
             let done = spawner.exec(&made.id, spec).await.unwrap().finish().await.unwrap();
             assert_eq!(done.stdout, format!("{number}\n").into_bytes());
-            spawner.destroy(&made.id).await.unwrap();
+            (made.id, upper)
         });
     }
-    while let Some(done) = tasks.join_next().await {
-        done.unwrap();
+    let live = tasks.join_all().await;
+    let mut machines = std::collections::BTreeSet::new();
+    for (id, _) in &live {
+        machines.insert(world.shell(id, "cat /etc/machine-id").await);
+    }
+    assert_eq!(machines.len(), live.len(), "each is a machine of its own");
+    for (id, upper) in live {
+        world.spawner.destroy(&id).await.unwrap();
+        world.store.discard(upper).unwrap();
     }
     world.spawner.close().await;
 }

@@ -23,7 +23,7 @@ use crate::sys::{self, Forked};
 use crate::wire::{self, Answer, AnswerFrame, AskFrame, FRAME_BYTES_MAX, Hello};
 use boxes::Sandboxed;
 use rustix::event::epoll;
-use rustix::process::{DumpableBehavior, PidfdFlags, Signal};
+use rustix::process::{DumpableBehavior, PidfdFlags, Resource, Rlimit, Signal};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
@@ -169,6 +169,10 @@ fn prepare(hello: Hello) -> Result<Prepared, SandboxError> {
     let _ = rustix::thread::set_name(c"bedplate-spawn");
     sys::ignore_terminal_signals();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    // Each sandbox costs us some descriptors; a soft limit of 1024 would be soon reached.
+    let files = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let files = Rlimit { current: files, maximum: files };
+    let _ = rustix::process::setrlimit(Resource::Nofile, files);
     let landlock_abi =
         sys::landlock_abi().map_err(|error| SandboxError::Landlock { why: error.to_string() })?;
     confine::Fence::new(landlock_abi)?;
