@@ -189,6 +189,9 @@ fn open_up(session: &Session, run: &str, list: List, yes: bool) -> Result<u8> {
     for (suggestion, addition) in suggestions.iter().zip(&additions) {
         explain(session, suggestion, addition, list);
     }
+    if dir.is_none() {
+        check_run_takes(list, &additions)?;
+    }
     let place = dir.as_ref().map_or_else(|| format!("run {run}"), |dir| dir.display().to_string());
     let question =
         format!("write {} to {place}? [y/n]", render::count(additions.len() as u64, "rule"));
@@ -203,7 +206,7 @@ fn open_up(session: &Session, run: &str, list: List, yes: bool) -> Result<u8> {
                 session.terminal.progress(&safe(&line));
             }
         }
-        None => add_to_run(session, &run, list, &additions)?,
+        None => add_to_run(session, &run, &additions)?,
     }
     finish(session, &run, &state, &additions)
 }
@@ -230,19 +233,19 @@ fn explain(session: &Session, suggestion: &Suggestion, addition: &Addition, list
     Terminal::say(&format!("  opens {}", safe(&suggestion.opens)));
 }
 
-/// A run made on the spot has no manifest: the log remembers what was added.
-fn add_to_run(session: &Session, run: &RunId, list: List, additions: &[Addition]) -> Result<()> {
-    let mut entries = Vec::new();
-    for addition in additions {
-        match addition {
-            Addition::Entry(entry) if list == List::Allow => entries.push(entry.clone()),
-            _ => {
-                let reason = "a run without a manifest takes only `allow` entries".to_owned();
-                let next = "Write a manifest with bedplate init, and run it.".to_owned();
-                return Err(CliError::CannotAllow { reason, next }.into());
-            }
-        }
+/// A run without a manifest takes `allow` entries of its own, which its log remembers.
+fn check_run_takes(list: List, additions: &[Addition]) -> Result<()> {
+    let entries = additions.iter().all(|addition| matches!(addition, Addition::Entry(_)));
+    if list == List::Allow && entries {
+        return Ok(());
     }
+    let reason = "a run without a manifest can be given `allow` entries only".to_owned();
+    let next = "Write a manifest with `bedplate init`, add it there, and run that.".to_owned();
+    Err(CliError::CannotAllow { reason, next }.into())
+}
+
+fn add_to_run(session: &Session, run: &RunId, additions: &[Addition]) -> Result<()> {
+    let entries = additions.iter().map(|addition| addition.text().to_owned()).collect();
     let request = Request::Allow { run: run.clone(), entries, by: login() };
     block_on(session.ask(&request)).map(|_| ())
 }

@@ -48,23 +48,41 @@ fn a_task_uses_the_routes_of_the_home() {
 }
 
 #[test]
-fn what_a_task_was_denied_is_added_to_the_run_alone() {
+fn a_task_cannot_be_given_what_only_a_policy_file_can_say() {
     let world = workshop();
-    let turns = format!("{}{}", call("I'll wait.", "wait", "seconds = 0"), say("Waited."));
+    let turns = format!(
+        "{}{}",
+        call("I'll look.", "read_file", "path = \"/etc/hostname\""),
+        say("Denied.")
+    );
     world.write("turns.toml", &turns);
-    let json = world
-        .run(&["run", "wait a moment", "--model", "script/turns.toml", "--json"])
-        .exits(0)
-        .json();
-    if json["denials"].as_i64() == Some(0) {
-        return;
-    }
+    world.run(&["run", "read the name", "--model", "script/turns.toml"]).exits(0);
+    let said = world.run(&["policy", "allow", "last", "--yes"]).fails(2, "BP-CLI-011");
+    assert!(said.stderr.contains("opens reading /etc/hostname"), "{}", said.stderr);
+    assert!(!world.project().join("policy.cedar").exists());
+}
+
+#[test]
+fn what_a_run_without_a_manifest_was_denied_is_added_to_it_alone() {
+    let world = World::new();
+    let turns = format!(
+        "{}{}[[turn]]\nwhen = {{ contains = \"again\" }}\ntext = \"Once more.\"\ntool = \"shell\"\n[turn.arguments]\ncommand = \"echo hello\"\n",
+        call("I'll look.", "shell", "command = \"echo hello\""),
+        say("Denied."),
+    );
+    world.agent("", &turns);
+    world.run(&["run"]).exits(0);
+    let manifest = world.project().join("bedplate.toml");
+    std::fs::rename(&manifest, world.path().join("moved.toml")).expect("moved");
+    world.run(&["policy", "ask", "last", "--yes"]).fails(2, "BP-CLI-011");
     world.run(&["policy", "allow", "last", "--yes"]).exits(0);
     let shown = world.run(&["show", "last", "--json"]).exits(0).json();
     let last = shown["records"].as_array().expect("records").last().expect("some").clone();
     assert_eq!(
         (last["kind"].as_str(), last["allow"][0].as_str()),
-        (Some("policy_changed"), Some("wait"))
+        (Some("policy_changed"), Some("shell"))
     );
-    assert!(!world.project().join("bedplate.toml").exists());
+    assert!(!manifest.exists());
+    let said = world.run(&["send", "last", "try again"]);
+    assert!(said.stderr.contains("ok shell echo hello"), "{}", said.stderr);
 }
