@@ -1,12 +1,10 @@
 //! `doctor`: what this host can do, found by doing it, with a recipe for what is missing.
 
-use super::files::part;
 use crate::error::{CliError, Failed, Result, exit};
 use crate::model_choice;
 use crate::session::{Session, block_on};
-use crate::terminal::{Paint, Terminal, safe};
-use sandbox::layers::LayerStore;
-use sandbox::{CreateSpec, ExecSpec, Facts, Spawner, SpawnerConfig, Strength};
+use crate::terminal::{Paint, Terminal, safe, safe_block};
+use sandbox::Probe;
 use serde_json::{Value, json};
 use types::Failure;
 
@@ -50,7 +48,9 @@ impl Finding {
 /// `doctor`.
 pub(crate) fn doctor(session: &Session) -> Result<u8> {
     let mut findings = vec![kernel(), home(session)];
-    findings.extend(sandboxes());
+    if findings.iter().all(|finding| finding.ok) {
+        findings.extend(containment(session));
+    }
     findings.push(model());
     findings.extend(peers());
     let missing: Vec<String> = findings
@@ -62,7 +62,8 @@ pub(crate) fn doctor(session: &Session) -> Result<u8> {
         let checks: Vec<Value> = findings.iter().map(Finding::json).collect();
         Terminal::answer_json(&json!({ "ok": missing.is_empty(), "checks": checks }));
     } else {
-        findings.iter().for_each(|finding| tell(session, finding));
+        let all = findings.iter().flat_map(|finding| lines(&session.terminal, finding));
+        all.for_each(|line| Terminal::answer(&line));
     }
     match missing.is_empty() {
         true => Ok(exit::DONE),
@@ -70,17 +71,18 @@ pub(crate) fn doctor(session: &Session) -> Result<u8> {
     }
 }
 
-fn tell(session: &Session, finding: &Finding) {
+/// A finding as it is printed: one line, then its recipe.
+fn lines(terminal: &Terminal, finding: &Finding) -> Vec<String> {
     let (paint, word) = match (finding.ok, finding.needed) {
         (true, _) => (Paint::Green, "ok"),
         (false, true) => (Paint::Red, "missing"),
         (false, false) => (Paint::Yellow, "without"),
     };
-    let word = session.terminal.paint(paint, &format!("{word:<7}"));
-    Terminal::answer(&format!("{word}  {:<10} {}", finding.name, safe(&finding.what)));
-    if !finding.recipe.is_empty() {
-        Terminal::answer(&format!("         {:<10} {}", "", safe(&finding.recipe)));
-    }
+    let word = terminal.paint(paint, &format!("{word:<7}"));
+    let mut lines = vec![format!("{word}  {:<20} {}", finding.name, safe(&finding.what))];
+    let recipe = safe_block(&finding.recipe);
+    lines.extend(recipe.lines().map(|line| format!("           {line}")));
+    lines
 }
 
 fn kernel() -> Finding {
@@ -103,69 +105,20 @@ fn home(session: &Session) -> Finding {
     }
 }
 
-/// Builds a sandbox, runs a program in it, and takes it down.
-fn sandboxes() -> Vec<Finding> {
-    match block_on(try_sandbox()) {
-        Ok(facts) => facts_of(&facts),
-        Err(failed) => vec![Finding::missing("sandbox", &failed.failure)],
-    }
-}
-
-async fn try_sandbox() -> Result<Facts> {
-    let own = |error: std::io::Error| {
-        Failed::from(CliError::Io {
-            what: "cannot try a sandbox".to_owned(),
-            reason: error.to_string(),
-        })
-    };
-    let temporary = tempfile::Builder::new().prefix("bedplate-").tempdir().map_err(own)?;
-    let layers = LayerStore::open(temporary.path()).map_err(|error| part(&error))?;
-    let base = layers.empty().map_err(|error| part(&error))?;
+/// What the sandbox crate finds by trying each part of the containment.
+fn containment(session: &Session) -> Vec<Finding> {
     let exe = crate::session::this_program();
-    let spawner = Spawner::start(&exe, SpawnerConfig::default()).await.map_err(|e| part(&e))?;
-    let upper = layers.begin(&base).map_err(|error| part(&error))?;
-    let tried = async {
-        let made = spawner.create(CreateSpec::new(upper.overlay())).await?;
-        let running = spawner.exec(&made.id, ExecSpec::new(["/bin/true"])).await?;
-        let finished = running.finish().await?;
-        Ok((made.facts, finished.exit.ended))
-    };
-    let tried: std::result::Result<_, sandbox::SandboxError> = tried.await;
-    spawner.close().await;
-    let _ = layers.discard(upper);
-    let _ = layers.remove_unreferenced(&std::collections::BTreeSet::new());
-    let (facts, ended) = tried.map_err(|error| part(&error))?;
-    if ended.status() == 0 {
-        return Ok(facts);
-    }
-    let reason = format!("/bin/true ended with {}", ended.status());
-    Err(CliError::Io { what: "a sandbox does not work".to_owned(), reason }.into())
-}
-
-fn facts_of(facts: &Facts) -> Vec<Finding> {
-    let as_whom = if rustix::process::geteuid().is_root() { "root" } else { "an ordinary user" };
-    let made = format!(
-        "made, used and removed one as {as_whom}; inside it is host uid {}",
-        facts.host_uid
-    );
-    let limits = match facts.limits {
-        Strength::KernelV2 => Finding::good("limits", "enforced by the kernel (cgroup v2)"),
-        Strength::KernelV1 => Finding::good("limits", "enforced by the kernel (cgroup v1)"),
-        Strength::Watched => Finding {
-            name: "limits",
-            needed: false,
-            ok: false,
-            what: "watched, not enforced by the kernel; CPU is not limited".to_owned(),
-            recipe: "Run in a delegated cgroup: systemd-run --user --scope -p Delegate=yes bedplate ..., \
-                     or as root"
-                .to_owned(),
-        },
-    };
-    vec![
-        Finding::good("sandbox", made),
-        Finding::good("landlock", format!("ABI {}", facts.landlock_abi)),
-        limits,
-    ]
+    let probes = block_on(sandbox::probe(&exe, session.home.path()));
+    probes
+        .into_iter()
+        .map(|Probe { name, ok, required, detail, recipe }| Finding {
+            name,
+            needed: required,
+            ok,
+            what: detail,
+            recipe,
+        })
+        .collect()
 }
 
 fn model() -> Finding {
@@ -207,16 +160,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn watched_limits_are_said_and_do_not_stop_anything() {
-        let facts = Facts {
-            driver: "process".to_owned(),
-            limits: Strength::Watched,
-            landlock_abi: 6,
-            host_uid: 1000,
-            redirect_dir: false,
+    fn recipes_are_indented_line_by_line() {
+        let finding = Finding {
+            name: "thing",
+            needed: true,
+            ok: false,
+            what: "not there".to_owned(),
+            recipe: "do this:\n  and that".to_owned(),
         };
-        let findings = facts_of(&facts);
-        let limits = findings.iter().find(|finding| finding.name == "limits").expect("there");
-        assert!(!limits.ok && !limits.needed && limits.recipe.contains("Delegate=yes"));
+        let plain = Terminal { colour: false, quiet: false, interactive: false };
+        let expected = [
+            "missing  thing                not there",
+            "           do this:",
+            "             and that",
+        ];
+        assert_eq!(lines(&plain, &finding), expected);
     }
 }

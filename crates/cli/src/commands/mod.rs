@@ -144,7 +144,7 @@ fn perform(session: &Session, command: Command) -> Result<u8> {
         Command::Explain { run } => understand::explain(session, &run),
         Command::Verify { run } => understand::verify(session, &run),
         Command::Sandbox(SandboxCommand::Run { workspace, policy, command }) => {
-            sandbox::run(workspace.as_deref(), policy.as_deref(), command)
+            sandbox::run(session, workspace.as_deref(), policy.as_deref(), command)
         }
         Command::Init => init::init(session),
         Command::Doctor => doctor::doctor(session),

@@ -6,7 +6,7 @@
 
 use super::files::part;
 use crate::error::{CliError, Failed, Result, exit};
-use crate::session::{block_on, existing_dir, login};
+use crate::session::{Session, block_on, existing_dir, login};
 use ::sandbox::layers::LayerStore;
 use ::sandbox::{
     CreateSpec, Ended, ExecSpec, FsRules, SandboxError, SandboxId, Spawner, SpawnerConfig,
@@ -28,15 +28,38 @@ const BY_SIGNAL: i32 = 128;
 
 /// `sandbox run`.
 pub(crate) fn run(
+    session: &Session,
     workspace: Option<&Path>,
     policy: Option<&Path>,
     command: Vec<String>,
 ) -> Result<u8> {
     let workspace = workspace.map(workspace_dir).transpose()?;
     let rules = policy.map(|file| rules_of(file, &command)).transpose()?.unwrap_or_default();
-    run_in(workspace.as_deref(), rules, command).map_err(|failed| {
+    let begun = Begun { workspace, rules, command };
+    // An overlay cannot be the upper of another: in many containers only the home's device serves.
+    let places = [std::env::temp_dir(), session.home.path().to_owned()];
+    let mut done = begun.in_place(&places[0]);
+    if done.as_ref().is_err_and(|failed| failed.failure.code == CANNOT_OVERLAY) {
+        done = in_home(session, |home| begun.in_place(home));
+    }
+    done.map_err(|failed| {
         if failed.exit == exit::FAILED { failed.with_exit(exit::SANDBOX_OWN) } else { failed }
     })
+}
+
+/// The workspace cannot be mounted where it is.
+const CANNOT_OVERLAY: &str = "BP-SANDBOX-005";
+
+/// Works in the home, which is left as it was: not there, when it was not there.
+fn in_home<T>(session: &Session, work: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let home = session.home.path();
+    let existed = home.exists();
+    session.home.prepare()?;
+    let done = work(home);
+    if !existed {
+        let _ = std::fs::remove_dir(home);
+    }
+    done
 }
 
 fn workspace_dir(path: &Path) -> Result<PathBuf> {
@@ -90,15 +113,25 @@ fn permit(set: &PolicySet, principal: Principal, command: &[String]) -> Result<(
     Err(CliError::CannotAllow { reason: format!("the command is denied: {reason}"), next }.into())
 }
 
-fn run_in(workspace: Option<&Path>, rules: FsRules, command: Vec<String>) -> Result<u8> {
-    let temporary = tempfile::Builder::new().prefix("bedplate-").tempdir();
-    let temporary = temporary.map_err(|error| own(format!("a temporary directory: {error}")))?;
-    let layers = LayerStore::open(temporary.path()).map_err(|error| part(&error))?;
-    let base = base(&layers, workspace)?;
-    let done = block_on(live(&layers, &base, rules, command));
-    // What the command wrote may have odd modes; the layer store knows how to remove it.
-    let _ = layers.remove_unreferenced(&std::collections::BTreeSet::new());
-    done
+/// What is to be run.
+struct Begun {
+    workspace: Option<PathBuf>,
+    rules: FsRules,
+    command: Vec<String>,
+}
+
+impl Begun {
+    /// Runs it with its layers in a temporary directory below `place`.
+    fn in_place(&self, place: &Path) -> Result<u8> {
+        let temporary = tempfile::Builder::new().prefix("bedplate-").tempdir_in(place);
+        let temporary = temporary.map_err(|e| own(format!("a temporary directory: {e}")))?;
+        let layers = LayerStore::open(temporary.path()).map_err(|error| part(&error))?;
+        let base = base(&layers, self.workspace.as_deref())?;
+        let done = block_on(live(&layers, &base, self.rules.clone(), self.command.clone()));
+        // What the command wrote may have odd modes; the layer store knows how to remove it.
+        let _ = layers.remove_unreferenced(&std::collections::BTreeSet::new());
+        done
+    }
 }
 
 fn base(layers: &LayerStore, workspace: Option<&Path>) -> Result<LayerId> {

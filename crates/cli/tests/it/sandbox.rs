@@ -103,7 +103,7 @@ fn doctor_says_that_runs_work_here() {
         .iter()
         .filter_map(|c| c["name"].as_str())
         .collect();
-    for name in ["kernel", "home", "sandbox", "landlock", "limits", "model"] {
+    for name in ["kernel", "home", "user namespaces", "Landlock", "a whole sandbox", "model"] {
         assert!(names.contains(&name), "{name}: {names:?}");
     }
     assert!(!world.home().exists(), "looking makes no home");
