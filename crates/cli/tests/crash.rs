@@ -49,7 +49,10 @@ fn run_once(scenario: &Scenario, crash: Option<&str>, death: Death) -> (Outcome,
     let mut last = match crash {
         None => home.bedplate(&["run", text(&project), "--json"]).run(),
         Some(point) => {
-            let died = home.bedplate(&["run", text(&project), "--json"]).env("BEDPLATE_CRASH", point).run();
+            let died = home
+                .bedplate(&["run", text(&project), "--json"])
+                .env("BEDPLATE_CRASH", point)
+                .run();
             crashed = owner_died(&died);
             if crashed && death == Death::Tree {
                 home.kill_everything();

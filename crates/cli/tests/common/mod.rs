@@ -11,7 +11,8 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// The binary under test; another one when `BEDPLATE_BIN` says so.
 pub fn binary() -> PathBuf {
-    std::env::var_os("BEDPLATE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_bedplate").into(), PathBuf::from)
+    std::env::var_os("BEDPLATE_BIN")
+        .map_or_else(|| env!("CARGO_BIN_EXE_bedplate").into(), PathBuf::from)
 }
 
 /// The repository; another place when `BEDPLATE_SOURCE` says so.
@@ -69,10 +70,12 @@ impl Home {
     /// `kill -9` of the owner and of everything it started.
     pub fn kill_everything(&self) {
         for pid in self.processes() {
-            let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
+            let _ =
+                Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
         }
         if let Some(pid) = self.owner_pid() {
-            let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
+            let _ =
+                Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
         }
     }
 
@@ -118,7 +121,9 @@ fn processes_of(dir: &Path) -> Vec<i32> {
         }
         let read = |what: &str| std::fs::read(entry.path().join(what)).unwrap_or_default();
         let cwd = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
-        holds(&read("cmdline")) || holds(&read("environ")) || holds(cwd.as_os_str().as_encoded_bytes())
+        holds(&read("cmdline"))
+            || holds(&read("environ"))
+            || holds(cwd.as_os_str().as_encoded_bytes())
     });
     found.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).collect()
 }
@@ -130,7 +135,9 @@ pub fn leftovers(home: PathBuf) -> Vec<String> {
         processes_of(outer).into_iter().map(|pid| format!("process {pid}")).collect();
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let name = outer.to_str().expect("UTF-8");
-    left.extend(mounts.lines().filter(|line| line.contains(name)).map(|line| format!("mount {line}")));
+    left.extend(
+        mounts.lines().filter(|line| line.contains(name)).map(|line| format!("mount {line}")),
+    );
     let uppers = std::fs::read_dir(home.join("uppers")).into_iter().flatten().flatten();
     left.extend(uppers.map(|entry| format!("upper {:?}", entry.file_name())));
     left
