@@ -16,7 +16,7 @@ struct Need {
     reason: &'static str,
 }
 
-const NEEDS: [Need; 8] = [
+const NEEDS: [Need; 9] = [
     Need {
         program: "cc",
         package: "gcc",
@@ -32,6 +32,7 @@ const NEEDS: [Need; 8] = [
     Need { program: "git", package: "git", reason: "agents run it in their sandbox" },
     Need { program: "node", package: "nodejs", reason: "runs a model server that others wrote" },
     Need { program: "npm", package: "npm", reason: "brings that server" },
+    Need { program: "kill", package: "procps", reason: "ends processes to see what survives" },
     Need { program: "setpriv", package: "util-linux", reason: "becomes an ordinary user" },
 ];
 

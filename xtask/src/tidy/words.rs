@@ -99,8 +99,9 @@ fn unsafe_word(source: &Source<'_>, index: usize) -> Complaint {
     if !source.path.starts_with(UNSAFE_CRATE) {
         return Some(("unsafe", format!("`unsafe` only in {UNSAFE_CRATE}")));
     }
-    let reasoned = has_reason(&source.tokens[..index]);
-    (!reasoned).then(|| ("unsafe", "say why it holds: `// SAFETY: ...` just above".into()))
+    let (before, after) = source.tokens.split_at(index);
+    let reasoned = has_reason(before) || opens_with_reason(after);
+    (!reasoned).then(|| ("unsafe", "say why it holds: `// SAFETY: ...` just before".into()))
 }
 
 /// Whether a comment between the start of the statement and the `unsafe` gives the reason.
@@ -108,6 +109,12 @@ fn has_reason(before: &[Token<'_>]) -> bool {
     let statement = before.iter().rev().take_while(|t| !(t.is(";") || t.is("{") || t.is("}")));
     let mut comments = statement.filter(|t| t.kind == Kind::Comment);
     comments.any(|t| t.text.contains("SAFETY:") || t.text.contains("# Safety"))
+}
+
+/// Whether the block that starts here gives its reason first.
+fn opens_with_reason(block: &[Token<'_>]) -> bool {
+    block.get(1).is_some_and(|t| t.is("{"))
+        && block.get(2).is_some_and(|t| t.kind == Kind::Comment && t.text.contains("SAFETY:"))
 }
 
 #[cfg(test)]
@@ -136,6 +143,7 @@ mod tests {
             "fn a() {\n// SAFETY: b holds\nlet c = unsafe { b() };\nunsafe { d() } }",
             &["unsafe"],
         );
+        sandbox("fn a() { match b { 0 => unsafe {\n// SAFETY: c holds\nc() } } }", &[]);
         sandbox("/// # Safety\n/// Call once.\n#[cold]\nunsafe fn a() {}", &[]);
         sandbox("fn a() { let s = \"unsafe\"; }", &[]);
     }
