@@ -1,5 +1,6 @@
 //! Driving the real binary over a home of its own.
 #![allow(dead_code, reason = "each test file uses what it needs")]
+#![allow(clippy::print_stderr, reason = "a failed test shows its owner's log")]
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
