@@ -414,7 +414,7 @@ fn fake_gate(header: &str, then: &str) -> tempfile::TempPath {
     let copy = file.path().with_extension("copy");
     let copied = std::process::Command::new("cp").arg("-p").args([file.path(), &copy]).status();
     assert!(copied.expect("there is cp").success());
-    tempfile::TempPath::from_path(copy)
+    tempfile::TempPath::try_from_path(copy).expect("an absolute path")
 }
 
 #[tokio::test]

@@ -312,7 +312,7 @@ async fn a_short_reply_cut_at_every_byte_is_an_answer_or_a_fault() {
                     answers += 1;
                 }
                 Err(failed) => {
-                    assert_eq!(failed.fault.class, FaultClass::Transient, "{:?}", failed.fault)
+                    assert_eq!(failed.fault.class, FaultClass::Transient, "{:?}", failed.fault);
                 }
             }
             server.abort();

@@ -48,7 +48,7 @@ pub fn pending(
     };
     let state = State::of(&records);
     let base = state.base.clone().expect("a run has a base layer");
-    let top = state.layer.clone().expect("a run has a layer");
+    let top = state.layer.expect("a run has a layer");
     let changes = layers.changes(&base, &top).map_err(|error| RuntimeError::part(&error))?;
     Ok(Pending { target: workspace.into(), base, top, changes })
 }

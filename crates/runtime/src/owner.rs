@@ -62,6 +62,7 @@ fn refuse(error: RuntimeError) -> i32 {
 }
 
 /// Takes the home; `None`: another owner has it.
+#[expect(clippy::disallowed_methods, reason = "no other thread of this process runs yet")]
 fn claim(home: &Home) -> Result<Option<std::fs::File>, RuntimeError> {
     home.prepare()?;
     let fail = |reason: String| RuntimeError::OwnerStart { home: home.path().to_owned(), reason };

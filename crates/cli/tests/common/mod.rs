@@ -11,40 +11,40 @@ use std::time::{Duration, Instant};
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// The binary under test; another one when `BEDPLATE_BIN` says so.
-pub fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     std::env::var_os("BEDPLATE_BIN")
         .map_or_else(|| env!("CARGO_BIN_EXE_bedplate").into(), PathBuf::from)
 }
 
 /// The repository; another place when `BEDPLATE_SOURCE` says so.
-pub fn source() -> PathBuf {
+pub(crate) fn source() -> PathBuf {
     let here = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
     std::env::var_os("BEDPLATE_SOURCE").map_or_else(here, PathBuf::from)
 }
 
 /// A home and a scratch directory, removed at the end with everything that still runs there.
-pub struct Home {
+pub(crate) struct Home {
     dir: tempfile::TempDir,
 }
 
 impl Home {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::create_dir(dir.path().join("scratch")).expect("a directory");
         Self { dir }
     }
 
     /// The home itself; not created until a command does.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("home")
     }
 
-    pub fn scratch(&self) -> &Path {
+    pub(crate) fn scratch(&self) -> &Path {
         // Leaked once a test: a borrow of a joined path.
         Box::leak(self.dir.path().join("scratch").into_boxed_path())
     }
 
-    pub fn bedplate(&self, arguments: &[&str]) -> Call {
+    pub(crate) fn bedplate(&self, arguments: &[&str]) -> Call {
         let mut command = Command::new(binary());
         command
             .args(["--home", self.path().to_str().expect("UTF-8")])
@@ -59,17 +59,17 @@ impl Home {
         Call { command }
     }
 
-    pub fn runs(&self) -> Vec<Value> {
+    pub(crate) fn runs(&self) -> Vec<Value> {
         let ps = json(&self.bedplate(&["ps", "--json"]).run().stdout);
         ps["runs"].as_array().cloned().unwrap_or_default()
     }
 
-    pub fn owner_pid(&self) -> Option<i32> {
+    pub(crate) fn owner_pid(&self) -> Option<i32> {
         std::fs::read_to_string(self.path().join("owner.pid")).ok()?.trim().parse().ok()
     }
 
     /// `kill -9` of the owner and of everything it started.
-    pub fn kill_everything(&self) {
+    pub(crate) fn kill_everything(&self) {
         for pid in self.processes() {
             let _ =
                 Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
@@ -81,11 +81,11 @@ impl Home {
     }
 
     /// Processes that work in this home or carry its mark.
-    pub fn processes(&self) -> Vec<i32> {
+    pub(crate) fn processes(&self) -> Vec<i32> {
         processes_of(self.dir.path())
     }
 
-    pub fn wait_for_owner_to_leave(&self) {
+    pub(crate) fn wait_for_owner_to_leave(&self) {
         wait_until("the owner to leave", || self.processes().is_empty());
     }
 }
@@ -101,7 +101,7 @@ impl Drop for Home {
 }
 
 /// Waits for a condition, and fails when it does not come.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
         assert!(begun.elapsed() < WAIT_MAX, "waited too long for {what}");
@@ -130,7 +130,7 @@ fn processes_of(dir: &Path) -> Vec<i32> {
 }
 
 /// What a home left behind beside its own data: processes, mounts, cgroups, temporary files.
-pub fn leftovers(home: PathBuf) -> Vec<String> {
+pub(crate) fn leftovers(home: PathBuf) -> Vec<String> {
     let outer = home.parent().expect("a home lies in a directory");
     let mut left: Vec<String> =
         processes_of(outer).into_iter().map(|pid| format!("process {pid}")).collect();
@@ -145,30 +145,30 @@ pub fn leftovers(home: PathBuf) -> Vec<String> {
 }
 
 /// One call of the binary.
-pub struct Call {
+pub(crate) struct Call {
     command: Command,
 }
 
 /// What it said.
 #[derive(Debug)]
-pub struct Said {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Call {
-    pub fn env(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
         self
     }
 
-    pub fn cwd(mut self, dir: &Path) -> Self {
+    pub(crate) fn cwd(mut self, dir: &Path) -> Self {
         self.command.current_dir(dir);
         self
     }
 
-    pub fn run(mut self) -> Said {
+    pub(crate) fn run(mut self) -> Said {
         let output = self.command.output().expect("the binary starts");
         Said {
             code: output.status.code().unwrap_or(-1),
@@ -178,25 +178,25 @@ impl Call {
     }
 
     /// Runs it, and fails unless it succeeds.
-    pub fn succeed(self) -> Said {
+    pub(crate) fn succeed(self) -> Said {
         let said = self.run();
         assert_eq!(said.code, 0, "{}\n{}", said.stdout, said.stderr);
         said
     }
 }
 
-pub fn json(text: &str) -> Value {
+pub(crate) fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
 /// A copy of an example, so that it can be changed and applied to.
-pub fn example(scratch: &Path, name: &str) -> PathBuf {
+pub(crate) fn example(scratch: &Path, name: &str) -> PathBuf {
     let to = scratch.join(name);
     copy_tree(&source().join("examples").join(name), &to);
     to
 }
 
-pub fn copy_tree(from: &Path, to: &Path) {
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
     let status = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp");
     assert!(status.success(), "{} -> {}", from.display(), to.display());
 }

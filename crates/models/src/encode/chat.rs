@@ -77,7 +77,7 @@ fn answer(request: &ModelRequest, items: &[&Item], ids: &mut WireIds) -> Option<
         match item {
             Item::AssistantMessage { text: part } => text.push(part),
             Item::ToolCall { call_id, name, arguments } => {
-                calls.push(tool_call(&ids.of(call_id), name, arguments))
+                calls.push(tool_call(&ids.of(call_id), name, arguments));
             }
             Item::Reasoning { opaque: Some(part), origin, .. } if request.owns(origin) => {
                 opaque.push(part);
