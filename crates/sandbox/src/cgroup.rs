@@ -19,8 +19,6 @@ const DIR_PREFIX: &str = "bedplate-";
 const CPU_PERIOD_US: u64 = 100_000;
 /// Bytes read of one control file.
 const CONTROL_BYTES_MAX: usize = 64 << 10;
-/// Tries to remove a directory whose last process has just ended.
-const REMOVE_TRIES: u32 = 50;
 
 /// One hierarchy in use.
 #[derive(Debug)]
@@ -119,11 +117,11 @@ impl Cgroups {
         Ok(Some(cgroup))
     }
 
-    /// Removes a sandbox's cgroup; its processes are gone.
-    pub(crate) fn remove(&self, cgroup: &Cgroup) {
-        for hierarchy in &self.list {
-            remove_dir(hierarchy.dir.as_fd(), &cgroup.name);
-        }
+    /// Removes a sandbox's cgroup, whose processes are gone. False when the kernel has not let go
+    /// of the last of them yet: try again later.
+    pub(crate) fn remove(&self, cgroup: &Cgroup) -> bool {
+        let gone = |hierarchy: &Hierarchy| remove_dir(hierarchy.dir.as_fd(), &cgroup.name);
+        self.list.iter().filter(|hierarchy| !gone(hierarchy)).count() == 0
     }
 
     /// Removes the spawner's own directories.
@@ -134,13 +132,9 @@ impl Cgroups {
     }
 }
 
-fn remove_dir(parent: BorrowedFd<'_>, name: &str) {
-    for _ in 0..REMOVE_TRIES {
-        match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
-            Err(rustix::io::Errno::BUSY) => rustix::thread::sched_yield(),
-            _ => break,
-        }
-    }
+fn remove_dir(parent: BorrowedFd<'_>, name: &str) -> bool {
+    let removed = rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR);
+    !matches!(removed, Err(rustix::io::Errno::BUSY))
 }
 
 /// Removes a spawner's directory and the sandboxes' below it, by path or, where sysfs is covered,
@@ -152,7 +146,7 @@ fn remove_tree(path: &Path, list: Option<&[Hierarchy]>) {
         if let Ok(parent) = open_dir(hierarchy.dir.as_fd(), "..")
             && let Some(name) = path.file_name().and_then(|name| name.to_str())
         {
-            remove_dir(parent.as_fd(), name);
+            let _ = remove_dir(parent.as_fd(), name);
         }
         return;
     }

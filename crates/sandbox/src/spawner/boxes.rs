@@ -446,9 +446,8 @@ impl Spawner {
         if self.spare == Some(id) {
             self.spare = None;
         }
-        if let Some(cgroup) = &gone.cgroup {
-            self.cgroups.remove(cgroup);
-        }
+        self.lingering.extend(gone.cgroup.take());
+        self.sweep();
         // With the last descriptors go the namespaces, and with them the mounts.
         gone.namespaces.clear();
         if let Some(seq) = gone.building {

@@ -30,6 +30,7 @@ impl Spawner {
         if strength == Strength::Watched && spec.limits_strength == LimitsStrength::Kernel {
             return Err(SandboxError::LimitsStrength { why: self.cgroups.why_not.clone() });
         }
+        self.sweep();
         let id = match self.spare.filter(|_| is_plain(&spec)) {
             Some(id) => id,
             None => self.fork_init(spec.clone())?,

@@ -16,7 +16,7 @@ mod sample;
 
 use crate::SandboxError;
 use crate::base;
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroup, Cgroups};
 use crate::confine;
 use crate::mode::Mode;
 use crate::sys::{self, Forked};
@@ -32,6 +32,10 @@ use std::time::{Duration, Instant};
 pub const SANDBOXES_MAX: usize = 4096;
 /// Answers waiting for a slow owner.
 const ANSWERS_MAX: usize = 65_536;
+/// How often, and with what pause, to try to remove what is still busy at the end.
+const SWEEP_TRIES: u32 = 1000;
+const SWEEP_EVERY: rustix::time::Timespec =
+    rustix::time::Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 64;
 /// The lowest number of the spawner's own descriptors: 0, 1 and 2 lead to /dev/null.
@@ -86,6 +90,8 @@ struct Spawner {
     /// Whether to make one when nobody waits for us.
     wants_spare: bool,
     answers: VecDeque<Vec<u8>>,
+    /// Cgroups of sandboxes that are gone, still busy when they were to be removed.
+    lingering: Vec<Cgroup>,
     /// Whether epoll tells us when the socket takes more.
     waiting: bool,
 }
@@ -242,6 +248,7 @@ impl Prepared {
             spare: None,
             wants_spare: true,
             answers: VecDeque::new(),
+            lingering: Vec::new(),
             waiting: false,
         };
         spawner.watch(spawner.socket.as_fd(), Source::Owner, 0).map_err(wrap)?;
@@ -343,16 +350,27 @@ impl Spawner {
         self.answers.len() < ANSWERS_MAX
     }
 
+    /// Removes the cgroups of sandboxes that are gone. The kernel may need a moment to let go of
+    /// the last process; what is still busy is tried again.
+    fn sweep(&mut self) {
+        let cgroups = &self.cgroups;
+        self.lingering.retain(|cgroup| !cgroups.remove(cgroup));
+    }
+
     /// Ends every sandbox, waits for it, and removes what is left outside.
     fn end(mut self) {
         for sandboxed in self.boxes.values() {
             sandboxed.kill();
         }
         sys::wait_for_all();
-        for sandboxed in std::mem::take(&mut self.boxes).into_values() {
-            if let Some(cgroup) = &sandboxed.cgroup {
-                self.cgroups.remove(cgroup);
+        let boxes = std::mem::take(&mut self.boxes).into_values();
+        self.lingering.extend(boxes.filter_map(|sandboxed| sandboxed.cgroup));
+        for _ in 0..SWEEP_TRIES {
+            self.sweep();
+            if self.lingering.is_empty() {
+                break;
             }
+            let _ = rustix::event::poll(&mut [], Some(&SWEEP_EVERY));
         }
         self.cgroups.close();
     }
