@@ -95,7 +95,8 @@ fn started(record: &Record) -> Vec<Line> {
     } else {
         safe(&entries.join(", then "))
     };
-    vec![Line::new(Paint::Bold, "run", rest), Line::new(Paint::Bold, "model", model)]
+    // What answers comes first: nobody shall take a scripted run for a model's.
+    vec![Line::new(Paint::Bold, "model", model), Line::new(Paint::Bold, "run", rest)]
 }
 
 /// What the model says beside its calls. An answer without calls is its last word, which the
