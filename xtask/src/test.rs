@@ -30,7 +30,7 @@ const MEET_THE_KERNEL: [&str; 5] =
 const CARGO_LIMIT: Duration = Duration::from_secs(25 * 60);
 
 /// One test executable.
-const BINARY_LIMIT: Duration = Duration::from_secs(10 * 60);
+const BINARY_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// One stage of the run, for the summary.
 struct Stage {
