@@ -17,6 +17,7 @@ use std::process::{Command, ExitCode};
 
 const USAGE: &str = "\
 cargo xtask tidy [--fix]            check the rules of the house; --fix rewrites the crate graph
+cargo xtask check                   tidy, fmt and clippy: what every commit must pass
 cargo xtask test [-p PACKAGE]...    bring what the tests need, then tidy, fmt, clippy, all tests
 cargo xtask deny                    licences, advisories and sources of the dependencies";
 
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     let done = match arguments.as_slice() {
         ["tidy"] => run_tidy(false),
         ["tidy", "--fix"] => run_tidy(true),
+        ["check"] => run_check(),
         ["test", rest @ ..] => packages(rest).map(|packages| test::run(&root(), &packages)),
         ["deny"] => run_deny(),
         _ => Err(format!("usage:\n{USAGE}")),
@@ -55,6 +57,18 @@ fn run_tidy(fix: bool) -> Result<bool, String> {
         0 => Ok(true),
         count => Err(format!("tidy: {count} findings")),
     }
+}
+
+/// What `.githooks/pre-commit` asks before each commit. Stops at the first that fails.
+fn run_check() -> Result<bool, String> {
+    run_tidy(false)?;
+    for arguments in [test::FMT, test::CLIPPY] {
+        let status = cargo(&root()).args(arguments).status();
+        if !status.map_err(|e| format!("cannot start cargo: {e}"))?.success() {
+            return Err(format!("cargo {} found something", arguments[0]));
+        }
+    }
+    Ok(true)
 }
 
 /// `-p NAME -p NAME ...`.

@@ -26,6 +26,13 @@ use tally::Tally;
 const MEET_THE_KERNEL: [&str; 5] =
     ["bedplate", "bedplate-gate", "bedplate-sandbox", "bedplate-store", "bedplate-tools"];
 
+/// The form of the code.
+pub(crate) const FMT: &[&str] = &["fmt", "--all", "--check"];
+
+/// The lints of the workspace.
+pub(crate) const CLIPPY: &[&str] =
+    &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
+
 /// A cargo command: compiling everything on two cores, and some more.
 const CARGO_LIMIT: Duration = Duration::from_secs(25 * 60);
 
@@ -101,9 +108,8 @@ impl Session {
             found.iter().for_each(|finding| println!("{finding}"));
             if found.is_empty() { Ok(()) } else { Err(format!("{} findings", found.len())) }
         });
-        self.cargo_stage("fmt", &["fmt", "--all", "--check"]);
-        let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
-        self.cargo_stage("clippy", &clippy);
+        self.cargo_stage("fmt", FMT);
+        self.cargo_stage("clippy", CLIPPY);
     }
 
     /// A stage that is no test: passed or failed as one.
