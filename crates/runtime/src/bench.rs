@@ -30,7 +30,7 @@ pub(crate) async fn sandbox_lives(
         let running = running.map_err(|error| RuntimeError::part(&error))?;
         running.finish().await.map_err(|error| RuntimeError::part(&error))?;
         parts.spawner.destroy(&made.id).await.map_err(|error| RuntimeError::part(&error))?;
-        parts.layers.discard(upper).map_err(|error| RuntimeError::part(&error))?;
+        parts.layers.recycle(upper).map_err(|error| RuntimeError::part(&error))?;
         nanos.push(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX));
     }
     Ok(nanos)

@@ -70,6 +70,6 @@ async fn trial(layers: &LayerStore, spawner: &Spawner) -> Result<Facts, RuntimeE
     let made = spawner.create(CreateSpec::new(upper.overlay())).await;
     let made = made.map_err(|error| RuntimeError::part(&error))?;
     spawner.destroy(&made.id).await.map_err(|error| RuntimeError::part(&error))?;
-    layers.discard(upper).map_err(|error| RuntimeError::part(&error))?;
+    layers.recycle(upper).map_err(|error| RuntimeError::part(&error))?;
     Ok(made.facts)
 }

@@ -5,7 +5,7 @@
 
 use crate::mode::Mode;
 use crate::spec::{LimitHit, Strength};
-use rustix::fs::{AtFlags, Mode as Bits, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode as Bits, OFlags};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -13,12 +13,12 @@ use types::manifest::Limits;
 
 /// Where cgroup file systems are.
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
-/// Prefix of our directories; the spawner's pid follows.
+/// Prefix of our directories; the spawner's pid and chance follow.
 const DIR_PREFIX: &str = "bedplate-";
 /// Period of CPU limits, microseconds.
 const CPU_PERIOD_US: u64 = 100_000;
 /// Bytes read of one control file.
-const CONTROL_BYTES_MAX: usize = 64 << 10;
+const CONTROL_BYTES_MAX: usize = 4096;
 
 /// One hierarchy in use.
 #[derive(Debug)]
@@ -89,8 +89,8 @@ impl Cgroups {
         self.list.iter().map(text).collect()
     }
 
-    /// Makes a sandbox's cgroup with its limits. `None` when limits are only watched.
-    pub(crate) fn create(&self, id: u64, limits: &Limits) -> io::Result<Option<Cgroup>> {
+    /// Makes a sandbox's cgroup, with no limits yet. `None` when limits are only watched.
+    pub(crate) fn make(&self, id: u64) -> io::Result<Option<Cgroup>> {
         if self.version == 0 {
             return Ok(None);
         }
@@ -100,21 +100,34 @@ impl Cgroups {
             version: self.version,
             tasks: Vec::new(),
         };
+        match self.fill(&mut cgroup) {
+            Ok(()) => Ok(Some(cgroup)),
+            Err(error) => {
+                self.remove(&cgroup);
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(&self, cgroup: &mut Cgroup) -> io::Result<()> {
         for hierarchy in &self.list {
             let name = cgroup.name.as_str();
             rustix::fs::mkdirat(&hierarchy.dir, name, Bits::from_raw_mode(0o755))?;
             let dir = open_dir(hierarchy.dir.as_fd(), name)?;
-            let written = match self.version {
-                2 => limit_v2(dir.as_fd(), limits),
-                _ => limit_v1(dir.as_fd(), hierarchy.controller, limits),
-            };
             if self.version == 1 {
                 cgroup.tasks.push(open_write(dir.as_fd(), "tasks")?);
             }
             cgroup.dirs.push(dir);
-            written?;
         }
-        Ok(Some(cgroup))
+        Ok(())
+    }
+
+    /// Sets the limits of a cgroup, before anything runs in it.
+    pub(crate) fn limit(&self, cgroup: &Cgroup, limits: &Limits) -> io::Result<()> {
+        self.list.iter().zip(&cgroup.dirs).try_for_each(|(hierarchy, dir)| match self.version {
+            2 => limit_v2(dir.as_fd(), limits),
+            _ => limit_v1(dir.as_fd(), hierarchy.controller, limits),
+        })
     }
 
     /// Removes a sandbox's cgroup, whose processes are gone. False when the kernel has not let go
@@ -265,27 +278,45 @@ fn optional(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// Tries to make a directory that a clean-up of somebody else does not take away at once.
+const MAKE_TRIES: u32 = 16;
+
+/// Makes the spawner's directory and locks it: the lock says that its spawner lives. Pids cannot,
+/// because spawners of several pid namespaces may share the tree.
 fn make(parent: &Path, controller: &'static str, pid: u32) -> Result<Hierarchy, String> {
     sweep(parent);
-    let path = parent.join(format!("{DIR_PREFIX}{pid}"));
-    let fail = |error: io::Error| format!("{}: {error}", path.display());
-    match std::fs::create_dir(&path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(fail(error)),
-        _ => {}
+    for _ in 0..MAKE_TRIES {
+        let mut random = [0; 4];
+        getrandom::fill(&mut random).map_err(|error| error.to_string())?;
+        let random = u32::from_ne_bytes(random);
+        let path = parent.join(format!("{DIR_PREFIX}{pid}-{random:08x}"));
+        let fail = |error: io::Error| format!("{}: {error}", path.display());
+        match std::fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            other => other.map_err(fail)?,
+        }
+        if let Some(dir) = lock(&path)
+            && path.exists()
+        {
+            return Ok(Hierarchy { controller, dir, path });
+        }
     }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = rustix::fs::open(&path, flags, Bits::empty()).map_err(|error| fail(error.into()))?;
-    Ok(Hierarchy { controller, dir, path })
+    Err(format!("{} cannot be used: a directory made there does not stay", parent.display()))
+}
+
+/// Opens and locks a spawner's directory; `None` when it is gone or its spawner lives.
+fn lock(path: &Path) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let dir = rustix::fs::open(path, flags, Bits::empty()).ok()?;
+    rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).ok().map(|()| dir)
 }
 
 /// Removes what spawners left that died together with their owner.
 fn sweep(parent: &Path) {
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(DIR_PREFIX));
-        if let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok())
-            && !Path::new("/proc").join(pid.to_string()).exists()
-        {
+        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(DIR_PREFIX));
+        // Held until it is removed, so that nobody takes it for one that lives.
+        if ours && let Some(_lock) = lock(&entry.path()) {
             remove_tree(&entry.path(), None);
         }
     }
@@ -389,7 +420,8 @@ mod tests {
     fn v2_is_used_when_its_controllers_are_there() {
         let dir = fake(ALL, "cpu memory pids");
         let found = open_v2(Mode::Root, dir.path(), "0::/somewhere\n", 7).unwrap();
-        assert_eq!(found.path, dir.path().join("bedplate-7"));
+        let name = found.path.file_name().unwrap().to_str().unwrap();
+        assert!(found.path.parent() == Some(dir.path()) && name.starts_with("bedplate-7-"));
         let enabled = fs::read_to_string(found.path.join("cgroup.subtree_control")).unwrap();
         assert_eq!(enabled, "+memory +pids +cpu");
     }
@@ -461,13 +493,17 @@ mod tests {
     #[test]
     fn what_dead_spawners_left_is_swept() {
         let dir = fake(ALL, ALL);
-        // A pid that cannot be: beyond the largest.
-        fs::create_dir_all(dir.path().join("bedplate-4294967295/s1")).unwrap();
-        let alive = format!("bedplate-{}", std::process::id());
-        fs::create_dir(dir.path().join(&alive)).unwrap();
+        fs::create_dir_all(dir.path().join("bedplate-7-00000000/s1")).unwrap();
+        let alive = make(dir.path(), "", 7).unwrap();
+        assert!(!dir.path().join("bedplate-7-00000000").exists());
+        fs::create_dir_all(dir.path().join("bedplate-8-00000000/s1")).unwrap();
         fs::create_dir(dir.path().join("other-1")).unwrap();
         sweep(dir.path());
-        assert!(!dir.path().join("bedplate-4294967295").exists());
-        assert!(dir.path().join(alive).exists() && dir.path().join("other-1").exists());
+        assert!(!dir.path().join("bedplate-8-00000000").exists());
+        assert!(alive.path.exists() && dir.path().join("other-1").exists());
+        let path = alive.path.clone();
+        drop(alive);
+        sweep(dir.path());
+        assert!(!path.exists(), "its spawner is gone");
     }
 }

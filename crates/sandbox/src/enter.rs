@@ -334,18 +334,31 @@ impl Entry<'_> {
 /// Old work directories kept beside a live one.
 const OLD_WORK_MAX: u64 = 512;
 
-/// Moves overlayfs's own directory of the last mount away, so that it makes a new one. The kernel
+/// Clears overlayfs's own directory of the last mount away, so that it makes a new one. The kernel
 /// refuses to mount an upper again after a volatile mount, because after a power cut what it holds
-/// may be incomplete; we never trust an upper across a restart of the machine. Moving is one step,
-/// where removing directories can be slow. What is left goes with the upper.
+/// may be incomplete; we never trust an upper across a restart of the machine. Usually there is
+/// nothing but the mark of that in it, and it is removed. Else it is moved aside: that is one
+/// step, where removing directories can be slow. What is left goes with the upper.
 fn set_old_work_aside(work: &Path) {
+    let last = work.join("work");
+    let gone = |done: std::io::Result<()>| match done {
+        Ok(()) => true,
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    };
+    let mark = last.join("incompat/volatile");
+    let dirs = [mark.as_path(), &last.join("incompat"), &last];
+    if gone(std::fs::remove_file(mark.join("dirty")))
+        && dirs.iter().all(|dir| gone(std::fs::remove_dir(dir)))
+    {
+        return;
+    }
     let slot = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_nsec as u64;
     let old = work.join(format!("old-{}", slot / 1000 % OLD_WORK_MAX));
-    if std::fs::rename(work.join("work"), &old)
+    if std::fs::rename(&last, &old)
         .is_err_and(|error| error.kind() == std::io::ErrorKind::DirectoryNotEmpty)
     {
         let _ = std::fs::remove_dir_all(&old);
-        let _ = std::fs::rename(work.join("work"), &old);
+        let _ = std::fs::rename(&last, &old);
     }
 }
 

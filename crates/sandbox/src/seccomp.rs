@@ -16,7 +16,7 @@ compile_error!("the system call filter is written for x86_64 and aarch64");
 /// The last system call number that was looked at: `removexattrat`.
 const LAST_KNOWN: u32 = 466;
 /// Numbers from here on are the x32 ABI.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(test, target_arch = "x86_64"))]
 const X32_FIRST: u32 = 0x4000_0000;
 
 const OFFSET_NR: u32 = 0;
@@ -25,7 +25,7 @@ const LOAD: u16 = 0x20;
 const AND: u16 = 0x54;
 const JUMP_EQ: u16 = 0x15;
 const JUMP_GE: u16 = 0x35;
-const JUMP_GT: u16 = 0x25;
+const JUMP: u16 = 0x05;
 const RETURN: u16 = 0x06;
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 
@@ -115,6 +115,10 @@ const REFUSED: &[c_long] = &[
     libc::SYS__sysctl,
 ];
 
+/// Calls whose arguments decide.
+const BY_ARGUMENTS: [c_long; 5] =
+    [libc::SYS_clone, libc::SYS_unshare, libc::SYS_ioctl, libc::SYS_personality, libc::SYS_socket];
+
 /// What else the gate gives up once it is up.
 const REFUSED_TO_GATE: &[c_long] = &[libc::SYS_execve, libc::SYS_execveat];
 
@@ -160,70 +164,108 @@ pub(crate) enum Profile {
 }
 
 /// The filter as the kernel takes it.
+///
+/// The kernel runs a new filter once for every call number there is, to remember which are always
+/// allowed. A list would make that the dearest step of starting a program, so it is a tree.
 pub(crate) fn filter(profile: Profile) -> Vec<sock_filter> {
     let mut p = Program(Vec::new());
     p.push(LOAD, OFFSET_ARCH, 0, 0);
     p.push(JUMP_EQ, ARCH, 1, 0);
     p.push(RETURN, refuse(libc::ENOSYS), 0, 0);
     p.push(LOAD, OFFSET_NR, 0, 0);
-    #[cfg(target_arch = "x86_64")]
-    {
-        p.push(JUMP_GE, X32_FIRST, 0, 1);
-        p.push(RETURN, refuse(libc::ENOSYS), 0, 0);
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = JUMP_GE;
-    p.push(JUMP_GT, LAST_KNOWN, 0, 1);
-    p.push(RETURN, refuse(libc::ENOSYS), 0, 0);
-    // clone3 passes its flags in memory, which a filter cannot read; libraries fall back to clone.
-    // A process in the gate's role starts threads, for which the same holds.
-    p.when_equal(libc::SYS_clone3 as u32, refuse(libc::ENOSYS));
-    for call in REFUSED {
-        p.when_equal(*call as u32, refuse(libc::EPERM));
-    }
-    if profile == Profile::Gate {
-        for call in REFUSED_TO_GATE {
-            p.when_equal(*call as u32, refuse(libc::EPERM));
-        }
-    }
-    namespaces(&mut p);
-    terminals_and_personality(&mut p);
-    p.on_call(libc::SYS_socket, |p| sockets(p, profile));
-    p.push(RETURN, ALLOW, 0, 0);
+    p.0.append(&mut tree(&stretches(profile), profile));
     p.0
 }
 
-/// `clone` and `unshare` without new namespaces.
-fn namespaces(p: &mut Program) {
-    for (call, flags) in [(libc::SYS_clone, NEW_CLONE), (libc::SYS_unshare, NEW_UNSHARE)] {
-        p.on_call(call, |p| {
-            p.push(LOAD, argument(0), 0, 0);
-            p.push(AND, flags, 0, 0);
-            p.when_equal(0, ALLOW);
-            p.push(RETURN, refuse(libc::EPERM), 0, 0);
-        });
+/// What is done with a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// Always this.
+    Verdict(u32),
+    /// It depends on the arguments.
+    Arguments(c_long),
+}
+
+/// Calls with one answer, by the first number; each goes to the next one's.
+fn stretches(profile: Profile) -> Vec<(u32, Answer)> {
+    let gate: &[c_long] = if profile == Profile::Gate { REFUSED_TO_GATE } else { &[] };
+    let of = |nr: c_long| match nr {
+        // clone3 passes its flags in memory, which a filter cannot read; libraries fall back to
+        // clone. A process in the gate's role starts threads, for which the same holds.
+        libc::SYS_clone3 => Answer::Verdict(refuse(libc::ENOSYS)),
+        nr if REFUSED.contains(&nr) || gate.contains(&nr) => Answer::Verdict(refuse(libc::EPERM)),
+        nr if BY_ARGUMENTS.contains(&nr) => Answer::Arguments(nr),
+        _ => Answer::Verdict(ALLOW),
+    };
+    let known = (0..=LAST_KNOWN).map(|nr| (nr, of(c_long::from(nr))));
+    // Newer calls, and those of the x32 ABI, whose numbers are higher still.
+    let mut list: Vec<_> =
+        known.chain([(LAST_KNOWN + 1, Answer::Verdict(refuse(libc::ENOSYS)))]).collect();
+    list.dedup_by_key(|(_, answer)| *answer);
+    list
+}
+
+/// Looks a number up by halves.
+fn tree(list: &[(u32, Answer)], profile: Profile) -> Vec<sock_filter> {
+    let mut p = Program(Vec::new());
+    if let [(_, answer)] = list {
+        p.answer(*answer, profile);
+        return p.0;
+    }
+    let (low, high) = list.split_at(list.len() / 2);
+    let mut below = tree(low, profile);
+    match u8::try_from(below.len()) {
+        Ok(skip) => p.push(JUMP_GE, high[0].0, skip, 0),
+        Err(_) => {
+            p.push(JUMP_GE, high[0].0, 0, 1);
+            p.push(JUMP, u32::try_from(below.len()).expect("filters are short"), 0, 0);
+        }
+    }
+    p.0.append(&mut below);
+    p.0.append(&mut tree(high, profile));
+    p.0
+}
+
+impl Program {
+    fn answer(&mut self, answer: Answer, profile: Profile) {
+        match answer {
+            Answer::Verdict(verdict) => self.push(RETURN, verdict, 0, 0),
+            Answer::Arguments(libc::SYS_socket) => sockets(self, profile),
+            Answer::Arguments(libc::SYS_ioctl) => terminals(self),
+            Answer::Arguments(libc::SYS_personality) => personalities(self),
+            Answer::Arguments(libc::SYS_clone) => namespaces(self, NEW_CLONE),
+            Answer::Arguments(libc::SYS_unshare) => namespaces(self, NEW_UNSHARE),
+            Answer::Arguments(_) => self.push(RETURN, refuse(libc::EPERM), 0, 0),
+        }
     }
 }
 
-fn terminals_and_personality(p: &mut Program) {
-    p.on_call(libc::SYS_ioctl, |p| {
-        p.push(LOAD, argument(1), 0, 0);
-        for request in TERMINAL_REQUESTS {
-            p.when_equal(request, refuse(libc::EPERM));
-        }
-        p.push(RETURN, ALLOW, 0, 0);
-    });
-    p.on_call(libc::SYS_personality, |p| {
-        p.push(LOAD, argument(0), 0, 0);
-        for domain in PERSONALITIES {
-            p.when_equal(domain, ALLOW);
-        }
-        p.push(RETURN, refuse(libc::EPERM), 0, 0);
-    });
+/// `clone` and `unshare` without new namespaces.
+fn namespaces(p: &mut Program, flags: u32) {
+    p.push(LOAD, argument(0), 0, 0);
+    p.push(AND, flags, 0, 0);
+    p.when_equal(0, ALLOW);
+    p.push(RETURN, refuse(libc::EPERM), 0, 0);
 }
 
-/// Unix sockets (not for the gate, which has the ones it needs); TCP and UDP; of netlink only the route family, which `getifaddrs` needs and in
-/// which nothing can be changed without a capability.
+fn terminals(p: &mut Program) {
+    p.push(LOAD, argument(1), 0, 0);
+    for request in TERMINAL_REQUESTS {
+        p.when_equal(request, refuse(libc::EPERM));
+    }
+    p.push(RETURN, ALLOW, 0, 0);
+}
+
+fn personalities(p: &mut Program) {
+    p.push(LOAD, argument(0), 0, 0);
+    for domain in PERSONALITIES {
+        p.when_equal(domain, ALLOW);
+    }
+    p.push(RETURN, refuse(libc::EPERM), 0, 0);
+}
+
+/// Unix sockets (not for the gate, which has the ones it needs); TCP and UDP; of netlink only the
+/// route family, which `getifaddrs` needs and in which nothing can be changed without a capability.
 fn sockets(p: &mut Program, profile: Profile) {
     p.push(LOAD, argument(0), 0, 0);
     if profile == Profile::Sandbox {
@@ -281,7 +323,7 @@ mod tests {
                 }
                 JUMP_EQ => jump(word == step.k),
                 JUMP_GE => jump(word >= step.k),
-                JUMP_GT => jump(word > step.k),
+                JUMP => 1 + step.k as usize,
                 RETURN => return step.k,
                 other => panic!("{other:#x}"),
             };
@@ -346,6 +388,23 @@ mod tests {
             check(libc::SYS_ioctl, &[0, u64::from(request) | 1 << 32], Err(libc::EPERM));
         }
         check(libc::SYS_personality, &[0x0040_0000], Err(libc::EPERM));
+    }
+
+    #[test]
+    fn every_number_has_the_answer_of_its_list() {
+        for nr in 0..=LAST_KNOWN + 600 {
+            let call = c_long::from(nr);
+            let expected = if nr > LAST_KNOWN || call == libc::SYS_clone3 {
+                refuse(libc::ENOSYS)
+            } else if REFUSED.contains(&call) {
+                refuse(libc::EPERM)
+            } else if call == libc::SYS_socket {
+                refuse(libc::EAFNOSUPPORT)
+            } else {
+                ALLOW
+            };
+            assert_eq!(verdict(Profile::Sandbox, ARCH, nr, [0; 6]), expected, "{nr}");
+        }
     }
 
     #[test]

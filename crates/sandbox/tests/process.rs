@@ -338,10 +338,10 @@ fn left_behind(spawner: u32) -> Vec<String> {
         let mut parts = line.splitn(3, ':').skip(1);
         let (names, path) = (parts.next().unwrap(), parts.next().unwrap());
         for dir in [format!("/sys/fs/cgroup/{names}{path}"), format!("/sys/fs/cgroup{path}")] {
-            let dir = Path::new(&dir).join(format!("bedplate-{spawner}"));
-            if dir.exists() {
-                left.push(dir.display().to_string());
-            }
+            let mine = format!("bedplate-{spawner}-");
+            let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+            let named = entries.filter(|e| e.file_name().to_string_lossy().starts_with(&mine));
+            left.extend(named.map(|entry| entry.path().display().to_string()));
         }
     }
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -364,7 +364,8 @@ fn wait_gone(pid: i32) {
 #[tokio::test]
 async fn a_killed_spawner_fails_every_call_and_leaves_nothing() {
     let world = World::new().await;
-    let id = world.make().await;
+    let made = world.spawner.create(world.spec()).await.unwrap();
+    let id = made.id;
     let mut running = world.spawner.exec(&id, ExecSpec::new(["sleep", "60"])).await.unwrap();
     let (spawner, program) = (world.spawner.pid(), running.pid());
     assert!(program > 0 && Path::new(&format!("/proc/{program}")).exists());
@@ -372,6 +373,9 @@ async fn a_killed_spawner_fails_every_call_and_leaves_nothing() {
     let waiter =
         tokio::spawn(async move { waiting.exec(&other, ExecSpec::shell("true")).await.map(drop) });
     tokio::task::yield_now().await;
+    if made.facts.limits != Strength::Watched {
+        assert_ne!(left_behind(spawner), Vec::<String>::new(), "what is looked for is there now");
+    }
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(spawner as i32).unwrap(),
         rustix::process::Signal::KILL,

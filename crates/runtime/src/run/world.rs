@@ -95,7 +95,7 @@ impl World {
         match parts.layers.seal(upper).map_err(|error| RuntimeError::part(&error))? {
             layers::Sealed::Layer { layer, changed } => Ok(Some(Sealed { layer, changed })),
             layers::Sealed::Unchanged(upper) => {
-                parts.layers.discard(upper).map_err(|error| RuntimeError::part(&error))?;
+                parts.layers.recycle(upper).map_err(|error| RuntimeError::part(&error))?;
                 Ok(None)
             }
         }

@@ -28,6 +28,7 @@
 
 mod diff;
 mod import;
+mod pool;
 mod trash;
 mod tree;
 mod view;
@@ -38,6 +39,7 @@ pub use import::Imported;
 use crate::SandboxError;
 use crate::mode::Mode;
 use crate::spec::{FileStat, Overlay, STACK_MAX};
+use pool::{Pool, Spare};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -87,6 +89,7 @@ pub struct LayerStore {
     mode: Mode,
     boot: String,
     trash: Trash,
+    pool: Pool,
 }
 
 /// A writable upper, held by this process until it is sealed, discarded or dropped. Dropped, it
@@ -97,7 +100,7 @@ pub struct Upper {
     parent: LayerId,
     overlay: Overlay,
     dir: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Upper {
@@ -157,7 +160,8 @@ impl LayerStore {
         }
         let boot = Path::new("/proc/sys/kernel/random/boot_id");
         let boot = at("read", boot, fs::read_to_string(boot))?.trim().to_owned();
-        Ok(Self { trash: Trash::new(home.join(TRASH)), home, mode: Mode::here(), boot })
+        let trash = Trash::new(home.join(TRASH));
+        Ok(Self { trash, pool: Pool::default(), home, mode: Mode::here(), boot })
     }
 
     fn layer_dir(&self, layer: &LayerId) -> PathBuf {
@@ -253,22 +257,14 @@ impl LayerStore {
         assert!(lowers.len() <= STACK_MAX, "deep stacks were just flattened");
         let id = Self::new_id()?;
         let dir = self.home.join(UPPERS).join(id.as_str());
-        for part in [TREE, WORK] {
-            let part = dir.join(part);
-            at("create", &part, fs::create_dir_all(&part))?;
-        }
+        let lock = match self.pool.take() {
+            Some(spare) => Self::reuse(spare, &dir)?,
+            None => self.make_upper(&dir)?,
+        };
         // The lock names the layer, so that a clean-up knows what is in use.
-        let path = dir.join(LOCK);
-        at("write", &path, fs::write(&path, parent.as_str()))?;
-        let lock = at("open", &path, File::open(&path))?;
-        at(
-            "lock",
-            &dir,
-            rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(Into::into),
-        )?;
+        at("write", &dir, pool::name_in_lock(&lock, parent.as_str()))?;
         let upper = dir.join(TREE);
         let below = at("read", &lowers[0], fs::metadata(&lowers[0]))?;
-        tree::give_away(self.mode, &upper)?;
         let mode = fs::Permissions::from_mode(below.mode() & 0o1777);
         at("protect", &upper, fs::set_permissions(&upper, mode))?;
         Ok(Upper {
@@ -276,8 +272,27 @@ impl LayerStore {
             id,
             parent: parent.clone(),
             dir,
-            _lock: lock,
+            lock,
         })
+    }
+
+    /// Gives an upper that nobody uses a new name.
+    fn reuse(spare: Spare, dir: &Path) -> Result<File, SandboxError> {
+        at("rename", &spare.dir, fs::rename(&spare.dir, dir))?;
+        Ok(spare.lock)
+    }
+
+    fn make_upper(&self, dir: &Path) -> Result<File, SandboxError> {
+        for part in [TREE, WORK] {
+            let part = dir.join(part);
+            at("create", &part, fs::create_dir_all(&part))?;
+        }
+        tree::give_away(self.mode, &dir.join(TREE))?;
+        let path = dir.join(LOCK);
+        let lock = at("write", &path, File::create_new(&path))?;
+        let locked = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive);
+        at("lock", dir, locked.map_err(Into::into))?;
+        Ok(lock)
     }
 
     /// Makes an upper a layer. No sandbox may be using it. What costs time is finding out what
@@ -306,12 +321,21 @@ impl LayerStore {
         Ok(Sealed::Layer { layer: upper.id, changed })
     }
 
-    /// Throws an upper away.
+    /// Throws an upper away, whoever may still be writing to it.
     ///
     /// # Errors
     /// [`SandboxError::Store`].
     pub fn discard(&self, upper: Upper) -> Result<(), SandboxError> {
         self.trash.take(&upper.dir)
+    }
+
+    /// Throws an upper away that no sandbox is using any more, as for [`LayerStore::seal`]. When
+    /// it is as empty as it was made, the next [`LayerStore::begin`] may get it.
+    ///
+    /// # Errors
+    /// [`SandboxError::Store`].
+    pub fn recycle(&self, upper: Upper) -> Result<(), SandboxError> {
+        self.pool.put(upper).or_else(|upper| self.discard(*upper))
     }
 
     fn stack_on(&self, dir: &Path, parent: &LayerId) -> Result<Vec<PathBuf>, SandboxError> {

@@ -53,7 +53,6 @@ pub(super) struct Running {
     ended: Option<Ended>,
     timed_out: bool,
     pub(super) limit: Option<LimitHit>,
-    pub(super) hits: Hits,
     /// When to look at memory and disk next.
     pub(super) sample_at: Instant,
     pub(super) sampler: Option<Sampler>,
@@ -72,6 +71,8 @@ pub(super) struct Sandboxed {
     /// As [`init::NAMESPACES`] orders them; empty until init is ready.
     pub(super) namespaces: Vec<OwnedFd>,
     pub(super) cgroup: Option<Cgroup>,
+    /// Limits that were hit until the last program ended. Nothing runs between two.
+    pub(super) hits: Hits,
     /// The create that is not answered yet.
     pub(super) building: Option<u64>,
     pub(super) failed: Option<SandboxError>,
@@ -186,7 +187,6 @@ impl Spawner {
         self.is_upper_free(id, found)?;
         let (report, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|error| SandboxError::setup("a pipe", error))?;
-        let hits = found.cgroup.as_ref().map(Cgroup::hits).unwrap_or_default();
         let (pid, pidfd) = self.fork_into(found, job, stdio, &theirs)?;
         self.watch(pidfd.as_fd(), Source::Job, id)
             .map_err(|error| SandboxError::setup("watching a program", error))?;
@@ -204,7 +204,6 @@ impl Spawner {
             ended: None,
             timed_out: false,
             limit: None,
-            hits,
             sample_at: started + sample::EVERY,
             sampler: None,
             killers: Vec::new(),
@@ -396,14 +395,16 @@ impl Spawner {
         }
         let mut buffer = [0; REPORT_BYTES_MAX];
         let count = rustix::io::read(&job.report, &mut buffer).unwrap_or(0);
-        let hits = found.cgroup.as_ref().map(Cgroup::hits).unwrap_or_default();
+        let before = found.hits;
+        found.hits = found.cgroup.as_ref().map(Cgroup::hits).unwrap_or_default();
+        let hits = found.hits;
         let result = if count > 0 {
             Err(crate::wire::decode(&buffer[..count]).unwrap_or_else(|error| error))
         } else {
             Ok(ExecExit {
                 ended: job.ended.expect("a finished job has ended"),
                 timed_out: job.timed_out,
-                limit: job.limit.or(hits.since(job.hits)),
+                limit: job.limit.or(hits.since(before)),
                 took_ms: job.started.elapsed().as_millis() as u64,
             })
         };

@@ -6,6 +6,7 @@
 use super::boxes::Sandboxed;
 use super::{SANDBOXES_MAX, Source, Spawner};
 use crate::SandboxError;
+use crate::cgroup::Hits;
 use crate::init::{self, InitPlan};
 use crate::mode::Mode;
 use crate::spec::{CreateSpec, Facts, HOST_ID_AS_ROOT, Overlay, Strength};
@@ -35,14 +36,12 @@ impl Spawner {
             Some(id) => id,
             None => self.fork_init(spec.clone())?,
         };
-        let cgroup = self.cgroups.create(id, &spec.limits);
         let found = self.boxes.get_mut(&id).expect("it is live");
-        match cgroup {
-            Ok(cgroup) => found.cgroup = cgroup,
-            Err(error) => {
-                found.kill();
-                return Err(SandboxError::setup("a cgroup", error));
-            }
+        if let Some(cgroup) = &found.cgroup
+            && let Err(error) = self.cgroups.limit(cgroup, &spec.limits)
+        {
+            found.kill();
+            return Err(SandboxError::setup("a cgroup's limits", error));
         }
         found.spec = spec;
         found.building = Some(seq);
@@ -64,10 +63,25 @@ impl Spawner {
         }
     }
 
-    /// Starts an init; it says when it is ready.
+    /// Starts an init with a cgroup; it says when it is ready.
     fn fork_init(&mut self, spec: CreateSpec) -> Result<u64, SandboxError> {
         let id = self.next_id;
         self.next_id += 1;
+        let cgroup = self.cgroups.make(id);
+        let cgroup = cgroup.map_err(|error| SandboxError::setup("a cgroup", error))?;
+        match self.fork_init_as(id, spec) {
+            Ok(sandboxed) => {
+                self.boxes.insert(id, Sandboxed { cgroup, ..sandboxed });
+                Ok(id)
+            }
+            Err(error) => {
+                self.lingering.extend(cgroup);
+                Err(error)
+            }
+        }
+    }
+
+    fn fork_init_as(&self, id: u64, spec: CreateSpec) -> Result<Sandboxed, SandboxError> {
         let wrap = |error: rustix::io::Errno| SandboxError::setup("starting init", error);
         let (ours, theirs) = rustix::net::socketpair(
             AddressFamily::UNIX,
@@ -86,7 +100,7 @@ impl Spawner {
         drop(theirs);
         self.watch(ours.as_fd(), Source::Control, id).map_err(wrap)?;
         self.watch(pidfd.as_fd(), Source::Init, id).map_err(wrap)?;
-        let sandboxed = Sandboxed {
+        Ok(Sandboxed {
             facts: self.facts(),
             spec,
             init_pid: Pid::from_raw(pid).expect("a child has a pid"),
@@ -94,15 +108,14 @@ impl Spawner {
             control: ours,
             namespaces: Vec::new(),
             cgroup: None,
+            hits: Hits::default(),
             building: None,
             failed: None,
             job: None,
             killing: VecDeque::new(),
             destroying: Vec::new(),
             init_ended: false,
-        };
-        self.boxes.insert(id, sandboxed);
-        Ok(id)
+        })
     }
 
     /// The namespaces init is born with.

@@ -49,9 +49,10 @@ impl Spawner {
             return;
         };
         // The kernel ends one process that wants too much; we end them all, as elsewhere.
+        let before = found.hits;
         let hits = found.cgroup.as_ref().map(Cgroup::hits);
         if let Some(job) = self.boxes.get_mut(&id).and_then(|found| found.job.as_mut())
-            && hits.is_some_and(|hits| hits.since(job.hits) == Some(LimitHit::Memory))
+            && hits.is_some_and(|hits| hits.since(before) == Some(LimitHit::Memory))
         {
             job.limit = Some(LimitHit::Memory);
             job.sample_at = Instant::now() + EVERY;
