@@ -4,6 +4,7 @@
 //! the socket closes, every call that waits fails with `BP-SANDBOX-002` at once. What a caller
 //! abandons (a dropped future, a dropped [`Running`]) is killed.
 
+use crate::boundary::Listeners;
 use crate::fileops;
 use crate::running::{Running, Streams};
 use crate::spec::{
@@ -70,7 +71,7 @@ struct State {
     turns: HashMap<SandboxId, Arc<Semaphore>>,
 }
 
-type Reply = oneshot::Sender<Result<Answer, SandboxError>>;
+type Reply = oneshot::Sender<Result<(Answer, Vec<OwnedFd>), SandboxError>>;
 
 /// Who waits for an answer.
 #[derive(Debug)]
@@ -138,7 +139,7 @@ impl Spawner {
         }
         let limit = Duration::from_millis(START_MS_MAX);
         match tokio::time::timeout(limit, readied).await {
-            Ok(Ok(Ok(Answer::Ready { .. }))) => Ok(spawner),
+            Ok(Ok(Ok((Answer::Ready { .. }, _)))) => Ok(spawner),
             Ok(Ok(Err(SandboxError::SpawnerGone)) | Err(_)) => {
                 Err(fail(format!("{} ended at once", exe.display())))
             }
@@ -168,10 +169,29 @@ impl Spawner {
     /// When the request is not valid, a rule cannot be enforced, or any part of the containment
     /// is missing; then nothing is left of it.
     pub async fn create(&self, spec: CreateSpec) -> Result<Sandbox, SandboxError> {
+        self.make(spec).await.map(|(sandbox, _)| sandbox)
+    }
+
+    /// Builds a sandbox and hands over the listeners at which its connections outward arrive.
+    ///
+    /// # Errors
+    /// As [`Spawner::create`].
+    pub async fn create_with_network(
+        &self,
+        spec: CreateSpec,
+    ) -> Result<(Sandbox, Listeners), SandboxError> {
+        let (sandbox, fds) = self.make(spec).await?;
+        match Listeners::from_fds(fds) {
+            Some(listeners) => Ok((sandbox, listeners)),
+            None => Err(SandboxError::Frame { why: "a sandbox without its network".to_owned() }),
+        }
+    }
+
+    async fn make(&self, spec: CreateSpec) -> Result<(Sandbox, Vec<OwnedFd>), SandboxError> {
         spec.check()?;
         match self.call(Ask::Create(Box::new(spec))).await? {
-            Answer::Created(sandbox) => Ok(sandbox),
-            other => Err(unexpected(&other)),
+            (Answer::Created(sandbox), fds) => Ok((sandbox, fds)),
+            (other, _) => Err(unexpected(&other)),
         }
     }
 
@@ -240,8 +260,8 @@ impl Spawner {
         let waiting = Waiting::Program { sandbox: *id, started: Some(started), exited, turn };
         self.0.link.ask(ask, fds, waiting).await?;
         match start.await.unwrap_or(Err(SandboxError::SpawnerGone))? {
-            Answer::Started { pid } => Ok((pid, exit)),
-            other => Err(unexpected(&other)),
+            (Answer::Started { pid }, _) => Ok((pid, exit)),
+            (other, _) => Err(unexpected(&other)),
         }
     }
 
@@ -319,7 +339,7 @@ impl Spawner {
         }
     }
 
-    async fn call(&self, ask: Ask) -> Result<Answer, SandboxError> {
+    async fn call(&self, ask: Ask) -> Result<(Answer, Vec<OwnedFd>), SandboxError> {
         let (reply, answer) = oneshot::channel();
         self.0.link.ask(ask, &[], Waiting::Once(reply)).await?;
         let limit = Duration::from_millis(CALL_MS_MAX);
@@ -409,7 +429,7 @@ impl Link {
         })
     }
 
-    fn deliver(&self, frame: AnswerFrame) {
+    fn deliver(&self, frame: AnswerFrame, fds: Vec<OwnedFd>) {
         let mut state = self.state();
         let Some(waiting) = state.waiting.remove(&frame.seq) else {
             return;
@@ -421,7 +441,8 @@ impl Link {
                     state.turns.insert(sandbox.id, Arc::new(Semaphore::new(1)));
                 }
                 drop(state);
-                if let Err(Ok(Answer::Created(sandbox))) = reply.send(frame.answer) {
+                let answer = frame.answer.map(|answer| (answer, fds));
+                if let Err(Ok((Answer::Created(sandbox), _))) = reply.send(answer) {
                     self.tell(Ask::Destroy { sandbox: sandbox.id });
                 }
             }
@@ -433,7 +454,7 @@ impl Link {
                     state.waiting.insert(frame.seq, waiting);
                 }
                 drop(state);
-                if reply.send(frame.answer).is_err() && running {
+                if reply.send(frame.answer.map(|answer| (answer, fds))).is_err() && running {
                     self.tell(Ask::KillAll { sandbox });
                 }
             }
@@ -488,7 +509,7 @@ async fn read_answers(link: Arc<Link>, mut child: Child, gone: watch::Sender<boo
         if let Ok(Answer::Ready { cgroups: paths }) = &frame.answer {
             cgroups.clone_from(paths);
         }
-        link.deliver(frame);
+        link.deliver(frame, packet.fds);
     }
     link.fail_all();
     // A spawner that talks nonsense must not live on.

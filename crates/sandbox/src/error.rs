@@ -24,6 +24,14 @@ pub enum SandboxError {
         /// What is wrong with it.
         why: String,
     },
+    /// The kernel refuses a part of a sandbox's network.
+    #[error("the network of a sandbox cannot be made ({step}): {why}")]
+    Network {
+        /// What was done.
+        step: String,
+        /// What the kernel said.
+        why: String,
+    },
     /// The kernel or its configuration refuses user namespaces.
     #[error("user namespaces are refused here: {why}")]
     UserNamespaces {
@@ -192,6 +200,11 @@ impl SandboxError {
         Self::Setup { step: step.to_owned(), why: why.to_string() }
     }
 
+    /// A failed step of a sandbox's network.
+    pub(crate) fn network(step: &str, why: &std::io::Error) -> Self {
+        Self::Network { step: step.to_owned(), why: why.to_string() }
+    }
+
     /// A request that cannot mean anything.
     pub(crate) fn invalid(why: impl ToString) -> Self {
         Self::Invalid { why: why.to_string() }
@@ -226,6 +239,7 @@ impl Coded for SandboxError {
             Self::FileOp { .. } => "BP-SANDBOX-023",
             Self::Invalid { .. } => "BP-SANDBOX-024",
             Self::Confine { .. } => "BP-SANDBOX-026",
+            Self::Network { .. } => "BP-SANDBOX-027",
         }
     }
 
@@ -237,6 +251,10 @@ impl Coded for SandboxError {
             | Self::Seccomp { .. }
             | Self::Confine { .. } => {
                 "Run `bedplate doctor`: it tries each part of the sandbox and says what to change."
+            }
+            Self::Network { .. } => {
+                "As root, load the kernel's nftables modules (`modprobe -a nft_redir nft_ct \
+                 nft_reject_inet nf_nat`); `bedplate doctor` tries it."
             }
             Self::SpawnerGone => "Resume the run: it starts a new spawner. Nothing sealed is lost.",
             Self::Frame { .. } => "Send less in one request; a long input belongs in a file.",
@@ -286,7 +304,7 @@ mod tests {
 
     /// Every code has a page and a next step. (Those of a missing kernel feature cannot be
     /// provoked on a machine that has it: BP-SANDBOX-004, BP-SANDBOX-006, BP-SANDBOX-007,
-    /// BP-SANDBOX-011, BP-SANDBOX-026.)
+    /// BP-SANDBOX-011, BP-SANDBOX-026, BP-SANDBOX-027.)
     #[test]
     fn every_code_has_its_page() {
         let why = || "why".to_owned();
@@ -303,6 +321,7 @@ mod tests {
             SandboxError::setup("step", "why"),
             SandboxError::UpperInUse { upper: why() },
             SandboxError::Confine { step: why(), why: why() },
+            SandboxError::network("step", &std::io::Error::other("why")),
         ];
         for error in all {
             let page =

@@ -1,12 +1,13 @@
 //! Pid 1 of a sandbox: a fork of the spawner that owns the namespaces and does nothing else.
 //!
-//! It builds the sandbox's own mounts (scratch, /proc, /dev/pts, binds), moves to that root,
+//! It builds the sandbox's own network and mounts (scratch, /proc, /dev/pts, binds), moves to that root,
 //! enters a user namespace of its own and gives up every right. Then it waits for one of two
 //! bytes. It lives outside the workspace's overlay, so that the workspace can change under it, and
 //! it dies with the spawner: by end of file, and by the parent-death signal (the spawner has one
 //! thread, so that signal means what it says).
 
 use crate::SandboxError;
+use crate::boundary;
 use crate::confine;
 use crate::mode::Mode;
 use crate::mounts::{self, PLAIN, READ_ONLY};
@@ -58,8 +59,9 @@ pub(crate) fn run(plan: &InitPlan<'_>, control: OwnedFd) -> ! {
     let built = rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| SandboxError::setup("tying init to the spawner", error))
         .and_then(|()| confine::open_proc())
-        .and_then(|proc| build(plan).map(|()| proc));
-    if let Err(error) = built.and_then(|proc| seclude(plan, &control, proc)) {
+        .and_then(|proc| build(plan).map(|listeners| (proc, listeners)));
+    if let Err(error) = built.and_then(|(proc, listeners)| seclude(plan, &control, proc, listeners))
+    {
         let text = serde_json::to_vec(&error).unwrap_or_default();
         let _ = rustix::io::write(&control, &text);
         sys::exit_now(1);
@@ -86,10 +88,12 @@ fn serve(control: &OwnedFd) -> ! {
     }
 }
 
-fn build(plan: &InitPlan<'_>) -> Result<(), SandboxError> {
-    if !plan.weakened.lacks(Weaken::Network) {
-        sys::loopback_up().map_err(|error| SandboxError::setup("the loopback interface", error))?;
-    }
+/// Builds everything; the descriptors are the network's listeners.
+fn build(plan: &InitPlan<'_>) -> Result<Vec<OwnedFd>, SandboxError> {
+    let listeners = match plan.weakened.lacks(Weaken::Network) {
+        false => boundary::open()?,
+        true => Vec::new(),
+    };
     sys::set_hostname(&plan.spec.name)
         .map_err(|error| SandboxError::setup("the host name", error))?;
     // By path: a descriptor would lead to the spawner's mounts instead of our copy of them.
@@ -103,7 +107,8 @@ fn build(plan: &InitPlan<'_>) -> Result<(), SandboxError> {
     }
     let root = rustix::fs::open(".", OFlags::PATH | OFlags::CLOEXEC, rustix::fs::Mode::empty())
         .map_err(|error| SandboxError::setup("opening the root", error))?;
-    mounts::pivot_to(&root)
+    mounts::pivot_to(&root)?;
+    Ok(listeners)
 }
 
 /// Detached copies of the host paths to show, taken while the host is still visible.
@@ -230,7 +235,12 @@ fn own_namespaces(proc: &OwnedFd) -> Result<Vec<OwnedFd>, SandboxError> {
 }
 
 /// Gives up everything: rights, descriptors, and the identity of the spawner.
-fn seclude(plan: &InitPlan<'_>, control: &OwnedFd, proc: OwnedFd) -> Result<(), SandboxError> {
+fn seclude(
+    plan: &InitPlan<'_>,
+    control: &OwnedFd,
+    proc: OwnedFd,
+    listeners: Vec<OwnedFd>,
+) -> Result<(), SandboxError> {
     confine::become_id(plan.mode.agent_id())?;
     sys::unshare(libc::CLONE_NEWUSER).map_err(|error| SandboxError::UserNamespaces {
         why: format!("a sandbox's own: {error}"),
@@ -255,10 +265,10 @@ fn seclude(plan: &InitPlan<'_>, control: &OwnedFd, proc: OwnedFd) -> Result<(), 
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| SandboxError::setup("tying init to the spawner", error))?;
     // From here on nothing can fail but the filter, and the spawner sees that as our end.
-    let fds: Vec<_> = namespaces.iter().map(AsFd::as_fd).collect();
+    let fds: Vec<_> = namespaces.iter().chain(&listeners).map(AsFd::as_fd).collect();
     crate::wire::send(control, &[READY], &fds)
         .map_err(|error| SandboxError::setup("handing over the namespaces", error))?;
-    drop(namespaces);
+    drop((namespaces, listeners));
     sys::close_all_but(control.as_fd())
         .map_err(|error| SandboxError::setup("closing descriptors", error))?;
     confine::install_filter()

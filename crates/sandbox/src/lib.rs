@@ -16,6 +16,7 @@
 //! spawner born in init's pid namespace.
 
 mod base;
+mod boundary;
 mod cgroup;
 mod client;
 mod confine;
@@ -27,6 +28,7 @@ mod init;
 pub mod layers;
 mod mode;
 mod mounts;
+mod netlink;
 mod probe;
 mod running;
 mod seccomp;
@@ -36,6 +38,7 @@ mod sys;
 mod weaken;
 mod wire;
 
+pub use boundary::{DNS_PORT, Listeners, TCP_PORT, original_destination};
 pub use client::{SPAWNER_ARG, Spawner, SpawnerConfig};
 pub use error::SandboxError;
 pub use fileops::{EDIT_BYTES_MAX, ENTRIES_MAX, READ_BYTES_MAX, WRITE_BYTES_MAX};

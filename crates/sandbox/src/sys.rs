@@ -308,6 +308,34 @@ pub(crate) fn loopback_up() -> io::Result<()> {
         .map(drop)
 }
 
+/// Where a connection was going before nftables redirected it.
+pub(crate) fn original_destination(socket: BorrowedFd<'_>) -> io::Result<std::net::SocketAddr> {
+    /// `SO_ORIGINAL_DST` of both families.
+    const ORIGINAL_DESTINATION: libc::c_int = 80;
+    let level = match rustix::net::getsockname(socket)?.address_family() {
+        rustix::net::AddressFamily::INET6 => libc::SOL_IPV6,
+        _ => libc::SOL_IP,
+    };
+    // SAFETY: sockaddr_storage is plain bytes; all zero is a valid value of it.
+    let mut address: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    let (fd, at) = (socket.as_raw_fd(), (&raw mut address).cast::<libc::c_void>());
+    // SAFETY: the kernel writes at most `len` bytes to `address`, which has that many.
+    let got = unsafe { libc::getsockopt(fd, level, ORIGINAL_DESTINATION, at, &raw mut len) };
+    check(got.into())?;
+    let family = libc::c_int::from(address.ss_family);
+    if family == libc::AF_INET {
+        // SAFETY: the family says which of the two it is, and storage is large enough for both.
+        let v4 = unsafe { *(&raw const address).cast::<libc::sockaddr_in>() };
+        let ip = std::net::Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+        return Ok((ip, u16::from_be(v4.sin_port)).into());
+    }
+    // SAFETY: as above.
+    let v6 = unsafe { *(&raw const address).cast::<libc::sockaddr_in6>() };
+    let ip = std::net::Ipv6Addr::from(v6.sin6_addr.s6_addr);
+    Ok((ip, u16::from_be(v6.sin6_port)).into())
+}
+
 /// Sets the host name of this UTS namespace.
 pub(crate) fn set_hostname(name: &str) -> io::Result<()> {
     // SAFETY: pointer and length are of one string that outlives the call.

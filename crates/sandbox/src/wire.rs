@@ -14,8 +14,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Bytes one frame may have.
 pub(crate) const FRAME_BYTES_MAX: usize = 160 << 10;
-/// Descriptors one frame may carry: init sends one for each of its namespaces.
-pub(crate) const FRAME_FDS_MAX: usize = 8;
+/// Descriptors one frame may carry: init sends its namespaces and its listeners.
+pub(crate) const FRAME_FDS_MAX: usize = 16;
 
 /// What the owner sends first: how the spawner is to work.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,7 +21,6 @@ const HARNESS: &str = env!("CARGO_BIN_EXE_sandbox-harness");
 const PROBE: &str = env!("CARGO_BIN_EXE_sandbox-probe");
 
 const WITNESS: &str = "witness of the host";
-const ORPHAN: &str = "orphan-of-the-corpus";
 const MEMORY_BYTES: u64 = 64 << 20;
 const DISK_BYTES: u64 = 16 << 20;
 const SCRATCH_BYTES: u64 = 16 << 20;
@@ -148,7 +147,7 @@ impl Host {
             ("hostname", hostname.trim().to_owned()),
             ("cgroup", cgroup.replace('\n', "|")),
             ("user", said("id", &["-un"])),
-            ("orphan", ORPHAN.to_owned()),
+            ("orphan", orphan()),
             ("memory", MEMORY_BYTES.to_string()),
             ("disk", DISK_BYTES.to_string()),
             ("scratch", SCRATCH_BYTES.to_string()),
@@ -214,6 +213,11 @@ fn rules() -> FsRules {
     }
 }
 
+/// What the orphan of this very test process calls itself.
+fn orphan() -> String {
+    format!("orphan-of-the-corpus-{}-", std::process::id())
+}
+
 /// Some probes only prepare; whether they got through shows on the host.
 fn judge(probe: &str, verdict: Verdict) -> Verdict {
     if probe != "outlive-the-call" || !matches!(verdict, Verdict::Reached(_)) {
@@ -221,7 +225,7 @@ fn judge(probe: &str, verdict: Verdict) -> Verdict {
     }
     let found = std::fs::read_dir("/proc").unwrap().flatten().find(|entry| {
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        line.starts_with(ORPHAN.as_bytes())
+        line.starts_with(orphan().as_bytes())
     });
     match found {
         Some(entry) => {

@@ -70,6 +70,8 @@ pub(super) struct Sandboxed {
     pub(super) control: OwnedFd,
     /// As [`init::NAMESPACES`] orders them; empty until init is ready.
     pub(super) namespaces: Vec<OwnedFd>,
+    /// Its network's listeners, until they are handed over.
+    pub(super) listeners: Vec<OwnedFd>,
     pub(super) cgroup: Option<Cgroup>,
     /// Limits that were hit until the last program ended. Nothing runs between two.
     pub(super) hits: Hits,
@@ -302,8 +304,9 @@ impl Spawner {
                 return;
             }
         };
-        if packet.fds.len() == init::NAMESPACES.len() {
+        if packet.fds.len() >= init::NAMESPACES.len() {
             found.namespaces = packet.fds;
+            found.listeners = found.namespaces.split_off(init::NAMESPACES.len());
         }
         let first = packet.bytes[0];
         if found.namespaces.is_empty() && first != init::READY && first != init::KILLED {
@@ -350,7 +353,8 @@ impl Spawner {
         let found = self.boxes.get_mut(&id).expect("callers have found it");
         let seq = found.building.take().expect("announced once");
         let sandbox = Sandbox { id: SandboxId(id), facts: found.facts.clone() };
-        self.answer(seq, Ok(Answer::Created(sandbox)));
+        let listeners = std::mem::take(&mut found.listeners);
+        self.answer_with(seq, Ok(Answer::Created(sandbox)), listeners);
     }
 
     fn killed(&mut self, id: u64) {

@@ -107,6 +107,7 @@ impl Spawner {
             init: pidfd,
             control: ours,
             namespaces: Vec::new(),
+            listeners: Vec::new(),
             cgroup: None,
             hits: Hits::default(),
             building: None,

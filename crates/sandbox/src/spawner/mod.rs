@@ -89,7 +89,7 @@ struct Spawner {
     spare: Option<u64>,
     /// Whether to make one when nobody waits for us.
     wants_spare: bool,
-    answers: VecDeque<Vec<u8>>,
+    answers: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
     /// Cgroups of sandboxes that are gone, still busy when they were to be removed.
     lingering: Vec<Cgroup>,
     /// Whether epoll tells us when the socket takes more.
@@ -322,15 +322,20 @@ impl Spawner {
     }
 
     fn answer(&mut self, seq: u64, answer: Result<Answer, SandboxError>) {
+        self.answer_with(seq, answer, Vec::new());
+    }
+
+    fn answer_with(&mut self, seq: u64, answer: Result<Answer, SandboxError>, fds: Vec<OwnedFd>) {
         let frame = AnswerFrame { seq, answer };
         let bytes = wire::encode(&frame).expect("answers are short");
-        self.answers.push_back(bytes);
+        self.answers.push_back((bytes, fds));
     }
 
     /// Sends what waits. False when the owner is gone, or so slow that it may as well be.
     fn flush(&mut self) -> bool {
-        while let Some(bytes) = self.answers.front() {
-            match wire::send(&self.socket, bytes, &[]) {
+        while let Some((bytes, fds)) = self.answers.front() {
+            let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+            match wire::send(&self.socket, bytes, &fds) {
                 Ok(()) => drop(self.answers.pop_front()),
                 Err(rustix::io::Errno::AGAIN) => break,
                 Err(rustix::io::Errno::INTR) => {}

@@ -190,7 +190,15 @@ fn orphan(a: &Aim) -> Outcome {
     let mut command = std::process::Command::new("/bin/sleep");
     command.arg0(aim(a, "orphan")).arg("30").process_group(0);
     command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
-    // `spawn` returns after the program was exec'd.
-    io(command.stderr(std::process::Stdio::null()).spawn())
-        .map(|child| format!("pid {}", child.id()))
+    let child = io(command.stderr(std::process::Stdio::null()).spawn())?;
+    // `spawn` returns when exec has begun; the name shows a little later.
+    let line = format!("/proc/{}/cmdline", child.id());
+    let begun = std::time::Instant::now();
+    while fs::read(&line).is_ok_and(|name| name.is_empty()) && begun.elapsed() < NAME_SHOWS_IN {
+        std::thread::yield_now();
+    }
+    Ok(format!("pid {}", child.id()))
 }
+
+/// How long a program's name may take to show.
+const NAME_SHOWS_IN: std::time::Duration = std::time::Duration::from_secs(5);
