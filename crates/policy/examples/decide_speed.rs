@@ -20,6 +20,7 @@ fn http(host: &str, method: &str) -> ActionRequest {
         port: 443,
         scheme: "https".to_owned(),
         query: "page=2".to_owned(),
+        facts: None,
     }
 }
 

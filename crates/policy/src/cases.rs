@@ -226,6 +226,7 @@ fn request(fields: &Fields, effect: EffectClass) -> Result<ActionRequest, String
             port: fields.port.unwrap_or(443),
             scheme: fields.scheme.clone().unwrap_or_else(|| "https".to_owned()),
             query: fields.query.clone().unwrap_or_default(),
+            facts: None,
         }),
         "connect" => {
             Ok(ActionRequest::Connect { host: resource(), port: fields.port.unwrap_or(443) })

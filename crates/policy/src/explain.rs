@@ -80,7 +80,7 @@ fn suggestion(request: &ActionRequest) -> Suggestion {
             of_tool("run_command", tool, "every command with")
         }
         ActionRequest::Path { access, path } => of_path(*access, path),
-        ActionRequest::HttpRequest { host, method, path, port, scheme, query: _ } => {
+        ActionRequest::HttpRequest { host, method, path, port, scheme, query: _, facts: _ } => {
             of_http(host, method, path, *port, scheme)
         }
         ActionRequest::Connect { host, port } => Suggestion {

@@ -110,7 +110,7 @@ impl DecisionInput {
             ActionRequest::Path { path, .. } => {
                 host::check_file_path(path).map_err(|why| format!("path {path:?}: {why}"))
             }
-            ActionRequest::HttpRequest { host, method, path, scheme, query, port } => {
+            ActionRequest::HttpRequest { host, method, path, scheme, query, port, facts: _ } => {
                 bad_host(host)?;
                 check_port(*port)?;
                 check_http(method, path, scheme)?;

@@ -203,13 +203,15 @@ fn own_pairs(request: &ActionRequest) -> Pairs {
         ActionRequest::CallTool { effect, .. } => vec![text("effect", &effect.to_string())],
         ActionRequest::RunCommand { command, .. } => vec![text("command", command)],
         ActionRequest::Path { path, .. } => vec![text("path", path)],
-        ActionRequest::HttpRequest { method, path, port, scheme, query, host: _ } => vec![
-            text("method", method),
-            text("path", path),
-            long("port", i64::from(*port)),
-            text("scheme", scheme),
-            text("query", query),
-        ],
+        ActionRequest::HttpRequest { method, path, port, scheme, query, host: _, facts: _ } => {
+            vec![
+                text("method", method),
+                text("path", path),
+                long("port", i64::from(*port)),
+                text("scheme", scheme),
+                text("query", query),
+            ]
+        }
         ActionRequest::Connect { port, .. } => vec![long("port", i64::from(*port))],
         ActionRequest::UseSecret { host, .. } => vec![text("host", host)],
     }

@@ -1,6 +1,6 @@
 //! Actions: anything with an effect or a disclosure, as policy sees them.
 
-use crate::Labels;
+use crate::{HttpFacts, Labels};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
@@ -106,6 +106,9 @@ pub enum ActionRequest {
         scheme: String,
         /// The query, without `?`.
         query: String,
+        /// What the boundary read in the request besides; none when nothing looked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        facts: Option<Box<HttpFacts>>,
     },
     /// An opaque connection.
     Connect {

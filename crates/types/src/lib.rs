@@ -7,6 +7,7 @@
 mod action;
 mod digest;
 mod failure;
+mod http_facts;
 mod ids;
 mod item;
 mod labels;
@@ -17,6 +18,7 @@ mod record;
 pub use action::{ActionRequest, Carried, EffectClass, FsAccess, Verdict};
 pub use digest::{Digest, DigestParseError};
 pub use failure::{Coded, Failure};
+pub use http_facts::{BodyFacts, BodyKind, GitFacts, HttpFacts, RefChange, RefUpdate};
 pub use ids::{ActionId, ApprovalId, BRANCH_MAIN, BranchId, IdError, LayerId, RunId};
 pub use item::{Item, Origin, ToolSpec, Usage};
 pub use labels::Labels;

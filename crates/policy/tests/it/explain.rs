@@ -14,6 +14,7 @@ fn the_narrowest_rules() {
         port,
         scheme: "https".into(),
         query: query.into(),
+        facts: None,
     };
     let got: Vec<(Option<String>, String)> = narrowest(&[
         https("/v1/x", 443, "a=1"),

@@ -132,6 +132,7 @@ fn requests(text: &str) -> Vec<ActionRequest> {
             port: 443,
             scheme: text.clone(),
             query: text.clone(),
+            facts: None,
         },
         ActionRequest::Connect { host: text.clone(), port: 0 },
         ActionRequest::UseSecret { secret: text.clone(), host: text.clone() },
@@ -163,6 +164,7 @@ fn requests_not_in_canonical_form_are_denied_even_by_an_open_policy() {
         port: 443,
         scheme: "https".into(),
         query: String::new(),
+        facts: None,
     };
     let path = |path: &str| ActionRequest::Path { access: FsAccess::Read, path: path.into() };
     let permitted =

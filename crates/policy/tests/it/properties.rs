@@ -138,7 +138,8 @@ fn any_request() -> impl Strategy<Value = ActionRequest> {
                 path: path.into(),
                 port,
                 scheme: "https".into(),
-                query: String::new()
+                query: String::new(),
+                facts: None,
             }),
         host().prop_map(|host| ActionRequest::Connect { host, port: 443 }),
         host().prop_map(|host| ActionRequest::UseSecret { secret: "api".into(), host }),

@@ -69,6 +69,7 @@ pub(crate) fn request(text: &str) -> ActionRequest {
                 port: port.parse().expect("a port"),
                 scheme: "https".into(),
                 query: String::new(),
+                facts: None,
             }
         }
     }
