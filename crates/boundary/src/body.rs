@@ -1,0 +1,297 @@
+//! Bodies: read ahead before the question, sent on, counted, masked, and cut off when they must be.
+
+use crate::judge::{Event, Judge};
+use crate::limits::BODY_STILL_MS_MAX;
+use crate::mask::Masker;
+use crate::standing::{Closed, Stands};
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::timeout;
+use types::BodyKind;
+
+/// What was read of a request's body before the question.
+#[derive(Debug, Default)]
+pub(crate) struct Collected {
+    pub(crate) data: Bytes,
+    pub(crate) trailers: Option<HeaderMap>,
+    /// What goes on after the question.
+    pub(crate) rest: Option<Incoming>,
+    /// Bytes of all of it, where that was said.
+    pub(crate) length: Option<u64>,
+}
+
+impl Collected {
+    /// A body that is all there.
+    #[cfg(test)]
+    pub(crate) fn whole(data: Bytes) -> Self {
+        Self { data, ..Self::default() }
+    }
+
+    /// Reads until the end, `limit` bytes, or until nothing comes for a while. `eager` bodies
+    /// (those of two-way streams) are not waited for.
+    pub(crate) async fn read(mut body: Incoming, limit: usize, eager: bool) -> hyper::Result<Self> {
+        if body.is_end_stream() {
+            return Ok(Self::default());
+        }
+        let length = body.size_hint().exact();
+        let (mut data, mut trailers) = (BytesMut::new(), None);
+        let wait = Duration::from_millis(if eager { 0 } else { BODY_STILL_MS_MAX });
+        while data.len() <= limit {
+            match timeout(wait, body.frame()).await {
+                Err(_) => break,
+                Ok(None) => {
+                    return Ok(Self { data: data.freeze(), trailers, rest: None, length: None });
+                }
+                Ok(Some(frame)) => match frame?.into_data() {
+                    Ok(bytes) => data.extend_from_slice(&bytes),
+                    Err(other) => trailers = other.into_trailers().ok(),
+                },
+            }
+        }
+        Ok(Self { data: data.freeze(), trailers, rest: Some(body), length })
+    }
+
+    pub(crate) fn kind(&self) -> BodyKind {
+        match (&self.rest, self.data.is_empty() && self.trailers.is_none()) {
+            (Some(_), _) => BodyKind::Streamed,
+            (None, true) => BodyKind::None,
+            (None, false) => BodyKind::Buffered,
+        }
+    }
+}
+
+/// A request's body on its way up.
+pub(crate) struct Upload {
+    first: Option<Bytes>,
+    rest: Option<Incoming>,
+    trailers: Option<HeaderMap>,
+    length: Option<u64>,
+    sent: Arc<AtomicU64>,
+    closed: Closed,
+}
+
+impl Upload {
+    pub(crate) fn new(body: Collected, sent: Arc<AtomicU64>, closed: Closed) -> Self {
+        let Collected { data, trailers, rest, length } = body;
+        let length = if rest.is_some() { length } else { Some(data.len() as u64) };
+        let first = (!data.is_empty()).then_some(data);
+        Self { first, rest, trailers, length, sent, closed }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = self.get_mut();
+        if this.closed.poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
+        }
+        let frame = if let Some(first) = this.first.take() {
+            Some(Ok(Frame::data(first)))
+        } else if let Some(rest) = &mut this.rest {
+            ready!(Pin::new(rest).poll_frame(cx)).map(|frame| frame.map_err(io::Error::other))
+        } else {
+            this.trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))
+        };
+        if let Some(Ok(frame)) = &frame {
+            let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+            this.sent.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let rest = self.rest.as_ref().is_none_or(Body::is_end_stream);
+        self.first.is_none() && self.trailers.is_none() && rest
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match (self.length, &self.trailers) {
+            (Some(length), None) => SizeHint::with_exact(length),
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+/// A permit in use: however it ends, its end is told once.
+pub(crate) struct Permit {
+    pub(crate) id: u64,
+    judge: Arc<dyn Judge>,
+    pub(crate) status: u16,
+    pub(crate) up: Arc<AtomicU64>,
+    pub(crate) down: u64,
+    told: bool,
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Permit {
+    pub(crate) fn new(id: u64, judge: Arc<dyn Judge>) -> Self {
+        Self { id, judge, status: 0, up: Arc::default(), down: 0, told: false }
+    }
+
+    pub(crate) fn sent(&self) {
+        self.judge.event(self.id, Event::Sent);
+    }
+
+    pub(crate) fn answered(&mut self) {
+        let bytes_up = self.up.load(Ordering::Relaxed);
+        self.tell(Event::Answered { status: self.status, bytes_up, bytes_down: self.down });
+    }
+
+    pub(crate) fn failed(&mut self, why: &str) {
+        self.tell(Event::Failed { why: why.to_owned() });
+    }
+
+    fn tell(&mut self, event: Event) {
+        if !std::mem::replace(&mut self.told, true) {
+            self.judge.event(self.id, event);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.failed("it was given up before it ended");
+    }
+}
+
+/// An answer's body on its way down, or one of our own.
+pub(crate) enum Download {
+    Own(Option<Bytes>),
+    Theirs(Box<Theirs>),
+}
+
+/// A body that an upstream sends.
+pub(crate) struct Theirs {
+    source: Incoming,
+    masker: Option<Masker>,
+    trailers: Option<HeaderMap>,
+    permit: Permit,
+    closed: Closed,
+    /// Keeps the request among what can be closed.
+    _stands: Stands,
+}
+
+impl Download {
+    pub(crate) fn own(text: String) -> Self {
+        Self::Own((!text.is_empty()).then(|| text.into()))
+    }
+
+    pub(crate) fn theirs(
+        source: Incoming,
+        masker: Option<Masker>,
+        permit: Permit,
+        stands: Stands,
+    ) -> Self {
+        let closed = Closed::of(&stands.switch);
+        let theirs = Theirs { source, masker, trailers: None, permit, closed, _stands: stands };
+        Self::Theirs(Box::new(theirs))
+    }
+}
+
+impl Theirs {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.closed.poll(cx).is_ready() {
+            self.permit.failed("it may not go on by the policy of now");
+            return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
+        }
+        loop {
+            if let Some(trailers) = self.trailers.take() {
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            }
+            let frame = match ready!(Pin::new(&mut self.source).poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => {
+                    self.permit.failed("the answer broke off");
+                    return Poll::Ready(Some(Err(io::Error::other(error))));
+                }
+                None => {
+                    let last = self.masker.as_mut().map(Masker::end).unwrap_or_default();
+                    self.permit.answered();
+                    return Poll::Ready((!last.is_empty()).then(|| Ok(Frame::data(last))));
+                }
+            };
+            match (frame.into_data(), &mut self.masker) {
+                (Ok(data), masker) => {
+                    self.permit.down += data.len() as u64;
+                    let data = masker.as_mut().map_or(data.clone(), |masker| masker.feed(&data));
+                    if !data.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                }
+                (Err(other), None) => return Poll::Ready(Some(Ok(other))),
+                (Err(other), Some(masker)) => {
+                    self.trailers = other.into_trailers().ok().map(|map| masker.headers(map));
+                    let last = masker.end();
+                    if !last.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(last))));
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let held = self.masker.as_ref().is_some_and(Masker::holds);
+        self.source.is_end_stream() && self.trailers.is_none() && !held
+    }
+}
+
+impl Drop for Theirs {
+    fn drop(&mut self) {
+        // A library that knows the length does not ask for the end.
+        if self.is_over() {
+            self.permit.answered();
+        }
+    }
+}
+
+impl Body for Download {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match self.get_mut() {
+            Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Theirs(theirs) => theirs.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(bytes) => bytes.is_none(),
+            Self::Theirs(theirs) => theirs.is_over(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Theirs(theirs) if theirs.masker.is_none() => theirs.source.size_hint(),
+            Self::Theirs(_) => SizeHint::default(),
+        }
+    }
+}

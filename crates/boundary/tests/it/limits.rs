@@ -1,0 +1,78 @@
+//! Limits of connections, questions and bodies, each at its edge.
+
+use crate::net;
+use crate::world::World;
+use boundary::limits::{ASKS_MAX, BODY_BYTES_MAX, CONNECTIONS_MAX};
+use tokio::io::AsyncWriteExt;
+use types::BodyKind;
+
+#[tokio::test]
+async fn connections_have_a_limit_at_its_edge() {
+    let world = World::start().await;
+    let address = net::resolve(&world, "ok.test").await.unwrap();
+    let destination = std::net::SocketAddr::new(address, 80);
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        let mut stream = net::connect_to(&world, destination).await;
+        let reply = net::talk(&mut stream, &net::get("ok.test", "/denied")).await;
+        assert_eq!(reply.unwrap().status, 403);
+        open.push(stream);
+    }
+    let mut over = net::connect_to(&world, destination).await;
+    assert!(net::talk(&mut over, &net::get("ok.test", "/denied")).await.is_none());
+    open.pop();
+    let again = async {
+        loop {
+            let mut stream = net::connect_to(&world, destination).await;
+            if net::talk(&mut stream, &net::get("ok.test", "/denied")).await.is_some() {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(net::WAIT, again).await.expect("a place is free again");
+}
+
+#[tokio::test]
+async fn questions_have_a_limit_at_its_edge() {
+    let world = World::start().await;
+    let address = net::resolve(&world, "ok.test").await.unwrap();
+    let destination = std::net::SocketAddr::new(address, 80);
+    // One connection more than may ask: whoever comes last is told so.
+    let mut waiting = Vec::new();
+    for _ in 0..=ASKS_MAX {
+        let mut stream = net::connect_to(&world, destination).await;
+        let reply = net::talk(&mut stream, &net::get("ok.test", "/denied")).await;
+        assert_eq!(reply.unwrap().status, 403);
+        waiting.push(stream);
+    }
+    let last = waiting.pop().unwrap();
+    for (at, stream) in waiting.iter_mut().enumerate() {
+        stream.write_all(&net::get("ok.test", "/wait")).await.unwrap();
+        let expected = ASKS_MAX + 1 + at + 1;
+        world.judge.wait(|seen| (seen.requests.len() == expected).then_some(())).await;
+    }
+    let mut last = last;
+    let reply = net::talk(&mut last, &net::get("ok.test", "/wait")).await.unwrap();
+    assert_eq!((reply.status, reply.code().as_str()), (503, "BP-BOUNDARY-010"));
+    world.judge.go.notify_waiters();
+    for stream in &mut waiting {
+        assert_eq!(net::read_reply(stream).await.unwrap().status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_read_whole_up_to_its_limit() {
+    let world = World::start().await;
+    for (bytes, kind) in
+        [(BODY_BYTES_MAX, BodyKind::Buffered), (BODY_BYTES_MAX + 1, BodyKind::Streamed)]
+    {
+        let body = "x".repeat(bytes);
+        let reply = net::http(&world, "ok.test", &net::post("ok.test", "/", "", &body)).await;
+        assert_eq!(reply.unwrap().status, 200);
+        let got = world.sink.last();
+        assert_eq!(got.body.len(), bytes);
+        assert_eq!(got.headers["content-length"], bytes.to_string());
+        let seen = world.judge.seen.lock().unwrap();
+        assert_eq!(seen.requests.last().unwrap().facts.body.kind, kind, "{bytes}");
+    }
+}
