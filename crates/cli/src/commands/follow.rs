@@ -224,6 +224,9 @@ fn tell(session: &Session, run: &RunId, records: &[Record], state: &State, chain
     if state.ended.is_some() && !output.is_empty() && !session.jsonl {
         Terminal::answer(&safe_block(&output));
     }
+    if state.status(false) == Status::Done && output.is_empty() {
+        terminal.progress("the model said nothing when it ended");
+    }
     let kept = session.home.artifacts(run);
     for artifact in outcome::artifacts(state, records, &kept) {
         let file = artifact["file"].as_str().unwrap_or_default();

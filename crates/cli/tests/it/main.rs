@@ -5,11 +5,14 @@
 mod answers;
 mod apply;
 mod crash;
+mod failures;
 mod policy;
+mod provider;
 mod runs;
 mod sandbox;
 mod support;
 mod tasks;
 mod terminal;
+mod tools;
 mod understand;
 mod usage;
