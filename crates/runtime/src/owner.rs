@@ -15,6 +15,8 @@ use crate::parts::Parts;
 use crate::protocol::{self, Keys, Reply, Request, VERSION};
 use crate::registry::{Registry, Wanted};
 use crate::run::{self, Control};
+use rustix::event::Timespec;
+use rustix::fs::FlockOperation;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +27,10 @@ use types::RunId;
 
 /// How long an owner with nothing to do stays, for the next command.
 const LINGER: Duration = Duration::from_millis(300);
+/// How often a new owner looks whether the one before has closed the log: for ten seconds.
+const LEAVE_LOOKS_MAX: u32 = 1_000;
+/// Between two looks.
+const LEAVE_LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 /// Connections served at once; more wait in the socket's backlog.
 const CONNECTIONS_MAX: usize = 256;
 
@@ -46,12 +52,15 @@ pub fn owner_main(home: &Path, exe: PathBuf) -> i32 {
         .enable_all()
         .build()
         .expect("the owner's threads can be started");
-    let status = runtime.block_on(serve(&home, exe));
+    let (status, log) = runtime.block_on(serve(&home, exe));
     // The socket and the pid go first: whoever comes now starts the next owner, which waits for
-    // nothing, because the lock goes with this process.
+    // the lock.
     let _ = std::fs::remove_file(home.socket());
     let _ = std::fs::remove_file(home.pid());
     runtime.shutdown_timeout(LINGER);
+    // Tasks may hold the log until here. Closed now, by this thread, it is whole in its one file:
+    // a process that ended while another thread closes it would leave a write-ahead log.
+    drop(log);
     drop(lock);
     status
 }
@@ -75,14 +84,22 @@ fn claim(home: &Home) -> Result<Option<std::fs::File>, RuntimeError> {
         .write(true)
         .open(home.lock())
         .map_err(|error| fail(error.to_string()))?;
-    match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(lock)),
-        Err(_) => Ok(None),
+    for _ in 0..LEAVE_LOOKS_MAX {
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(Some(lock));
+        }
+        // The working directory is the home. Whoever has the lock and does not listen is leaving,
+        // or has just come.
+        if std::os::unix::net::UnixStream::connect("owner.sock").is_ok() {
+            return Ok(None);
+        }
+        let _ = rustix::event::poll(&mut [], Some(&LEAVE_LOOK));
     }
+    Err(fail("the owner before has not left".to_owned()))
 }
 
-/// Opens everything, then listens. Says `ready` in between.
-async fn serve(home: &Home, exe: PathBuf) -> i32 {
+/// Opens everything, then listens. Says `ready` in between. Gives the log, to be closed last.
+async fn serve(home: &Home, exe: PathBuf) -> (i32, Option<Arc<store::SqliteStore>>) {
     let opened = async {
         let parts = Arc::new(Parts::open(home.clone(), exe).await?);
         let listener = listen(home)?;
@@ -91,12 +108,13 @@ async fn serve(home: &Home, exe: PathBuf) -> i32 {
     match opened.await {
         Ok((parts, listener)) => {
             announce("ready");
+            let log = Arc::clone(&parts.store);
             let registry = Arc::new(Registry::new(parts));
             accept(&registry, listener).await;
             registry.close().await;
-            0
+            (0, Some(log))
         }
-        Err(error) => refuse(error),
+        Err(error) => (refuse(error), None),
     }
 }
 

@@ -38,6 +38,12 @@ pub(crate) struct Home {
 #[derive(Debug)]
 pub(crate) struct OwnerLock(#[expect(dead_code, reason = "closing it releases the lock")] File);
 
+/// Held as long as nobody can begin to write; absent when there is no lock, as in a copy.
+#[derive(Debug)]
+pub(crate) struct StillLock(
+    #[expect(dead_code, reason = "closing it releases the lock")] Option<File>,
+);
+
 impl Home {
     pub(crate) fn at(path: &Path) -> Self {
         let dir = path.join("log");
@@ -150,6 +156,23 @@ impl Home {
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Busy { path: self.shown() }),
             Err(error) => Err(self.refused(&error.into())),
         }
+    }
+
+    /// A log in a directory that we cannot write, such as one on read-only media: SQLite cannot make
+    /// its shared memory there. While the result is held, and as nothing waits in a write-ahead
+    /// log, the file does not change. `None`: it may, or it can be opened as usual.
+    pub(crate) fn still(&self) -> Option<StillLock> {
+        rustix::fs::access(&self.dir, Access::WRITE_OK).err()?;
+        let waiting = std::fs::metadata(self.wal()).map_or(0, |meta| meta.len());
+        let lock = match File::open(self.dir.join("lock")) {
+            Ok(file) => {
+                rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).ok()?;
+                Some(file)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(_) => return None,
+        };
+        (waiting == 0).then_some(StillLock(lock))
     }
 
     /// Under the lock: made under another name, so that it appears whole.

@@ -4,7 +4,7 @@
 //! log, whole appends only, and never waits for the writer.
 
 use crate::error::CANDIDATES_MAX;
-use crate::home::Home;
+use crate::home::{Home, StillLock};
 use crate::prepare::{self, ACTOR, BODY};
 use crate::rows::{Cells, attachments_of, cells, cells_at, read_failed};
 use crate::seal::{self, Key, Place};
@@ -12,8 +12,9 @@ use crate::sql::{self, BranchState, RunState, no_such_branch, no_such_run, unsig
 use crate::{Branch, Content, Evidence, Read, RunSummary, StoreError};
 use ledger::{Head, Salt};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use types::{BRANCH_MAIN, BranchId, Record, RunId};
 
 /// Idle connections kept for the next reads.
@@ -23,6 +24,21 @@ const IDLE_CONNECTIONS_MAX: usize = 4;
 pub struct Reader {
     pub(crate) home: Home,
     idle: Mutex<Vec<Connection>>,
+    /// Keeps a log that is read as unchanging from being written meanwhile.
+    still: OnceLock<StillLock>,
+}
+
+/// The file's address for an engine that need not look for changes.
+fn unchanging(db: &Path) -> String {
+    let path = db.as_os_str().as_bytes().iter().fold(String::new(), |mut path, byte| {
+        if byte.is_ascii_alphanumeric() || b"/-_.".contains(byte) {
+            path.push(char::from(*byte));
+        } else {
+            path.push_str(&format!("%{byte:02X}"));
+        }
+        path
+    });
+    format!("file:{path}?immutable=1")
 }
 
 impl Reader {
@@ -37,8 +53,7 @@ impl Reader {
     }
 
     pub(crate) fn of(home: Home) -> Self {
-        let idle = Mutex::default();
-        Self { home, idle }
+        Self { home, idle: Mutex::default(), still: OnceLock::new() }
     }
 
     /// Runs `act` in a read transaction; `None` when there is no log.
@@ -68,8 +83,20 @@ impl Reader {
         if !self.home.check_readable()? {
             return Ok(None);
         }
+        if self.still.get().is_none()
+            && let Some(lock) = self.home.still()
+        {
+            // Another thread may have come first; one lock is enough.
+            let _ = self.still.set(lock);
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        Connection::open_with_flags(self.home.db(), flags).map(Some).map_err(read_failed)
+        let opened = if self.still.get().is_some() {
+            let flags = flags | OpenFlags::SQLITE_OPEN_URI;
+            Connection::open_with_flags(unchanging(&self.home.db()), flags)
+        } else {
+            Connection::open_with_flags(self.home.db(), flags)
+        };
+        opened.map(Some).map_err(read_failed)
     }
 
     /// Closes connections that no read uses.
@@ -416,5 +443,18 @@ fn evidence(
     Evidence {
         header: cells.header,
         contents: fixed.into_iter().chain(attachments).map(content).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_written_as_an_address() {
+        let check = |path: &str, expected: &str| assert_eq!(unchanging(Path::new(path)), expected);
+        check("/h/log/log.db", "file:/h/log/log.db?immutable=1");
+        check("/a b?#%", "file:/a%20b%3F%23%25?immutable=1");
+        check("/\u{e9}", "file:/%C3%A9?immutable=1");
     }
 }

@@ -87,7 +87,8 @@ impl Sync for WalFile {
     }
 }
 
-/// Fields are dropped in this order: the last connection to close tidies up, and needs to be alone.
+/// Fields are dropped in this order, after the checkpoints have ended: the last connection to close
+/// tidies up, and needs to be alone.
 pub(crate) struct Writer {
     checkpointer: Checkpointer,
     conn: Connection,
@@ -252,6 +253,16 @@ impl Writer {
             checkpoint(&self.conn);
             self.catch_up_at = frames + CHECKPOINT_FRAMES;
         }
+    }
+}
+
+impl Drop for Writer {
+    /// Whoever reads at this moment keeps the write-ahead log's file from being removed. Nothing
+    /// may be left in it: what is only there is lost with it.
+    fn drop(&mut self) {
+        self.checkpointer = Checkpointer { asked: None, thread: None };
+        // When it cannot be done, the next opening does it.
+        let _ = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     }
 }
 

@@ -182,3 +182,51 @@ fn a_reader_finds_a_home_that_is_made_later() {
     made_home(dir.path());
     assert_eq!(reader.runs().unwrap().len(), 1);
 }
+
+/// Root may write what its mode forbids: there the test of the whole program mounts it read-only.
+#[test]
+fn a_log_that_nobody_may_write_can_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let odd = dir.path().join("100% odd? #1 é");
+    std::fs::create_dir(&odd).unwrap();
+    let home = made_home(&odd);
+    let mode = |mode| {
+        for dir in [home.clone(), home.join("log")] {
+            std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+    };
+    mode(0o500);
+    let before = picture(&home);
+    let reader = Reader::open(&home).unwrap();
+    let read = reader.records(&run_id(1), BRANCH_MAIN, 0);
+    if !rustix::process::geteuid().is_root() {
+        assert_eq!(picture(&home), before);
+    }
+    drop(reader);
+    mode(0o700);
+    assert_eq!(read.unwrap().len(), 1);
+}
+
+/// A reader that stays keeps the write-ahead log's file from being removed.
+#[test]
+fn a_closed_log_is_whole_in_its_one_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    let store = SqliteStore::open(&home).unwrap();
+    let (run, started_ms) = (run_id(1), 1);
+    wait(store.create_run(RunRow { run, started_ms }, vec![sample("kept")])).unwrap();
+    let reader = Reader::open(&home).unwrap();
+    assert_eq!(reader.records(&run_id(1), BRANCH_MAIN, 0).unwrap().len(), 1);
+    drop(store);
+    let wal = std::fs::metadata(home.join("log/log.db-wal")).map_or(0, |meta| meta.len());
+    assert_eq!(wal, 0, "bytes left in the write-ahead log");
+    drop(reader);
+    let copy = dir.path().join("copy/log");
+    std::fs::create_dir_all(copy.join("keys")).unwrap();
+    std::fs::copy(home.join("log/log.db"), copy.join("log.db")).unwrap();
+    for key in std::fs::read_dir(home.join("log/keys")).unwrap().flatten() {
+        std::fs::copy(key.path(), copy.join("keys").join(key.file_name())).unwrap();
+    }
+    let copy = Reader::open(&dir.path().join("copy")).unwrap();
+    assert_eq!(copy.records(&run_id(1), BRANCH_MAIN, 0).unwrap().len(), 1);
+}

@@ -6,6 +6,7 @@ mod answers;
 mod apply;
 mod crash;
 mod failures;
+mod homes;
 mod policy;
 mod provider;
 mod runs;
