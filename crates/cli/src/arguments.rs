@@ -29,7 +29,7 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
     ("decide", &["approvals", "approve", "deny", "resolve", "policy"]),
     ("understand", &["show", "explain", "verify"]),
     ("worlds", &["sandbox"]),
-    ("admin", &["init", "doctor", "bench", "df", "completion", "help"]),
+    ("admin", &["init", "doctor", "secret", "bench", "df", "completion", "help"]),
 ];
 
 /// The whole command line.
@@ -199,6 +199,9 @@ pub(crate) enum Command {
     Init,
     /// Say what this host can do, and how to get what is missing
     Doctor,
+    /// Keep secrets, encrypted, for agents to use without seeing them
+    #[command(subcommand, disable_help_subcommand = true)]
+    Secret(SecretCommand),
     /// Measure on this host, beside a peer
     Bench {
         /// What
@@ -366,6 +369,23 @@ pub(crate) enum SandboxCommand {
         /// The command
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<String>,
+    },
+}
+
+/// `secret`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretCommand {
+    /// Set a secret to what standard input holds, without one line end
+    Set {
+        /// Up to 64 small letters, digits, `_` and `-`
+        name: String,
+    },
+    /// List secrets: names, versions and times, never values
+    Ls,
+    /// Overwrite and remove a secret
+    Rm {
+        /// The secret
+        name: String,
     },
 }
 

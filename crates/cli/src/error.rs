@@ -169,6 +169,12 @@ impl From<runtime::RuntimeError> for Failed {
     }
 }
 
+impl From<vault::VaultError> for Failed {
+    fn from(error: vault::VaultError) -> Self {
+        Self::of(error.failure())
+    }
+}
+
 impl From<store::StoreError> for Failed {
     fn from(error: store::StoreError) -> Self {
         Self::of(error.failure())
@@ -176,7 +182,7 @@ impl From<store::StoreError> for Failed {
 }
 
 /// Codes that mean a mistake of usage or configuration; every other one is a failure.
-const USAGE_CODES: [&str; 13] = [
+const USAGE_CODES: [&str; 20] = [
     "BP-STORE-001",
     "BP-STORE-002",
     "BP-STORE-003",
@@ -190,6 +196,13 @@ const USAGE_CODES: [&str; 13] = [
     "BP-MODEL-014",
     "BP-MODEL-015",
     "BP-MODEL-016",
+    "BP-VAULT-001",
+    "BP-VAULT-002",
+    "BP-VAULT-003",
+    "BP-VAULT-004",
+    "BP-VAULT-005",
+    "BP-VAULT-006",
+    "BP-VAULT-008",
 ];
 /// Areas all of whose codes do.
 const USAGE_AREAS: [&str; 2] = ["BP-CONFIG-", "BP-POLICY-"];
@@ -215,6 +228,8 @@ mod tests {
         check("BP-RUN-010", 2);
         check("BP-RUN-000", 1);
         check("BP-OWNER-003", 1);
+        check("BP-VAULT-002", 2);
+        check("BP-VAULT-007", 1);
         check("", 1);
     }
 

@@ -3,6 +3,7 @@
 //! Answers go to standard output, everything for people to standard error. Text of models, tools
 //! and files is made visible first: [`safe`] for a line, [`safe_block`] for several.
 
+use rustix::termios::{LocalModes, OptionalActions, Termios};
 use std::io::{BufRead, IsTerminal, Write};
 
 /// What a line of text may be at most before it is cut for people, in characters.
@@ -107,6 +108,32 @@ impl Terminal {
         match input.read_line(&mut line) {
             Ok(0) | Err(_) => None,
             Ok(_) => Some(line.trim().to_ascii_lowercase()),
+        }
+    }
+}
+
+/// While it lives, a terminal on standard input does not show what is typed.
+#[derive(Debug)]
+pub(crate) struct Silence(Option<Termios>);
+
+impl Silence {
+    /// Nothing to silence when standard input is no terminal.
+    pub(crate) fn of_input() -> Self {
+        let stdin = std::io::stdin();
+        let Ok(before) = rustix::termios::tcgetattr(&stdin) else {
+            return Self(None);
+        };
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        let _ = rustix::termios::tcsetattr(&stdin, OptionalActions::Flush, &silent);
+        Self(Some(before))
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = rustix::termios::tcsetattr(std::io::stdin(), OptionalActions::Flush, before);
         }
     }
 }

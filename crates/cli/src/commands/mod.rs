@@ -11,6 +11,7 @@ mod lists;
 mod policy;
 mod run;
 mod sandbox;
+mod secret;
 mod understand;
 
 use crate::arguments::{Cli, Command, SandboxCommand};
@@ -148,6 +149,7 @@ fn perform(session: &Session, command: Command) -> Result<u8> {
         }
         Command::Init => init::init(session),
         Command::Doctor => doctor::doctor(session),
+        Command::Secret(command) => secret::perform(session, &command),
         Command::Bench { what, count, raw } => bench::bench(session, what, count, raw),
         Command::Df => lists::df(session),
         Command::Completion { shell } => help::completion(shell),

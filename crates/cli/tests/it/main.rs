@@ -11,6 +11,7 @@ mod policy;
 mod provider;
 mod runs;
 mod sandbox;
+mod secrets;
 mod support;
 mod tasks;
 mod terminal;
