@@ -125,6 +125,11 @@ impl Dir {
         names.collect::<io::Result<_>>().map_err(|error| failed("list the vault", &error))
     }
 
+    /// Whether there is a record, in whatever state.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        std::fs::symlink_metadata(self.file(name)).is_ok()
+    }
+
     /// A record's bytes; `None` when there is none.
     pub(crate) fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>> {
         match read_ours(&self.file(name), RECORD_BYTES_MAX)? {

@@ -135,6 +135,7 @@ impl Vault {
             None if self.dir.names()?.is_empty() => self.source.make()?,
             None => return Err(self.source.missing()),
         };
+        self.check_others(name, &key)?;
         let header = Header::next(name, kind, before.as_ref(), &key, now_ms);
         let sealed = record::seal(&key, &header, value.as_bytes())?;
         self.dir.replace(name, &sealed)?;
@@ -147,11 +148,23 @@ impl Vault {
     /// [`VaultError::NoSuchSecret`], [`VaultError::Io`].
     pub fn remove(&self, name: &str) -> Result<()> {
         check_name(name)?;
-        if self.dir.read(name)?.is_none() {
+        if !self.dir.has(name) {
             return Err(self.no_such(name));
         }
         let _lock = self.dir.lock()?;
         if self.dir.destroy(name)? { Ok(()) } else { Err(self.no_such(name)) }
+    }
+
+    /// One vault has one key: a second one, named by mistake, would split it.
+    fn check_others(&self, name: &str, key: &Key) -> Result<()> {
+        for other in self.dir.names()?.into_iter().filter(|other| other != name) {
+            // One that cannot be read says so when it is asked for.
+            let Ok(Some(bytes)) = self.dir.read(&other) else { continue };
+            if record::mark_of(&bytes).is_some_and(|mark| mark != key.mark()) {
+                return Err(VaultError::WrongKey { name: other });
+            }
+        }
+        Ok(())
     }
 
     fn key(&self) -> Result<Key> {

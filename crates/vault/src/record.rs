@@ -150,6 +150,11 @@ pub(crate) fn open(key: &Key, name: &str, bytes: &[u8]) -> Result<(Header, Zeroi
     Ok((parts.header, Zeroizing::new(value.to_owned())))
 }
 
+/// The mark of the key that a record names; `None` when it cannot be read.
+pub(crate) fn mark_of(bytes: &[u8]) -> Option<String> {
+    Parts::of("", bytes).ok().map(|parts| parts.header.key)
+}
+
 /// A name or kind from a record that nobody vouches for yet.
 fn shown(text: &str) -> String {
     const SHOWN_CHARS_MAX: usize = 64;

@@ -219,6 +219,9 @@ fn every_changed_byte_and_every_cut_is_noticed() {
     noticed(&vec![b'x'; 80 << 10]);
     std::fs::write(home.record("api"), &whole).unwrap();
     assert_eq!(home.vault().get("api").unwrap().expose(), VALUE);
+    std::fs::write(home.record("api"), vec![b'x'; 80 << 10]).unwrap();
+    home.vault().remove("api").unwrap();
+    assert!(home.vault().names().unwrap().is_empty(), "whatever it was, it can be removed");
 }
 
 #[test]
@@ -265,6 +268,8 @@ fn another_key_is_said_and_no_key_makes_no_new_one() {
     let vault = Vault::open_with(home.path(), other()).unwrap();
     refused(vault.get("api"), "BP-VAULT-006");
     refused(vault.set("api", Kind::Plain, "x", 2), "BP-VAULT-006");
+    refused(vault.set("new", Kind::Plain, "x", 2), "BP-VAULT-006");
+    assert_eq!(home.vault().names().unwrap(), ["api"], "one vault has one key");
     std::fs::rename(home.path().join("vault.key"), home.path().join("kept")).unwrap();
     refused(home.vault().get("api"), "BP-VAULT-004");
     refused(home.vault().set("new", Kind::Plain, "x", 2), "BP-VAULT-004");
@@ -382,4 +387,24 @@ fn a_vault_that_cannot_be_written_or_is_locked_says_so() {
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     refused(home.vault().set("api", Kind::Plain, "x", 2), "BP-VAULT-010");
     assert_eq!(home.vault().get("api").unwrap().expose(), VALUE, "reading waits for nobody");
+}
+
+/// What a reader meets when the record it has open is replaced and overwritten: zeros. It reads
+/// again once the writer is done.
+#[test]
+fn a_record_that_is_being_replaced_is_read_again() {
+    const LOOK: std::time::Duration = std::time::Duration::from_millis(200);
+    let home = Home::with("api");
+    let whole = std::fs::read(home.record("api")).unwrap();
+    let lock = std::fs::File::open(home.path().join("vault/lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    std::fs::write(home.record("api"), vec![0; whole.len()]).unwrap();
+    let (said, heard) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| said.send(home.vault().get("api")).unwrap());
+        assert!(heard.recv_timeout(LOOK).is_err(), "it waits for the writer");
+        std::fs::write(home.record("api"), &whole).unwrap();
+        drop(lock);
+        assert_eq!(heard.recv().unwrap().unwrap().expose(), VALUE);
+    });
 }
