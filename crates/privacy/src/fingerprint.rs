@@ -2,12 +2,12 @@
 //!
 //! Where the vault is, [`Fingerprints::of`] turns a value into prints: for each way to write it
 //! (see [`Encoding`]) its length, a keyed digest, and two short keyed hashes of a part of it. The
-//! prints travel to where texts are scanned. A scan rolls one hash a distinct window over the text
-//! as a prefilter; what passes is compared by SHA-256 over the key and the whole stretch.
+//! prints travel to where texts are scanned. A scan moves one window over the text, hashes it as a
+//! prefilter, and compares what passes by SHA-256 over the key and the whole stretch.
 //!
-//! Always: an occurrence of any print is found, wherever a stream was cut. The short hashes cover
-//! [`WINDOW_BYTES_MAX`] bytes or the whole value, so they never let a short value be guessed piece
-//! by piece. Never: a value, or a hash of it that is not keyed.
+//! Always: an occurrence of any print is found, wherever a stream was cut. A short hash covers 12
+//! bytes or a whole value that is shorter, so that it is no help in guessing a value piece by
+//! piece. Never: a value, or a hash of it that is not keyed.
 
 use crate::encode::{Encoding, encodings};
 use crate::error::PrivacyError;
@@ -25,10 +25,8 @@ pub const SECRETS_MAX: usize = 4_096;
 /// Most hits that one scan reports; a text with more of them is wholly suspicious, and the last
 /// hit then reaches to its end.
 pub const HITS_MAX: usize = 4_096;
-/// Widest stretch that the rolling hash covers, in bytes.
-const WINDOW_BYTES_MAX: usize = 24;
-/// Bytes of text for which sums are kept at a time: they stay in the first cache.
-const BLOCK_BYTES: usize = 2_048;
+/// Width of the window, in bytes; values that are shorter have a window of their own length.
+const WINDOW_BYTES_MAX: usize = 12;
 /// Bits of a hash that choose a place in the prefilter.
 const FILTER_BITS: u32 = 16;
 
@@ -89,7 +87,7 @@ pub struct Hit {
 #[serde(try_from = "Stored", into = "Stored")]
 pub struct Fingerprints {
     stored: Stored,
-    roll: Roll,
+    mixer: Mixer,
     keyed: Sha256,
     windows: Vec<Window>,
     longest: usize,
@@ -123,14 +121,14 @@ impl Fingerprints {
             return Err(PrivacyError::SecretTooShort { name, bytes, min: SECRET_BYTES_MIN });
         }
         limit("the value of a secret, in bytes", value.len(), SECRET_BYTES_MAX)?;
-        let (roll, keyed) = (Roll::new(key), keyed(key));
+        let (mixer, keyed) = (Mixer::new(key), keyed(key));
         let written = encodings(value, SECRET_BYTES_MIN).into_iter();
         let prints = written.map(|(encoding, text)| Print {
             secret: 0,
             encoding,
             length: u32::try_from(text.len()).expect("an encoding is at most 6 times 16 KiB"),
-            tail: roll.hash(tail(&text)),
-            middle: roll.hash(middle(&text)),
+            tail: mixer.hash(tail(&text)),
+            middle: mixer.hash(middle(&text)),
             digest: digest(&keyed, &text),
         });
         let prints = prints.collect();
@@ -187,7 +185,7 @@ impl Fingerprints {
 
     fn derive(stored: Stored) -> Self {
         let mut set = Self {
-            roll: Roll::new(&stored.key),
+            mixer: Mixer::new(&stored.key),
             keyed: keyed(&stored.key),
             windows: Vec::new(),
             longest: stored.prints.iter().map(|p| p.length as usize).max().unwrap_or(0),
@@ -198,7 +196,7 @@ impl Fingerprints {
             let window = match set.windows.iter().position(|w| w.width == width) {
                 Some(known) => &mut set.windows[known],
                 None => {
-                    set.windows.push(Window::new(width, &set.roll));
+                    set.windows.push(Window::new(width));
                     set.windows.last_mut().expect("pushed just above")
                 }
             };
@@ -210,27 +208,38 @@ impl Fingerprints {
 
     /// Adds the prints that end in `text[from..]`; `offset` is that of the text in its stream.
     fn scan(&self, text: &[u8], from: usize, offset: u64, hits: &mut Vec<Hit>) {
-        let mut sums = [0_u64; WINDOW_BYTES_MAX + BLOCK_BYTES + 1];
-        let mut at = from;
-        while at < text.len() && !self.windows.is_empty() {
-            let (base, end) =
-                (at.saturating_sub(WINDOW_BYTES_MAX), text.len().min(at + BLOCK_BYTES));
-            self.roll.sums(&text[base..end], &mut sums);
-            for window in &self.windows {
-                let first = (at + 1).max(base + window.width);
-                if first > end {
-                    continue;
-                }
-                let (new, old) =
-                    (&sums[first - base..=end - base], &sums[first - base - window.width..]);
-                for (step, (new, old)) in new.iter().zip(old).enumerate() {
-                    let hash = self.roll.mix(*new, *old, window.power);
-                    if window.may_have(hash) {
-                        self.compare(window, hash, &text[..first + step], offset, hits);
-                    }
+        for window in &self.windows {
+            match window.width {
+                6 => self.slide::<6>(window, text, from, offset, hits),
+                7 => self.slide::<7>(window, text, from, offset, hits),
+                8 => self.slide::<8>(window, text, from, offset, hits),
+                9 => self.slide::<9>(window, text, from, offset, hits),
+                10 => self.slide::<10>(window, text, from, offset, hits),
+                11 => self.slide::<11>(window, text, from, offset, hits),
+                width => {
+                    assert_eq!(width, WINDOW_BYTES_MAX, "no print has another window");
+                    self.slide::<WINDOW_BYTES_MAX>(window, text, from, offset, hits);
                 }
             }
-            at = end;
+        }
+    }
+
+    /// Moves one window to every place that ends in `text[from..]`.
+    fn slide<const WIDTH: usize>(
+        &self,
+        window: &Window,
+        text: &[u8],
+        from: usize,
+        offset: u64,
+        hits: &mut Vec<Hit>,
+    ) {
+        let first = (from + 1).saturating_sub(WIDTH);
+        let Some(places) = text.get(first..) else { return };
+        for (step, place) in places.array_windows::<WIDTH>().enumerate() {
+            let hash = self.mixer.hash(place);
+            if window.may_have(hash) {
+                self.compare(window, hash, &text[..first + step + WIDTH], offset, hits);
+            }
         }
     }
 
@@ -242,7 +251,7 @@ impl Fingerprints {
             let print = &self.stored.prints[*at];
             let Some(start) = text.len().checked_sub(print.length as usize) else { continue };
             let stretch = &text[start..];
-            if self.roll.hash(middle(stretch)) != print.middle
+            if self.mixer.hash(middle(stretch)) != print.middle
                 || digest(&self.keyed, stretch) != print.digest
             {
                 continue;
@@ -323,57 +332,49 @@ impl Scanner {
     }
 }
 
-/// A polynomial hash modulo 2^64 with a keyed odd base, mixed so that its upper bits count.
+/// A keyed hash of 6 to 12 bytes.
 #[derive(Clone)]
-struct Roll {
-    base: u64,
-    mixer: u64,
+struct Mixer {
+    first: u64,
+    last: u64,
+    end: u64,
 }
 
-impl Roll {
+impl Mixer {
     fn new(key: &FingerprintKey) -> Self {
-        let seed = Sha256::new_with_prefix(b"bedplate privacy roll").chain_update(key.0).finalize();
+        let seed = Sha256::new_with_prefix(b"bedplate privacy mix").chain_update(key.0).finalize();
         let word = |at: usize| seed[at..at + 8].iter().fold(0, |w, b| w << 8 | u64::from(*b)) | 1;
-        Self { base: word(0), mixer: word(8) }
+        Self { first: word(0), last: word(8), end: word(16) }
     }
 
-    /// `sums[i]` becomes the hash of the first `i` bytes.
-    fn sums(&self, text: &[u8], sums: &mut [u64]) {
-        let mut sum = 0_u64;
-        sums[0] = 0;
-        for (place, byte) in sums[1..].iter_mut().zip(text) {
-            sum = sum.wrapping_mul(self.base).wrapping_add(u64::from(*byte) + 1);
-            *place = sum;
-        }
-    }
-
-    /// The hash of a window from the sums at its ends.
-    fn mix(&self, new: u64, old: u64, power: u64) -> u32 {
-        let sum = new.wrapping_sub(old.wrapping_mul(power));
-        (sum.wrapping_mul(self.mixer) >> 32) as u32
-    }
-
-    fn hash(&self, text: &[u8]) -> u32 {
-        let step = |sum: u64, b: &u8| sum.wrapping_mul(self.base).wrapping_add(u64::from(*b) + 1);
-        self.mix(text.iter().fold(0, step), 0, 0)
+    #[inline(always)]
+    fn hash(&self, bytes: &[u8]) -> u32 {
+        let (first, last) = match (bytes.first_chunk(), bytes.last_chunk()) {
+            (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+            _ => {
+                let half = |chunk: Option<&[u8; 4]>| {
+                    u64::from(u32::from_le_bytes(*chunk.expect("a window has 6 bytes or more")))
+                };
+                (half(bytes.first_chunk()), half(bytes.last_chunk()))
+            }
+        };
+        let sum = first.wrapping_mul(self.first).rotate_left(29) ^ last.wrapping_mul(self.last);
+        ((sum ^ sum >> 32).wrapping_mul(self.end) >> 32) as u32
     }
 }
 
-/// All prints whose rolling window is equally wide.
+/// All prints whose window is equally wide.
 #[derive(Clone)]
 struct Window {
     width: usize,
-    /// The base to the power of the width.
-    power: u64,
-    filter: Vec<u64>,
+    filter: Box<[u64; 1 << (FILTER_BITS - 6)]>,
     /// Hash and place of the print, sorted.
     tags: Vec<(u32, usize)>,
 }
 
 impl Window {
-    fn new(width: usize, roll: &Roll) -> Self {
-        let power = (0..width).fold(1_u64, |power, _| power.wrapping_mul(roll.base));
-        Self { width, power, filter: vec![0; 1 << (FILTER_BITS - 6)], tags: Vec::new() }
+    fn new(width: usize) -> Self {
+        Self { width, filter: Box::new([0; 1 << (FILTER_BITS - 6)]), tags: Vec::new() }
     }
 
     fn add(&mut self, tag: u32, print: usize) {
