@@ -7,17 +7,16 @@
 //! Always: findings are sorted, never overlap, and never cut a character; the work is linear in
 //! the text. Never: a value kept.
 
+use crate::address;
 use crate::decode;
 use crate::email;
 use crate::error::PrivacyError;
-use crate::fingerprint::{Fingerprints, limit};
+use crate::fingerprint::{FingerprintKey, Fingerprints, SECRET_BYTES_MIN, limit};
 use crate::kind::{Confidence, Finding, Kind, Kinds};
 use crate::marks::{Context, Marks};
 use crate::names::Names;
 use crate::numbers;
 use crate::tokens;
-use crate::{address, encode};
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use serde::{Deserialize, Serialize};
 
 /// Most configured names.
@@ -27,7 +26,7 @@ pub const NAME_BYTES_MAX: usize = 256;
 /// Most canaries.
 pub const CANARIES_MAX: usize = 1_024;
 /// Shortest canary, in bytes.
-pub const CANARY_BYTES_MIN: usize = 6;
+pub const CANARY_BYTES_MIN: usize = SECRET_BYTES_MIN;
 /// Longest canary, in bytes.
 pub const CANARY_BYTES_MAX: usize = 1 << 10;
 
@@ -59,8 +58,9 @@ pub struct Detector {
     kinds: Kinds,
     marks: Marks,
     names: Names,
-    canaries: Option<AhoCorasick>,
+    /// Of the vault's secrets.
     prints: Option<Fingerprints>,
+    canaries: Option<Fingerprints>,
 }
 
 impl Detector {
@@ -77,8 +77,8 @@ impl Detector {
             kinds: config.kinds.with(Kind::Secret).with(Kind::Canary).with(Kind::Pseudonym),
             marks: Marks::new(),
             names: names(&config.names)?,
-            canaries: canaries(&config.canaries)?,
             prints: prints.filter(|prints| !prints.is_empty()),
+            canaries: canaries(&config.canaries)?,
         })
     }
 
@@ -106,19 +106,18 @@ impl Detector {
     }
 
     fn find_exact(&self, text: &str, found: &mut Found) {
+        let place = |offset: u64| usize::try_from(offset).expect("it is inside a text");
         let hits = self.prints.iter().flat_map(|prints| prints.find(text.as_bytes()));
         for hit in hits {
-            let place = |offset: u64| usize::try_from(offset).expect("it is inside a text");
             let (start, end) = widened(text, place(hit.start), place(hit.end));
             let secret = Some(hit.secret);
             let (kind, confidence) = (Kind::Secret, Confidence::Certain);
             found.all.push(Finding { start, end, kind, confidence, secret, encoded: false });
         }
-        if let Some(canaries) = &self.canaries {
-            for hit in canaries.find_overlapping_iter(text) {
-                let (start, end) = widened(text, hit.start(), hit.end());
-                found.add(start, end, Kind::Canary, Confidence::Certain);
-            }
+        let hits = self.canaries.iter().flat_map(|prints| prints.find(text.as_bytes()));
+        for hit in hits {
+            let (start, end) = widened(text, place(hit.start), place(hit.end));
+            found.add(start, end, Kind::Canary, Confidence::Certain);
         }
     }
 }
@@ -204,25 +203,66 @@ fn names(names: &[String]) -> Result<Names, PrivacyError> {
     Names::new(names)
 }
 
-fn canaries(canaries: &[String]) -> Result<Option<AhoCorasick>, PrivacyError> {
+/// The canaries as fingerprints. They are no secrets, so the key is no secret either.
+fn canaries(canaries: &[String]) -> Result<Option<Fingerprints>, PrivacyError> {
     limit("the number of canaries", canaries.len(), CANARIES_MAX)?;
-    let mut written = Vec::new();
+    let key = FingerprintKey::new([0; 32]);
+    let mut prints = Vec::new();
     for canary in canaries {
         limit("a canary, in bytes", canary.len(), CANARY_BYTES_MAX)?;
-        if canary.trim().len() < CANARY_BYTES_MIN {
-            let (what, reason) = ("a canary", "it is shorter than 6 bytes");
-            return Err(PrivacyError::BadConfig { what, reason });
+        let print = Fingerprints::of("", canary.as_bytes(), &key);
+        let (what, reason) = ("a canary", "it is shorter than 6 bytes");
+        prints.push(print.map_err(|_| PrivacyError::BadConfig { what, reason })?);
+    }
+    if prints.is_empty() { Ok(None) } else { Fingerprints::all(prints).map(Some) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use types::Coded as _;
+
+    fn code(names: Vec<String>, canaries: Vec<String>) -> &'static str {
+        let config = DetectorConfig { names, canaries, ..DetectorConfig::default() };
+        Detector::new(&config, None).map_or_else(|error| error.code(), |_| "none")
+    }
+
+    #[test]
+    fn lists_and_entries_have_limits() {
+        let many = |n: usize, length: usize| vec!["x".repeat(length); n];
+        assert_eq!(code(many(NAMES_MAX, 3), Vec::new()), "none");
+        assert_eq!(code(many(NAMES_MAX + 1, 3), Vec::new()), "BP-PRIVACY-002");
+        assert_eq!(code(many(1, NAME_BYTES_MAX), Vec::new()), "none");
+        assert_eq!(code(many(1, NAME_BYTES_MAX + 1), Vec::new()), "BP-PRIVACY-002");
+        assert_eq!(code(Vec::new(), many(CANARIES_MAX + 1, 8)), "BP-PRIVACY-002");
+        assert_eq!(code(Vec::new(), many(1, CANARY_BYTES_MAX)), "none");
+        assert_eq!(code(Vec::new(), many(1, CANARY_BYTES_MAX + 1)), "BP-PRIVACY-002");
+        assert_eq!(code(Vec::new(), many(1, CANARY_BYTES_MIN - 1)), "BP-PRIVACY-006");
+        for name in ["", "...", "x", "a b c d e f g h i"] {
+            assert_eq!(code(vec![name.to_owned()], Vec::new()), "BP-PRIVACY-006", "{name}");
         }
-        let encodings = encode::encodings(canary.trim().as_bytes(), CANARY_BYTES_MIN);
-        written.extend(encodings.into_iter().map(|(_, text)| text));
     }
-    if written.is_empty() {
-        return Ok(None);
+
+    #[test]
+    fn only_kinds_that_are_configured_are_reported() {
+        let config =
+            DetectorConfig { kinds: Kinds::NONE.with(Kind::Email), ..DetectorConfig::default() };
+        let found = Detector::new(&config, None).unwrap().find("a@b.example +4915112345678");
+        assert_eq!(found.iter().map(|f| f.kind).collect::<Vec<_>>(), [Kind::Email]);
     }
-    let built = AhoCorasick::builder()
-        .kind(Some(AhoCorasickKind::ContiguousNFA))
-        .match_kind(MatchKind::Standard)
-        .build(written);
-    let reason = "together they are too large";
-    built.map(Some).map_err(|_| PrivacyError::BadConfig { what: "a canary", reason })
+
+    #[test]
+    fn overlapping_findings_are_one_of_the_first_kind() {
+        let of = |start, end, kind| {
+            let confidence = Confidence::Certain;
+            Finding { start, end, kind, confidence, secret: None, encoded: false }
+        };
+        let all = vec![
+            of(8, 12, Kind::Secret),
+            of(0, 4, Kind::Name),
+            of(3, 9, Kind::Email),
+            of(12, 13, Kind::Name),
+        ];
+        assert_eq!(united(all), [of(0, 12, Kind::Secret), of(12, 13, Kind::Name)]);
+    }
 }

@@ -106,6 +106,6 @@ fn domain(after: &str) -> Option<usize> {
 /// Whether a label can be the last of a domain: two letters or more, or encoded as `xn--`.
 fn is_top(label: &str) -> bool {
     let letters = label.chars().count();
-    let encoded = label.len() > 4 && label[..4.min(label.len())].eq_ignore_ascii_case("xn--");
+    let encoded = label.len() > 4 && label.get(..4).is_some_and(|l| l.eq_ignore_ascii_case("xn--"));
     encoded || (letters >= 2 && label.len() <= 63 && !label.contains(|c: char| c.is_ascii_digit()))
 }

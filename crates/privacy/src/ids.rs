@@ -40,8 +40,8 @@ pub(crate) const IDS: &[Id] = &[
         written: &[
             alone(&[6, 4], b"-+"),
             alone(&[8, 4], b"-+"),
-            alone(&[10], b""),
-            alone(&[12], b""),
+            with_word(&[10], b""),
+            with_word(&[12], b""),
         ],
         valid: se_personnummer,
     },

@@ -147,17 +147,7 @@ impl<'a> Walk<'a> {
         if let Some(end) = self.with_letter(groups, found) {
             return (1, end);
         }
-        let card = cards::take(self.bytes, groups, self.context).map(|n| (Kind::Card, n));
-        let phone = || phones::take(self.bytes, groups, self.context).map(|n| (Kind::Phone, n));
-        // A word right before decides between what a number could be.
-        let called_phone =
-            self.context.nearest(start) == Some(Kind::Phone) || groups[0].before == b'+';
-        let other = if called_phone {
-            phone().or_else(|| self.id(groups))
-        } else {
-            self.id(groups).or_else(phone)
-        };
-        let Some((kind, taken)) = card.or(other) else { return (1, 0) };
+        let Some((kind, taken)) = self.number(groups) else { return (1, 0) };
         let plus = groups[0].before == b'+' || (kind == Kind::Phone && groups[0].before == b'(');
         let (start, end) = (start - usize::from(plus), groups[taken - 1].end);
         let sure = if kind == Kind::Phone || kind == Kind::UsSsn {
@@ -169,33 +159,59 @@ impl<'a> Walk<'a> {
         (taken, 0)
     }
 
+    /// What the groups are and how many of them, by their own digits and the words before.
+    fn number(&self, groups: &[Group]) -> Option<(Kind, usize)> {
+        let start = groups[0].start;
+        if let Some(taken) = cards::take(self.bytes, groups, self.context) {
+            return Some((Kind::Card, taken));
+        }
+        let phone = || Some((Kind::Phone, phones::take(self.bytes, groups, self.context)?));
+        let Some(id) = self.id(groups) else { return phone() };
+        // The word right before decides between what a number could be.
+        let called = groups[0].before == b'+' || self.context.nearest(start) == Some(Kind::Phone);
+        called.then(phone).flatten().or(Some(id))
+    }
+
     /// Whether a number here continues one before: the fraction of a decimal, a part of a code.
     fn is_part(&self, start: usize) -> bool {
         let before = |back: usize| start.checked_sub(back).map(|at| self.bytes[at]);
         matches!(before(1), Some(b'.' | b'-')) && before(2).is_some_and(|b| b.is_ascii_digit())
     }
 
+    /// Whether a group of four with a space or dash stands before: what has groups of four and a
+    /// weak check would be found in the middle of longer numbers.
+    fn continues_fours(&self, start: usize) -> bool {
+        let before = start.checked_sub(5).map(|at| &self.bytes[at..start]);
+        matches!(before, Some([fours @ .., b' ' | b'-']) if fours.iter().all(u8::is_ascii_digit))
+    }
+
     /// A national number of digits only; one that a word speaks of first.
     fn id(&self, groups: &[Group]) -> Option<(Kind, usize)> {
         let start = groups[0].start;
-        let named = |id: &&ids::Id| self.context.says(id.kind, start);
-        let first = IDS
-            .iter()
-            .filter(named)
-            .find_map(|id| Some((id.kind, self.written(id, groups, true)?)));
-        first
-            .or_else(|| IDS.iter().find_map(|id| Some((id.kind, self.written(id, groups, false)?))))
+        let mut unnamed = None;
+        for id in IDS {
+            let Some(way) = self.written(id, groups) else { continue };
+            let found = Some((id.kind, way.groups.len()));
+            if self.context.says(id.kind, start) {
+                return found;
+            }
+            let weak = id.kind == Kind::InAadhaar && self.continues_fours(start);
+            if !way.needs_word && !weak {
+                unnamed = unnamed.or(found);
+            }
+        }
+        unnamed
     }
 
-    fn written(&self, id: &ids::Id, groups: &[Group], named: bool) -> Option<usize> {
-        let ways = id.written.iter().filter(|way| named || !way.needs_word);
+    /// The way in which this number is written here, if it is.
+    fn written(&self, id: &ids::Id, groups: &[Group]) -> Option<&'static Written> {
         let fits = |way: &&Written| {
             matches_groups(groups, way.groups, way.between)
                 && ends(self.bytes, groups, way.groups.len())
                 && Digits::of(self.bytes, &groups[..way.groups.len()])
                     .is_some_and(|digits| (id.valid)(digits.all()))
         };
-        ways.into_iter().find(fits).map(|way| way.groups.len())
+        id.written.iter().find(fits)
     }
 
     fn ipv4(&self, groups: &[Group], found: &mut Found) -> Option<usize> {
@@ -223,7 +239,8 @@ impl<'a> Walk<'a> {
     /// (Finland): the first group is of digits only.
     fn with_letter(&self, groups: &[Group], found: &mut Found) -> Option<usize> {
         let group = groups[0];
-        let digits = Digits::of(self.bytes, &groups[..1])?;
+        let digits =
+            matches!(group.len(), 6 | 8).then(|| Digits::of(self.bytes, &groups[..1]))??;
         let rest = &self.bytes[group.end..];
         let ends = |at: usize| !rest.get(at).is_some_and(u8::is_ascii_alphanumeric);
         if group.len() == 8

@@ -8,6 +8,8 @@ use crate::kind::Kind;
 use crate::marks::Context;
 use crate::numbers::{Between, Group};
 
+/// Fewest digits of one number.
+const DIGITS_MIN: usize = 7;
 /// Most groups of one number.
 const GROUPS_MAX: usize = 7;
 
@@ -75,13 +77,24 @@ const TRUNK: &[&[usize]] = &[
 /// How many groups from here are a telephone number.
 pub(crate) fn take(bytes: &[u8], groups: &[Group], context: &Context) -> Option<usize> {
     let groups = &groups[..groups.len().min(GROUPS_MAX)];
+    let mut lengths = groups.iter().scan(true, |joined, group| {
+        let length = joined.then_some(group.len());
+        *joined &= group.after != Between::End;
+        length
+    });
+    lengths.try_fold(0, |sum, l| if sum + l < DIGITS_MIN { Ok(sum + l) } else { Err(()) }).err()?;
     let first = &bytes[groups[0].start..groups[0].end];
     if groups[0].before == b'+' {
         let sign = groups[0].start.checked_sub(2).map(|at| bytes[at]);
-        let sum = sign.is_some_and(|b| b.is_ascii_alphanumeric());
+        let escape = bytes[..groups[0].start - 1].ends_with(b"\\t")
+            || bytes[..groups[0].start - 1].ends_with(b"\\n");
+        let sum = sign.is_some_and(|b| b.is_ascii_alphanumeric()) && !escape;
         return if sum { None } else { international(bytes, groups, 0) };
     }
-    if first.starts_with(b"00") && first.len() > 3 {
+    let continues = bytes[..groups[0].start].ends_with(b" ")
+        && groups[0].start > 1
+        && bytes[groups[0].start - 2].is_ascii_digit();
+    if first.starts_with(b"00") && first.len() > 3 && !continues {
         let spoken = groups.len() > 1 || context.says(Kind::Phone, groups[0].start);
         if let Some(taken) = spoken.then(|| international(bytes, groups, 2)).flatten() {
             return Some(taken);
@@ -123,6 +136,9 @@ fn international(bytes: &[u8], groups: &[Group], skip: usize) -> Option<usize> {
 /// The country code that three digits start with.
 fn country(three: u32) -> Option<u32> {
     let (one, two) = (three / 100, three / 10);
+    if one == 0 {
+        return None;
+    }
     if matches!(one, 1 | 7) {
         return Some(one);
     }
@@ -219,7 +235,7 @@ fn by_custom(bytes: &[u8], groups: &[Group], spoken: bool) -> Option<usize> {
     if indian {
         return Some(2);
     }
-    if !spoken {
+    if !spoken || groups[0].before == b'/' {
         return None;
     }
     // Told to be a telephone number: any block or groups of seven to thirteen digits.
@@ -228,7 +244,10 @@ fn by_custom(bytes: &[u8], groups: &[Group], spoken: bool) -> Option<usize> {
         count += groups[taken - 1].len();
         let separators: &[&[u8]] = &[b" ", b"-", b"."];
         let whole = separators.iter().any(|s| joined(groups, taken, s));
-        if whole && (7..=13).contains(&count) && groups[..taken].iter().all(|g| g.len() > 1) {
+        if whole
+            && (DIGITS_MIN..=13).contains(&count)
+            && groups[..taken].iter().all(|g| g.len() > 1)
+        {
             return Some(taken);
         }
     }

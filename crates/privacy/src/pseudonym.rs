@@ -398,20 +398,31 @@ fn within_depth(depth: usize) -> Result<(), PrivacyError> {
     crate::fingerprint::limit("the nesting of a JSON value", depth, DEPTH_MAX)
 }
 
-/// The findings, and every stretch in the shape of a pseudonym. Where both overlap, the union is
-/// one finding.
+/// The findings, and every stretch in the shape of a pseudonym. What was found wholly inside one is
+/// that shape and nothing else, unless it is a secret; where both overlap otherwise, the union is
+/// one finding of the other kind.
 fn with_look_alikes(text: &str, findings: Vec<Finding>) -> Vec<Finding> {
-    let (bytes, mut all, mut at) = (text.as_bytes(), findings, 0);
+    let (bytes, mut alike, mut at) = (text.as_bytes(), Vec::new(), 0);
     while at < bytes.len() {
         match shape::match_at(&bytes[at..]) {
             Match::Whole(length) => {
                 let (start, end, kind) = (at, at + length, Kind::Pseudonym);
                 let confidence = Confidence::Certain;
-                all.push(Finding { start, end, kind, confidence, secret: None, encoded: false });
+                alike.push(Finding { start, end, kind, confidence, secret: None, encoded: false });
                 at = end;
             }
             Match::No | Match::Partial => at += 1,
         }
     }
+    if alike.is_empty() {
+        return findings;
+    }
+    let inside = |f: &Finding| {
+        let before = alike.partition_point(|a: &Finding| a.start <= f.start);
+        before > 0 && alike[before - 1].end >= f.end
+    };
+    let mut all: Vec<_> =
+        findings.into_iter().filter(|f| f.kind.is_secret() || !inside(f)).collect();
+    all.extend(alike);
     crate::detect::united(all)
 }

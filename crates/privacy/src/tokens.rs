@@ -76,7 +76,21 @@ fn token(text: &str, kind: Kind, start: usize, end: usize) -> Token {
         _ => other(prefix, rest),
     };
     let length = length?;
-    random(&bytes[end..end + length]).then_some((kind, start, end + length))
+    let body = &text[end..end + length];
+    let common = matches!(kind, Kind::OpenaiKey | Kind::OtherToken);
+    (random(body.as_bytes()) && !(common && is_words(body))).then_some((kind, start, end + length))
+}
+
+/// Words with dashes between have the entropy of a token, but few digits and no long part in which
+/// both cases are mixed.
+fn is_words(body: &str) -> bool {
+    let digits = body.bytes().filter(u8::is_ascii_digit).count();
+    let mixed = |part: &str| {
+        part.len() >= 16
+            && part.bytes().any(|b| b.is_ascii_lowercase())
+            && part.bytes().any(|b| b.is_ascii_uppercase())
+    };
+    is_word_like(body) || (digits < 2 && !body.split(['-', '_']).any(mixed))
 }
 
 fn is_name(b: u8) -> bool {
@@ -237,8 +251,18 @@ fn credential(text: &str, end: usize) -> Token {
     while stop > start && matches!(bytes[stop - 1], b'.' | b')' | b']' | b'}' | b'&' | b':') {
         stop -= 1;
     }
-    let stop = bytes[start..stop].iter().position(|b| *b == b'&').map_or(stop, |at| start + at);
+    let stop = start + before_next_field(&bytes[start..stop]);
     is_credential(&text[start..stop]).then_some((Kind::Credential, start, stop))
+}
+
+/// How much of a value stands before `&name=`, the next field of a query.
+fn before_next_field(value: &[u8]) -> usize {
+    let next = value.iter().enumerate().find(|(at, b)| {
+        let rest = &value[at + 1..];
+        let name = rest.iter().take_while(|b| is_name(**b)).count();
+        **b == b'&' && rest.get(name) == Some(&b'=')
+    });
+    next.map_or(value.len(), |(at, _)| at)
 }
 
 /// The end of the separator at `at`: `=`, `:`, `:=`, `=>`, a full-width colon, or ` is `.
@@ -307,24 +331,28 @@ fn is_word_like(value: &str) -> bool {
     }) && value.contains(['_', '.', '-', '/', ':'])
 }
 
-/// The password in `scheme://user:password@host`, whose `://` ends at `end`.
-fn password_in_url(text: &str, end: usize) -> Token {
-    let bytes = text.as_bytes();
+/// The end of the user's part in `scheme://user:password@host`, whose `://` ends at `end`.
+fn user_in_url(bytes: &[u8], end: usize) -> Option<usize> {
     let authority = bytes[end..].iter().take(VALUE_BYTES_MAX);
     let outside = |b: &u8| {
         b.is_ascii_whitespace() || matches!(b, b'/' | b'?' | b'#' | b'"' | b'\'' | b'<' | b'>')
     };
     let authority = &bytes[end..end + authority.take_while(|b| !outside(b)).count()];
-    let at = authority.iter().rposition(|b| *b == b'@')?;
-    let colon = authority[..at].iter().position(|b| *b == b':')?;
-    let password = text.get(end + colon + 1..end + at)?;
+    authority.iter().rposition(|b| *b == b'@').map(|at| end + at)
+}
+
+/// The password in a URL whose `://` ends at `end`.
+fn password_in_url(text: &str, end: usize) -> Token {
+    let at = user_in_url(text.as_bytes(), end)?;
+    let colon = text.as_bytes()[end..at].iter().position(|b| *b == b':')?;
+    let password = text.get(end + colon + 1..at)?;
     let hollow =
         password.len() < 3 || password.starts_with(['$', '{', '<', '*']) || password.contains("${");
-    (!hollow).then_some((Kind::Credential, end + colon + 1, end + at))
+    (!hollow).then_some((Kind::Credential, end + colon + 1, at))
 }
 
 /// Where the `@` of a URL's credentials stands, so that no address is seen around it.
 pub(crate) fn url_at_signs(text: &str, marked: &Marked) -> Vec<usize> {
     let urls = marked.all.iter().filter(|(mark, ..)| *mark == Mark::Url);
-    urls.filter_map(|(_, _, end)| password_in_url(text, *end).map(|(_, _, at)| at)).collect()
+    urls.filter_map(|(_, _, end)| user_in_url(text.as_bytes(), *end)).collect()
 }
