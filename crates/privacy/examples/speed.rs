@@ -1,9 +1,9 @@
 //! How long the whole tier takes for 64 KiB:
 //! `cargo run --release -p bedplate-privacy --example speed`.
 //!
-//! Prints p50, p95 and p99 in milliseconds of finding everything with the fingerprints of 50
+//! Prints the least, p50, p95 and p99 in milliseconds of finding everything with the fingerprints of 50
 //! secrets, 100 names and 10 canaries loaded, for mixed text and for texts that are as bad as can
-//! be for one pass; then of replacing and restoring the mixed text.
+//! be for one pass (or for the one that is named on the command line); then of replacing and restoring the mixed text.
 
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]
 
@@ -77,11 +77,13 @@ fn measure(name: &str, mut work: impl FnMut()) {
         .collect();
     times.sort_by(f64::total_cmp);
     let at = |share: f64| times[(times.len() as f64 * share) as usize];
-    println!("{name:<28} p50 {:.3} ms  p95 {:.3} ms  p99 {:.3} ms", at(0.5), at(0.95), at(0.99));
+    let (least, p50, p95, p99) = (times[0], at(0.5), at(0.95), at(0.99));
+    println!("{name:<26} min {least:.3}  p50 {p50:.3}  p95 {p95:.3}  p99 {p99:.3} ms");
 }
 
 fn main() {
     let detector = detector();
+    let only = std::env::args().nth(1);
     let base64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let texts = [
         ("mixed", filled(MIXED)),
@@ -103,7 +105,8 @@ fn main() {
         ("pseudonym heads", filled("pseudonym-name-")),
         ("cjk", filled("山田太郎さんの電話番号は")),
     ];
-    for (name, text) in &texts {
+    let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
+    for (name, text) in texts.iter().filter(|(name, _)| wanted(name)) {
         measure(name, || {
             black_box(detector.find(black_box(text)));
         });

@@ -27,6 +27,10 @@ pub(crate) fn take(bytes: &[u8], groups: &[Group], context: &Context) -> Option<
             && Digits::of(bytes, &groups[..way.len()])
                 .is_some_and(|d| issued(d.all()) && luhn(d.all()))
     };
+    // The first digits of all issuers are 1 (JCB in 15 digits) to 6, 8 and 9 (Troy).
+    if matches!(bytes[groups[0].start], b'0' | b'7') {
+        return None;
+    }
     if let Some(way) = WRITTEN.iter().find(is_card) {
         return Some(way.len());
     }

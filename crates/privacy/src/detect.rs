@@ -30,6 +30,9 @@ pub const CANARY_BYTES_MIN: usize = SECRET_BYTES_MIN;
 /// Longest canary, in bytes.
 pub const CANARY_BYTES_MAX: usize = 1 << 10;
 
+/// The name of all canaries among the fingerprints. A secret called so is reported as a canary.
+const CANARY: &str = "\0canary";
+
 /// What a detector looks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,9 +61,8 @@ pub struct Detector {
     kinds: Kinds,
     marks: Marks,
     names: Names,
-    /// Of the vault's secrets.
+    /// Of the vault's secrets and of the canaries.
     prints: Option<Fingerprints>,
-    canaries: Option<Fingerprints>,
 }
 
 impl Detector {
@@ -77,8 +79,7 @@ impl Detector {
             kinds: config.kinds.with(Kind::Secret).with(Kind::Canary).with(Kind::Pseudonym),
             marks: Marks::new(),
             names: names(&config.names)?,
-            prints: prints.filter(|prints| !prints.is_empty()),
-            canaries: canaries(&config.canaries)?,
+            prints: with_canaries(&config.canaries, prints)?,
         })
     }
 
@@ -110,14 +111,11 @@ impl Detector {
         let hits = self.prints.iter().flat_map(|prints| prints.find(text.as_bytes()));
         for hit in hits {
             let (start, end) = widened(text, place(hit.start), place(hit.end));
-            let secret = Some(hit.secret);
-            let (kind, confidence) = (Kind::Secret, Confidence::Certain);
+            let canary = hit.secret == CANARY;
+            let kind = if canary { Kind::Canary } else { Kind::Secret };
+            let secret = (!canary).then_some(hit.secret);
+            let confidence = Confidence::Certain;
             found.all.push(Finding { start, end, kind, confidence, secret, encoded: false });
-        }
-        let hits = self.canaries.iter().flat_map(|prints| prints.find(text.as_bytes()));
-        for hit in hits {
-            let (start, end) = widened(text, place(hit.start), place(hit.end));
-            found.add(start, end, Kind::Canary, Confidence::Certain);
         }
     }
 }
@@ -203,18 +201,23 @@ fn names(names: &[String]) -> Result<Names, PrivacyError> {
     Names::new(names)
 }
 
-/// The canaries as fingerprints. They are no secrets, so the key is no secret either.
-fn canaries(canaries: &[String]) -> Result<Option<Fingerprints>, PrivacyError> {
+/// The fingerprints with those of the canaries, which are no secrets: without a vault, neither is
+/// their key.
+fn with_canaries(
+    canaries: &[String],
+    prints: Option<Fingerprints>,
+) -> Result<Option<Fingerprints>, PrivacyError> {
     limit("the number of canaries", canaries.len(), CANARIES_MAX)?;
-    let key = FingerprintKey::new([0; 32]);
-    let mut prints = Vec::new();
+    let prints = prints.unwrap_or_else(|| Fingerprints::none(&FingerprintKey::new([0; 32])));
+    let key = prints.key().clone();
+    let mut all = vec![prints];
     for canary in canaries {
         limit("a canary, in bytes", canary.len(), CANARY_BYTES_MAX)?;
-        let print = Fingerprints::of("", canary.as_bytes(), &key);
+        let print = Fingerprints::of(CANARY, canary.as_bytes(), &key);
         let (what, reason) = ("a canary", "it is shorter than 6 bytes");
-        prints.push(print.map_err(|_| PrivacyError::BadConfig { what, reason })?);
+        all.push(print.map_err(|_| PrivacyError::BadConfig { what, reason })?);
     }
-    if prints.is_empty() { Ok(None) } else { Fingerprints::all(prints).map(Some) }
+    Fingerprints::all(all).map(|prints| Some(prints).filter(|prints| !prints.is_empty()))
 }
 
 #[cfg(test)]

@@ -169,6 +169,10 @@ impl Fingerprints {
         self.stored.names.iter().map(String::as_str)
     }
 
+    pub(crate) const fn key(&self) -> &FingerprintKey {
+        &self.stored.key
+    }
+
     /// Every occurrence in a text, by its end; they may overlap.
     #[must_use]
     pub fn find(&self, text: &[u8]) -> Vec<Hit> {

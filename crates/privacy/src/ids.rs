@@ -1,6 +1,7 @@
 //! National identity numbers: how they are written, and their check digits.
 
 use crate::kind::Kind;
+use std::sync::LazyLock;
 
 /// How a number may be written, and when that alone is enough.
 pub(crate) struct Written {
@@ -78,6 +79,17 @@ pub(crate) const IDS: &[Id] = &[
         valid: nl_bsn,
     },
 ];
+
+/// The ways of writing, by the length of the first group.
+pub(crate) static BY_LENGTH: LazyLock<Vec<Vec<(&'static Id, &'static Written)>>> =
+    LazyLock::new(|| {
+        let all = || IDS.iter().flat_map(|id| id.written.iter().map(move |way| (id, way)));
+        let of = |length| all().filter(|(_, way)| way.groups[0] == length).collect();
+        (0..=LENGTH_MAX).map(of).collect()
+    });
+
+/// Longest first group of a national number.
+const LENGTH_MAX: usize = 18;
 
 fn number(digits: &[u8]) -> u64 {
     digits.iter().fold(0, |n, d| n * 10 + u64::from(*d))

@@ -19,6 +19,25 @@ const GAP_BYTES_MAX: usize = 8;
 const WORD_BYTES_MAX: usize = 512;
 const FILTER_BITS: u32 = 14;
 
+/// What a byte says about where words end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Word,
+    Other,
+    /// Part of a character that is not ASCII.
+    Wide,
+}
+
+const CLASSES: [Class; 256] = {
+    let mut classes = [Class::Wide; 256];
+    let mut b = 0;
+    while b < 128 {
+        classes[b] = if (b as u8).is_ascii_alphanumeric() { Class::Word } else { Class::Other };
+        b += 1;
+    }
+    classes
+};
+
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Names {
     /// By first word: the words behind it, longest name first.
@@ -66,12 +85,17 @@ impl Names {
             if word.len() > WORD_BYTES_MAX {
                 continue;
             }
-            if !self.continuous.is_empty() && !word.is_ascii() {
+            // Folding an ASCII word changes neither its length nor, but for case, its letters: most
+            // need not be folded to be passed over.
+            let ascii = word.is_ascii();
+            if ascii && !self.may_start(word) {
+                continue;
+            }
+            if !self.continuous.is_empty() && !ascii {
                 self.find_continuous(text, start, end, found);
             }
             fold_into(word, &mut buffer);
-            let place = place(&buffer);
-            if self.filter[place >> 6] >> (place & 63) & 1 == 0 {
+            if !self.may_start(&buffer) {
                 continue;
             }
             let Some(names) = self.names.get(&buffer) else { continue };
@@ -79,6 +103,11 @@ impl Names {
                 found.add(start, end, Kind::Name, Confidence::Certain);
             }
         }
+    }
+
+    fn may_start(&self, word: &str) -> bool {
+        let place = place(word);
+        self.filter[place >> 6] >> (place & 63) & 1 == 1
     }
 
     fn find_continuous(&self, text: &str, start: usize, end: usize, found: &mut Found) {
@@ -147,8 +176,9 @@ fn words(text: &str) -> impl Iterator<Item = (usize, usize)> + '_ {
 fn end_of(text: &str, mut at: usize, wanted: impl Fn(bool) -> bool) -> usize {
     let bytes = text.as_bytes();
     while let Some(byte) = bytes.get(at) {
-        if byte.is_ascii() {
-            if !wanted(byte.is_ascii_alphanumeric()) {
+        let class = CLASSES[usize::from(*byte)];
+        if class != Class::Wide {
+            if !wanted(class == Class::Word) {
                 break;
             }
             at += 1;
@@ -181,10 +211,12 @@ fn fold_into(word: &str, out: &mut String) {
     }
 }
 
-/// The place of a word in the prefilter.
+/// The place of a word in the prefilter, whatever the case of its ASCII letters: from its first two
+/// bytes, its last, and its length.
 fn place(word: &str) -> usize {
-    let hash = word.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| {
-        (hash ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
-    });
-    (hash >> (64 - FILTER_BITS)) as usize
+    let bytes = word.as_bytes();
+    let letter = |b: Option<&u8>| u32::from(b.copied().unwrap_or_default() | 0x20);
+    let ends = letter(bytes.first()) | letter(bytes.get(1)) << 8 | letter(bytes.last()) << 16;
+    let mixed = (ends ^ (bytes.len() as u32) << 24).wrapping_mul(0x9e37_79b1);
+    (mixed >> (32 - FILTER_BITS)) as usize
 }

@@ -7,7 +7,7 @@
 use crate::address;
 use crate::cards;
 use crate::detect::Found;
-use crate::ids::{self, IDS, Written};
+use crate::ids::{self, Written};
 use crate::kind::{Confidence, Kind};
 use crate::marks::Context;
 use crate::phones;
@@ -15,6 +15,9 @@ use std::net::Ipv4Addr;
 
 /// Longest number that is anything, in digits.
 pub(crate) const DIGITS_MAX: usize = 24;
+
+/// Fewest digits of anything but an IPv4 address: those before the sign in a Finnish number.
+const DIGITS_MIN: usize = 6;
 
 /// What stands behind a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +100,11 @@ impl<'a> Walk<'a> {
         }
         self.read_run(start);
         let mut next = self.groups.last().map_or(end, |group| group.end);
+        // Too little for anything: most numbers in any text.
+        let digits: usize = self.groups.iter().take(4).map(Group::len).sum();
+        if digits < DIGITS_MIN && self.groups.len() < 4 {
+            return next;
+        }
         let mut first = 0;
         while first < self.groups.len() {
             let (taken, reach) = self.recognise(first, found);
@@ -189,8 +197,11 @@ impl<'a> Walk<'a> {
     fn id(&self, groups: &[Group]) -> Option<(Kind, usize)> {
         let start = groups[0].start;
         let mut unnamed = None;
-        for id in IDS {
-            let Some(way) = self.written(id, groups) else { continue };
+        let ways = ids::BY_LENGTH.get(groups[0].len()).map_or(&[][..], Vec::as_slice);
+        for (id, way) in ways {
+            if !self.is_written(id, way, groups) {
+                continue;
+            }
             let found = Some((id.kind, way.groups.len()));
             if self.context.says(id.kind, start) {
                 return found;
@@ -203,15 +214,11 @@ impl<'a> Walk<'a> {
         unnamed
     }
 
-    /// The way in which this number is written here, if it is.
-    fn written(&self, id: &ids::Id, groups: &[Group]) -> Option<&'static Written> {
-        let fits = |way: &&Written| {
-            matches_groups(groups, way.groups, way.between)
-                && ends(self.bytes, groups, way.groups.len())
-                && Digits::of(self.bytes, &groups[..way.groups.len()])
-                    .is_some_and(|digits| (id.valid)(digits.all()))
-        };
-        id.written.iter().find(fits)
+    fn is_written(&self, id: &ids::Id, way: &Written, groups: &[Group]) -> bool {
+        matches_groups(groups, way.groups, way.between)
+            && ends(self.bytes, groups, way.groups.len())
+            && Digits::of(self.bytes, &groups[..way.groups.len()])
+                .is_some_and(|digits| (id.valid)(digits.all()))
     }
 
     fn ipv4(&self, groups: &[Group], found: &mut Found) -> Option<usize> {

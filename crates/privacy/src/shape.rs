@@ -71,17 +71,20 @@ pub(crate) enum Match {
 }
 
 /// Whether a pseudonym of any run stands at the start of `text`.
+#[inline]
 pub(crate) fn match_at(text: &[u8]) -> Match {
-    let plausible = match text.first() {
-        Some(b'p' | b'+' | b'9' | b'X' | b'1' | b'f' | b'8') => match text.get(1) {
-            Some(b's' | b'e' | b'9' | b'X' | b'0' | b'2') | None => true,
-            Some(_) => false,
-        },
-        _ => false,
-    };
-    if !plausible {
-        return Match::No;
+    match text {
+        [b'p' | b'+' | b'9' | b'X' | b'1' | b'f' | b'8'] => match_shapes(text),
+        [
+            b'p' | b'+' | b'9' | b'X' | b'1' | b'f' | b'8',
+            b's' | b'e' | b'9' | b'X' | b'0' | b'2',
+            ..,
+        ] => match_shapes(text),
+        _ => Match::No,
     }
+}
+
+fn match_shapes(text: &[u8]) -> Match {
     let fixed = FIXED.iter().map(|shape| shape.match_at(text));
     let fixed = fixed.fold(Match::No, Match::or);
     if fixed != Match::No || !common_start(text, WORD.as_bytes()) {
