@@ -5,6 +5,7 @@
 
 use crate::detect::Found;
 use crate::kind::{Confidence, Kind};
+use crate::work;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Longest text of an IPv6 address with an IPv4 one at its end.
@@ -20,6 +21,7 @@ pub(crate) fn colons(text: &str, at: usize, found: &mut Found) -> usize {
     let after = bytes[at..].iter().take(IPV6_BYTES_MAX);
     let mut end = at + after.take_while(|b| belongs(b) || **b == b'.').count();
     let read = end;
+    work::add(end - start);
     while end > at && matches!(bytes[end - 1], b'.') {
         end -= 1;
     }

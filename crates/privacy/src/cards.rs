@@ -28,7 +28,8 @@ pub(crate) fn take(bytes: &[u8], groups: &[Group], context: &Context) -> Option<
                 .is_some_and(|d| issued(d.all()) && luhn(d.all()))
     };
     // The first digits of all issuers are 1 (JCB in 15 digits) to 6, 8 and 9 (Troy).
-    if matches!(bytes[groups[0].start], b'0' | b'7') {
+    let lengths = matches!(groups[0].len(), 4 | 6 | 13..=16 | 18 | 19);
+    if !lengths || matches!(bytes[groups[0].start], b'0' | b'7') {
         return None;
     }
     if let Some(way) = WRITTEN.iter().find(is_card) {

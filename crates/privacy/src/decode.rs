@@ -5,6 +5,7 @@
 //! percent-encoding the encoded stretch alone. One level deep: a blob in a blob is not opened.
 
 use crate::kind::Finding;
+use crate::work;
 
 /// Shortest blob worth opening, in bytes: it holds the shortest address or number.
 const BLOB_BYTES_MIN: usize = 16;
@@ -54,6 +55,7 @@ pub(crate) fn find(text: &str, look: impl Fn(&str) -> Vec<Finding>, found: &mut 
 /// Looks inside one run of characters of base64. What stands before a `=` may be a key.
 fn blob(run: &[u8], start: usize, look: &impl Fn(&str) -> Vec<Finding>, found: &mut Vec<Finding>) {
     let mut part = start;
+    work::add(run.len());
     for piece in run.split(|b| *b == b'=') {
         let (at, end) = (part, part + piece.len());
         part = end + 1;
@@ -149,6 +151,7 @@ fn percent(
     while !text.is_char_boundary(end) {
         end -= 1;
     }
+    work::add(end - start);
     // `places[i]` is where the decoded byte `i` was.
     let (mut plain, mut places, mut read) = (Vec::new(), Vec::new(), start);
     while read < end {

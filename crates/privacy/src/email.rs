@@ -6,6 +6,7 @@
 use crate::detect::Found;
 use crate::kind::{Confidence, Kind};
 use crate::marks::Context;
+use crate::work;
 
 /// Longest local part, in bytes (RFC 5321).
 const LOCAL_BYTES_MAX: usize = 64;
@@ -58,6 +59,7 @@ fn local(before: &str) -> Option<usize> {
     };
     let mut start = before.len();
     for (at, c) in before.char_indices().rev() {
+        work::add(1);
         if !belongs(c) {
             break;
         }
@@ -84,6 +86,7 @@ fn domain(after: &str) -> Option<usize> {
     let continuous = is_continuous(nearest);
     let (mut end, mut label, mut dots, mut good) = (0, 0, 0, None);
     for (at, c) in after.char_indices() {
+        work::add(1);
         let in_script = c.is_ascii() || is_continuous(c) == continuous;
         if at > DOMAIN_BYTES_MAX {
             return None;

@@ -11,6 +11,7 @@
 
 use crate::encode::{Encoding, encodings};
 use crate::error::PrivacyError;
+use crate::work;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
@@ -255,11 +256,13 @@ impl Fingerprints {
             let print = &self.stored.prints[*at];
             let Some(start) = text.len().checked_sub(print.length as usize) else { continue };
             let stretch = &text[start..];
+            work::add(1);
             if self.mixer.hash(middle(stretch)) != print.middle
                 || digest(&self.keyed, stretch) != print.digest
             {
                 continue;
             }
+            work::add(stretch.len());
             let (start, end) = (offset + start as u64, offset + text.len() as u64);
             let secret = self.stored.names[usize::from(print.secret)].clone();
             if hits.len() < HITS_MAX {

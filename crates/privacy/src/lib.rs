@@ -27,6 +27,7 @@ mod pseudonym;
 mod shape;
 mod stream;
 mod tokens;
+mod work;
 
 pub use detect::{
     CANARIES_MAX, CANARY_BYTES_MAX, CANARY_BYTES_MIN, Detector, DetectorConfig, NAME_BYTES_MAX,

@@ -11,6 +11,7 @@ use crate::ids::{self, Written};
 use crate::kind::{Confidence, Kind};
 use crate::marks::Context;
 use crate::phones;
+use crate::work;
 use std::net::Ipv4Addr;
 
 /// Longest number that is anything, in digits.
@@ -89,6 +90,7 @@ impl<'a> Walk<'a> {
         let alphanumeric = |b: &&u8| b.is_ascii_alphanumeric();
         let start = at - self.bytes[..at].iter().rev().take_while(alphanumeric).count();
         let end = at + self.bytes[at..].iter().take_while(alphanumeric).count();
+        work::add(end - start);
         let pure = start == at && self.bytes[at..end].iter().all(u8::is_ascii_digit);
         if end - start == 2
             && let Some(end) = address::dashes(self.text, start, found)
@@ -141,6 +143,7 @@ impl<'a> Walk<'a> {
 
     /// How many groups from `first` are something, and how far that reaches.
     fn recognise(&self, first: usize, found: &mut Found) -> (usize, usize) {
+        work::add(1);
         let groups = &self.groups[first..];
         let start = groups[0].start;
         if self.is_part(start) {
@@ -334,6 +337,7 @@ impl<'a> Walk<'a> {
 
 /// Whether the groups start as a way of writing says, with one separator throughout (or, when `.`
 /// and `-` are both possible, each in its place).
+#[inline]
 pub(crate) fn matches_groups(groups: &[Group], lengths: &[usize], between: &[u8]) -> bool {
     if groups.len() < lengths.len() || groups[0].len() != lengths[0] {
         return false;

@@ -77,6 +77,7 @@ const TRUNK: &[&[usize]] = &[
 /// How many groups from here are a telephone number.
 pub(crate) fn take(bytes: &[u8], groups: &[Group], context: &Context) -> Option<usize> {
     let groups = &groups[..groups.len().min(GROUPS_MAX)];
+    crate::work::add(groups.len());
     let mut lengths = groups.iter().scan(true, |joined, group| {
         let length = joined.then_some(group.len());
         *joined &= group.after != Between::End;

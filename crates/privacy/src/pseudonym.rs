@@ -191,7 +191,7 @@ impl Pseudonyms {
         out: &mut String,
     ) -> usize {
         let bytes = text.as_bytes();
-        let (mut copied, mut at) = (0, 0);
+        let (mut copied, mut at) = (0, shape::next_start(bytes, 0));
         while at < bytes.len() {
             match shape::match_at(&bytes[at..]) {
                 Match::Partial if !last => break,
@@ -199,14 +199,14 @@ impl Pseudonyms {
                     if let Some(entry) = self.permitted(&text[at..at + length], permitted) {
                         *out += &text[copied..at];
                         form.push(&entry.value, out);
-                        at += length;
-                        copied = at;
+                        copied = at + length;
+                        at = shape::next_start(bytes, copied);
                         continue;
                     }
                 }
                 Match::Partial | Match::No => {}
             }
-            at += 1;
+            at = shape::next_start(bytes, at + 1);
         }
         // A pseudonym starts with ASCII, so `at` is never inside a character here.
         *out += &text[copied..at];
@@ -403,7 +403,11 @@ fn within_depth(depth: usize) -> Result<(), PrivacyError> {
 /// one finding of the other kind.
 fn with_look_alikes(text: &str, findings: Vec<Finding>) -> Vec<Finding> {
     let (bytes, mut alike, mut at) = (text.as_bytes(), Vec::new(), 0);
-    while at < bytes.len() {
+    loop {
+        at = shape::next_start(bytes, at);
+        if at == bytes.len() {
+            break;
+        }
         match shape::match_at(&bytes[at..]) {
             Match::Whole(length) => {
                 let (start, end, kind) = (at, at + length, Kind::Pseudonym);

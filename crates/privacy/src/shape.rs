@@ -70,18 +70,39 @@ pub(crate) enum Match {
     Whole(usize),
 }
 
-/// Whether a pseudonym of any run stands at the start of `text`.
-#[inline]
-pub(crate) fn match_at(text: &[u8]) -> Match {
-    match text {
-        [b'p' | b'+' | b'9' | b'X' | b'1' | b'f' | b'8'] => match_shapes(text),
-        [
-            b'p' | b'+' | b'9' | b'X' | b'1' | b'f' | b'8',
-            b's' | b'e' | b'9' | b'X' | b'0' | b'2',
-            ..,
-        ] => match_shapes(text),
-        _ => Match::No,
+/// The bytes with which a pseudonym starts, and those that come second.
+const FIRST: [bool; 256] = among(b"p+9X1f8");
+const SECOND: [bool; 256] = among(b"se9X02");
+
+const fn among(bytes: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut at = 0;
+    while at < bytes.len() {
+        table[bytes[at] as usize] = true;
+        at += 1;
     }
+    table
+}
+
+/// The next place from `at` where a pseudonym may start, or the end of the text.
+pub(crate) fn next_start(text: &[u8], at: usize) -> usize {
+    let second = |place: usize| text.get(place + 1).is_none_or(|b| SECOND[usize::from(*b)]);
+    let mut from = at;
+    while let Some(step) = text[from..].iter().position(|b| FIRST[usize::from(*b)]) {
+        if second(from + step) {
+            return from + step;
+        }
+        from += step + 1;
+    }
+    text.len()
+}
+
+/// Whether a pseudonym of any run stands at the start of `text`.
+pub(crate) fn match_at(text: &[u8]) -> Match {
+    if next_start(&text[..text.len().min(2)], 0) != 0 || text.is_empty() {
+        return Match::No;
+    }
+    match_shapes(text)
 }
 
 fn match_shapes(text: &[u8]) -> Match {

@@ -6,6 +6,7 @@
 use crate::detect::Found;
 use crate::kind::{Confidence, Kind};
 use crate::marks::{Mark, Marked};
+use crate::work;
 
 /// Longest token that is read, in bytes; a longer run is no token but is reported up to here.
 const TOKEN_BYTES_MAX: usize = 8 << 10;
@@ -13,6 +14,8 @@ const TOKEN_BYTES_MAX: usize = 8 << 10;
 const HEAD_BYTES_MAX: usize = 64;
 /// Longest private key, in bytes.
 const PEM_BYTES_MAX: usize = 16 << 10;
+/// Most places in one run of characters where a JWT is looked for.
+const JWT_TRIES_MAX: usize = 8;
 /// Most bytes between a keyword and its separator, and between that and the value.
 const GAP_BYTES_MAX: usize = 40;
 /// Longest credential that a keyword announces, in bytes.
@@ -23,7 +26,7 @@ const VALUE_BYTES_MIN: usize = 8;
 pub(crate) fn find(text: &str, marked: &Marked, found: &mut Found) {
     let last_lines = marked.all.iter().filter(|(mark, ..)| *mark == Mark::PemEnd);
     let mut last_lines = last_lines.map(|(_, _, end)| *end).peekable();
-    let mut pem_end = 0;
+    let (mut pem_end, mut jwts) = (0, Jwts::default());
     for (mark, start, end) in &marked.all {
         let token = match mark {
             Mark::Token(Kind::PrivateKey) if *start < pem_end => None,
@@ -32,6 +35,10 @@ pub(crate) fn find(text: &str, marked: &Marked, found: &mut Found) {
                 let key = private_key(text, *start, last_lines.peek().copied());
                 key.map(|end| (Kind::PrivateKey, *start, end))
             }
+            Mark::Token(Kind::Jwt) if may_start(text.as_bytes(), *start, Kind::Jwt) => {
+                jwts.end(text, *start).map(|end| (Kind::Jwt, *start, end))
+            }
+            Mark::Token(Kind::Jwt) => None,
             Mark::Token(kind) => token(text, *kind, *start, *end),
             Mark::Keyword => credential(text, *end),
             Mark::Url => password_in_url(text, *end),
@@ -56,7 +63,6 @@ fn token(text: &str, kind: Kind, start: usize, end: usize) -> Token {
     }
     let (prefix, rest) = (&text[start..end], &bytes[end..bytes.len().min(end + TOKEN_BYTES_MAX)]);
     let length = match kind {
-        Kind::Jwt => return jwt(text, start).map(|end| (kind, start, end)),
         Kind::AwsKey => exactly(rest, 16, |b| b.is_ascii_uppercase() || b.is_ascii_digit())
             .filter(|_| prefix.bytes().all(|b| b.is_ascii_uppercase())),
         Kind::GithubToken if prefix == "github_pat_" => {
@@ -202,23 +208,40 @@ fn private_key(text: &str, start: usize, last_line: Option<usize>) -> Option<usi
         b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'\n' | b'\r' | b'\\' | b' ')
     });
     let length = body.count();
+    work::add(length);
     (length >= 16).then_some(start + head_end + length)
 }
 
-/// The end of a JWT whose header can be read.
-fn jwt(text: &str, start: usize) -> Option<usize> {
-    let bytes = &text.as_bytes()[start..text.len().min(start + TOKEN_BYTES_MAX)];
-    let mut end = bytes.iter().take_while(|b| is_name(**b) || **b == b'.').count();
-    while end > 0 && bytes[end - 1] == b'.' {
-        end -= 1;
+/// Looks for JWTs in runs of their characters, a few times a run, so that a run of nothing but
+/// their beginnings is not read again for each.
+#[derive(Default)]
+struct Jwts {
+    run_end: usize,
+    tries: usize,
+}
+
+impl Jwts {
+    /// The end of the JWT that starts here, if its header can be read.
+    fn end(&mut self, text: &str, start: usize) -> Option<usize> {
+        if start >= self.run_end {
+            let run = text.as_bytes()[start..].iter().take(TOKEN_BYTES_MAX);
+            let length = run.take_while(|b| is_name(**b) || **b == b'.').count();
+            work::add(length);
+            (self.run_end, self.tries) = (start + length, 0);
+        }
+        self.tries += 1;
+        if self.tries > JWT_TRIES_MAX {
+            return None;
+        }
+        work::add(self.run_end - start);
+        let token = text[start..self.run_end].trim_end_matches('.');
+        let mut parts = token.split('.');
+        let (header, payload, signature) = (parts.next()?, parts.next()?, parts.next()?);
+        let readable = crate::decode::base64(header.as_bytes())?;
+        let object = serde_json::from_str::<serde_json::Value>(&readable).ok()?;
+        let whole = object.get("alg").is_some() && payload.len() >= 2 && signature.len() >= 8;
+        whole.then_some(start + token.len())
     }
-    let token = &text[start..start + end];
-    let mut parts = token.split('.');
-    let (header, payload, signature) = (parts.next()?, parts.next()?, parts.next()?);
-    let readable = crate::decode::base64(header.as_bytes())?;
-    let object = serde_json::from_str::<serde_json::Value>(&readable).ok()?;
-    let whole = object.get("alg").is_some() && payload.len() >= 2 && signature.len() >= 8;
-    whole.then_some(start + end)
 }
 
 /// The credential behind a keyword that ends at `end`.
@@ -248,6 +271,7 @@ fn credential(text: &str, end: usize) -> Token {
             && !matches!(b, b'"' | b'\'' | b'`' | b'<' | b'>' | b',' | b';' | b'\\' | b'|')
     };
     let mut stop = after(start, VALUE_BYTES_MAX, &value);
+    work::add(stop - end);
     while stop > start && matches!(bytes[stop - 1], b'.' | b')' | b']' | b'}' | b'&' | b':') {
         stop -= 1;
     }
@@ -338,6 +362,7 @@ fn user_in_url(bytes: &[u8], end: usize) -> Option<usize> {
         b.is_ascii_whitespace() || matches!(b, b'/' | b'?' | b'#' | b'"' | b'\'' | b'<' | b'>')
     };
     let authority = &bytes[end..end + authority.take_while(|b| !outside(b)).count()];
+    work::add(authority.len());
     authority.iter().rposition(|b| *b == b'@').map(|at| end + at)
 }
 
