@@ -89,6 +89,44 @@ fn an_owner_that_left_has_closed_its_log() {
     }
 }
 
+/// The lock of an owner that listens no more.
+fn leaving_owner(world: &World) -> std::fs::File {
+    std::fs::create_dir(world.home()).expect("made");
+    let lock = std::fs::File::create(world.home().join("owner.lock")).expect("made");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("locked");
+    lock
+}
+
+/// Whether a new owner of this home waits to begin.
+fn owner_waits(world: &World) -> bool {
+    let home = world.home();
+    let home = home.to_str().expect("UTF-8").as_bytes();
+    std::fs::read_dir("/proc").expect("proc").flatten().any(|process| {
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        words.contains(&b"__owner".as_slice()) && words.contains(&home)
+    })
+}
+
+#[test]
+fn an_owner_that_is_leaving_is_waited_for() {
+    let world = World::new();
+    let lock = leaving_owner(&world);
+    let child = world.start(&["gc"]);
+    until("the next owner waits", || owner_waits(&world));
+    drop(lock);
+    Said::of(child.wait_with_output().expect("ends")).exits(0);
+}
+
+#[test]
+fn an_owner_that_never_leaves_is_said_after_ten_seconds() {
+    let world = World::new();
+    let _lock = leaving_owner(&world);
+    let said = world.run(&["gc"]).fails(1, "BP-OWNER-002");
+    assert!(said.stderr.contains("the owner before has not left"), "{}", said.stderr);
+    assert!(!world.home().join("log").exists());
+}
+
 #[test]
 fn a_home_that_nobody_may_write_is_refused_and_left_alone() {
     let world = used();
