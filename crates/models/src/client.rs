@@ -14,7 +14,7 @@ use crate::resolver::Resolver;
 use crate::{fault, tls};
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderValue, Request, Response, Uri};
+use http::{HeaderName, HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -38,6 +38,8 @@ const POOLS_MAX: usize = 16;
 const ERROR_BODY_BYTES_MAX: usize = 64 << 10;
 /// Unused connections to one host.
 const IDLE_CONNECTIONS_MAX: usize = 4;
+/// The version of the Messages dialect that we speak.
+const MESSAGES_VERSION: &str = "2023-06-01";
 
 type Https = Pool<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
 
@@ -264,7 +266,8 @@ fn message(
     }
     let path = match endpoint.dialect {
         Dialect::Responses => "/responses",
-        _ => "/chat/completions",
+        Dialect::Messages => "/messages",
+        Dialect::Chat | Dialect::Gemini => "/chat/completions",
     };
     let uri: Uri = format!("{}{path}", endpoint.base_url)
         .parse()
@@ -275,12 +278,19 @@ fn message(
         .header(USER_AGENT, concat!("bedplate/", env!("CARGO_PKG_VERSION")))
         .body(Full::new(body))
         .map_err(|_| bad("base_url is no address"))?;
+    if endpoint.dialect == Dialect::Messages {
+        let version = HeaderValue::from_static(MESSAGES_VERSION);
+        message.headers_mut().insert("anthropic-version", version);
+    }
     if let Some(key) = key {
-        let header = [b"Bearer ", key.expose()].concat();
-        let mut header = HeaderValue::from_bytes(&header)
+        let (name, before) = match endpoint.dialect {
+            Dialect::Messages => (HeaderName::from_static("x-api-key"), &b""[..]),
+            _ => (AUTHORIZATION, &b"Bearer "[..]),
+        };
+        let mut header = HeaderValue::from_bytes(&[before, key.expose()].concat())
             .map_err(|_| bad("the key holds characters that no header may have"))?;
         header.set_sensitive(true);
-        message.headers_mut().insert(AUTHORIZATION, header);
+        message.headers_mut().insert(name, header);
     }
     Ok(message)
 }

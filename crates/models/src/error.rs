@@ -243,7 +243,7 @@ impl Coded for ModelError {
                 "Use a built-in provider or describe it under [providers.NAME]."
             }
             Self::DialectMissing { .. } => {
-                "Use a server that speaks 'responses' or 'chat', for example through a gateway, and describe it under [providers.NAME]."
+                "Use a server that speaks 'responses', 'chat' or 'messages', for example through a gateway, and describe it under [providers.NAME]."
             }
             Self::BadEndpoint { .. } => "Correct [providers] or [network] trust in the manifest.",
             Self::PricesInvalid { .. } => "Correct the price table; every price is a decimal number of USD per million tokens.",

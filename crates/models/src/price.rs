@@ -38,6 +38,9 @@ struct Price {
 struct Rates {
     input: Usd,
     cached: Usd,
+    /// Input that is written to the cache for minutes, and for an hour.
+    write: Usd,
+    write_hour: Usd,
     output: Usd,
 }
 
@@ -46,10 +49,14 @@ struct Rates {
 struct Entry {
     input: f64,
     cached: Option<f64>,
+    write: Option<f64>,
+    write_hour: Option<f64>,
     output: f64,
     long_from: Option<u64>,
     long_input: Option<f64>,
     long_cached: Option<f64>,
+    long_write: Option<f64>,
+    long_write_hour: Option<f64>,
     long_output: Option<f64>,
 }
 
@@ -85,6 +92,8 @@ impl Estimate {
         Usage {
             input_tokens: self.input_tokens,
             cached_tokens: 0,
+            cache_write_tokens: 0,
+            cache_write_hour_tokens: 0,
             output_tokens: self.output_tokens,
         }
     }
@@ -148,11 +157,13 @@ impl Prices {
 
 impl Entry {
     fn price(&self) -> Option<Price> {
-        let normal = rates(self.input, self.cached, self.output)?;
+        let writes = (self.write, self.write_hour);
+        let normal = rates(self.input, self.cached, writes, self.output)?;
         let long = match (self.long_from, self.long_input, self.long_output) {
             (None, None, None) => None,
             (Some(from), Some(input), Some(output)) => {
-                Some((from, rates(input, self.long_cached, output)?))
+                let writes = (self.long_write, self.long_write_hour);
+                Some((from, rates(input, self.long_cached, writes, output)?))
             }
             _ => return None,
         };
@@ -160,10 +171,19 @@ impl Entry {
     }
 }
 
-fn rates(input: f64, cached: Option<f64>, output: f64) -> Option<Rates> {
+/// A price that is left out is that of ordinary input; of an hour in the cache, that of minutes.
+fn rates(
+    input: f64,
+    cached: Option<f64>,
+    (write, write_hour): (Option<f64>, Option<f64>),
+    output: f64,
+) -> Option<Rates> {
+    let write = write.unwrap_or(input);
     Some(Rates {
         input: Usd::from_dollars(input)?,
         cached: Usd::from_dollars(cached.unwrap_or(input))?,
+        write: Usd::from_dollars(write)?,
+        write_hour: Usd::from_dollars(write_hour.unwrap_or(write))?,
         output: Usd::from_dollars(output)?,
     })
 }
@@ -187,9 +207,14 @@ impl Price {
             _ => self.normal,
         };
         let cached = usage.cached_tokens.min(usage.input_tokens);
+        let plain = usage.input_tokens - cached;
+        let written = usage.cache_write_tokens.min(plain);
+        let hour = usage.cache_write_hour_tokens.min(written);
         let part = |tokens: u64, rate: Usd| u128::from(tokens) * u128::from(rate.micros);
-        let sum = part(usage.input_tokens - cached, rates.input)
+        let sum = part(plain - written, rates.input)
             + part(cached, rates.cached)
+            + part(written - hour, rates.write)
+            + part(hour, rates.write_hour)
             + part(usage.output_tokens, rates.output);
         Usd { micros: u64::try_from(sum.div_ceil(MILLION)).unwrap_or(u64::MAX) }
     }
@@ -209,7 +234,12 @@ mod tests {
     }
 
     fn usage(input: u64, cached: u64, output: u64) -> Usage {
-        Usage { input_tokens: input, cached_tokens: cached, output_tokens: output }
+        Usage {
+            input_tokens: input,
+            cached_tokens: cached,
+            output_tokens: output,
+            ..Usage::default()
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use support::{answered, call, endpoint, raw_server, scripted, user};
 use types::{FaultClass, Item};
 
-const DIALECTS: [Dialect; 2] = [Dialect::Responses, Dialect::Chat];
+const DIALECTS: [Dialect; 3] = [Dialect::Responses, Dialect::Chat, Dialect::Messages];
 
 const TURNS: &str = r#"
 [[turn]]
@@ -39,7 +39,7 @@ fn names(items: &[Item]) -> Vec<&'static str> {
 }
 
 #[tokio::test]
-async fn a_run_goes_through_in_either_dialect() {
+async fn a_run_goes_through_in_any_dialect() {
     for dialect in DIALECTS {
         let (base_url, _server) = scripted(TURNS).await;
         let endpoint = endpoint(&base_url, dialect);
@@ -68,12 +68,13 @@ async fn a_run_goes_through_in_either_dialect() {
 
 #[tokio::test]
 async fn the_dialect_may_change_in_the_middle_of_a_tool_call() {
-    for order in [[Dialect::Responses, Dialect::Chat], [Dialect::Chat, Dialect::Responses]] {
+    let orders = DIALECTS.iter().flat_map(|first| DIALECTS.map(|second| [*first, second]));
+    for order in orders {
         let (base_url, _server) = scripted(TURNS).await;
         let mut items = vec![user("go")];
         for step in 0..3 {
             let endpoint = endpoint(&base_url, order[step % 2]);
-            let reply = call(&endpoint, None, &items).await.expect("either server takes it");
+            let reply = call(&endpoint, None, &items).await.expect("any server takes it");
             answered(&mut items, &reply.answer.items, "a.txt");
         }
         assert_eq!(
@@ -152,6 +153,7 @@ async fn every_fault_has_its_class_and_code() {
             (Transient, "BP-MODEL-003", Some(1000)),
         )
         .await;
+        check_fault("{ status = 529 }", dialect, (Transient, "BP-MODEL-004", None)).await;
         check_fault("{ status = 500 }", dialect, (Transient, "BP-MODEL-004", None)).await;
         check_fault("{ status = 401 }", dialect, (Auth, "BP-MODEL-001", None)).await;
         check_fault("{ status = 404 }", dialect, (Gone, "BP-MODEL-011", None)).await;
@@ -366,6 +368,14 @@ async fn other_clients_are_served_too() {
     );
     let whole = ask("POST /v1/responses", r#"{"model":"m","input":"go"}"#).await;
     assert!(whole.contains("\"object\":\"response\"") && whole.contains("I look."), "{whole}");
+    let whole = ask(
+        "POST /v1/messages?beta=true",
+        r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"go"}]}"#,
+    )
+    .await;
+    assert!(whole.contains("\"type\":\"message\"") && whole.contains("I look."), "{whole}");
+    let counted = ask("POST /v1/messages/count_tokens", "{\"model\":\"m\"}").await;
+    assert!(counted.contains("{\"input_tokens\":4}"), "{counted}");
     let refused = ask(
         "POST /v1/chat/completions",
         r#"{"model":"m","messages":[{"role":"tool","tool_call_id":"1","content":"r"}]}"#,

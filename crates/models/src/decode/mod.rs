@@ -11,6 +11,7 @@
 //! ```
 
 mod chat;
+mod messages;
 mod parts;
 mod responses;
 
@@ -96,6 +97,7 @@ enum Shape {
 #[derive(Debug)]
 enum Reader {
     Chat(chat::Reader),
+    Messages(messages::Reader),
     Responses(responses::Reader),
 }
 
@@ -125,7 +127,8 @@ impl Decoder {
         let reader = match dialect {
             Dialect::Chat => Reader::Chat(chat::Reader::default()),
             Dialect::Responses => Reader::Responses(responses::Reader::default()),
-            Dialect::Messages | Dialect::Gemini => {
+            Dialect::Messages => Reader::Messages(messages::Reader::default()),
+            Dialect::Gemini => {
                 return Err(ModelError::DialectMissing {
                     provider: context.origin.provider,
                     dialect: crate::provider::dialect_name(dialect),
@@ -158,6 +161,7 @@ impl Decoder {
         self.fault.is_none()
             && match &self.reader {
                 Reader::Chat(reader) => reader.is_complete(),
+                Reader::Messages(reader) => reader.is_complete(),
                 Reader::Responses(reader) => reader.is_complete(),
             }
     }
@@ -216,6 +220,7 @@ impl Decoder {
                 };
                 match &mut self.reader {
                     Reader::Chat(reader) => reader.whole(&value)?,
+                    Reader::Messages(reader) => reader.whole(&value)?,
                     Reader::Responses(reader) => reader.whole(&value)?,
                 }
             }
@@ -230,6 +235,7 @@ impl Decoder {
         }
         let answer = match &mut self.reader {
             Reader::Chat(reader) => reader.answer(&self.context)?,
+            Reader::Messages(reader) => reader.answer(&self.context)?,
             Reader::Responses(reader) => reader.answer(&self.context)?,
         };
         if let Some(answer) = &answer {
@@ -254,6 +260,7 @@ impl Reader {
     fn event(&mut self, data: &[u8], on_text: &mut dyn FnMut(&str)) -> Result<(), Bad> {
         match self {
             Self::Chat(reader) => reader.event(data, on_text),
+            Self::Messages(reader) => reader.event(data, on_text),
             Self::Responses(reader) => reader.event(data, on_text),
         }
     }
