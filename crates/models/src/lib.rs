@@ -11,6 +11,7 @@ mod decode;
 mod encode;
 mod error;
 mod fault;
+pub mod guest;
 mod price;
 mod provider;
 mod redact;

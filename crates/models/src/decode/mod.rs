@@ -15,6 +15,8 @@ mod messages;
 mod parts;
 mod responses;
 
+pub(crate) use parts::arguments;
+
 use crate::error::ModelError;
 use crate::limits::{ANSWER_BYTES_MAX, ITEMS_MAX, LINE_BYTES_MAX, REPLY_BYTES_MAX, TOOL_CALLS_MAX};
 use crate::sse::{Events, LineTooLong};

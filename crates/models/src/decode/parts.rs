@@ -25,7 +25,7 @@ pub(super) fn deeper_than(value: &Value, levels: usize) -> bool {
 
 /// Arguments as a value: one JSON object, else the text as it came, also when it is nested too
 /// deeply. No text at all is an empty object, as servers write a call without arguments.
-pub(super) fn arguments(text: &str) -> Value {
+pub(crate) fn arguments(text: &str) -> Value {
     if text.trim().is_empty() {
         return Value::Object(serde_json::Map::new());
     }

@@ -1,0 +1,177 @@
+//! How known harnesses are pointed at our endpoint: data only.
+//!
+//! `{base_url}` stands for the endpoint without a path and without a final slash, `{token}` for
+//! what the guest shows as its key: a name for the run, no secret of a provider. A recipe also
+//! turns off what a harness does besides its work (updates, telemetry), since nothing of that
+//! passes the gate, and its own sandbox and questions, since the gate decides.
+
+/// How one harness is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recipe {
+    /// The harness, for people.
+    pub name: &'static str,
+    /// The last part of its command, or the package that a launcher is asked for.
+    pub commands: &'static [&'static str],
+    /// Variables to set.
+    pub env: &'static [(&'static str, &'static str)],
+    /// Arguments to put right behind the command's name.
+    pub arguments: &'static [&'static str],
+}
+
+/// A recipe with the endpoint filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Variables to set.
+    pub env: Vec<(String, String)>,
+    /// The whole command.
+    pub command: Vec<String>,
+}
+
+/// `OpenAI` Codex: Responses.
+pub const CODEX: Recipe = Recipe {
+    name: "codex",
+    commands: &["codex", "@openai/codex"],
+    env: &[("BEDPLATE_TOKEN", "{token}"), ("OPENAI_API_KEY", "{token}")],
+    arguments: &[
+        "-c",
+        "model_provider=\"bedplate\"",
+        "-c",
+        "model_providers.bedplate={name=\"bedplate\",base_url=\"{base_url}/v1\",wire_api=\"responses\",env_key=\"BEDPLATE_TOKEN\",supports_websockets=false}",
+        "-c",
+        "sandbox_mode=\"danger-full-access\"",
+        "-c",
+        "approval_policy=\"never\"",
+        "-c",
+        "check_for_update_on_startup=false",
+        "-c",
+        "analytics.enabled=false",
+        "-c",
+        "web_search=\"disabled\"",
+    ],
+};
+
+/// Claude Code: Messages.
+pub const CLAUDE_CODE: Recipe = Recipe {
+    name: "claude",
+    commands: &["claude", "@anthropic-ai/claude-code"],
+    env: &[
+        ("ANTHROPIC_BASE_URL", "{base_url}"),
+        ("ANTHROPIC_API_KEY", "{token}"),
+        ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
+        ("DISABLE_TELEMETRY", "1"),
+        ("DISABLE_ERROR_REPORTING", "1"),
+        ("DISABLE_AUTOUPDATER", "1"),
+        // Tools that are loaded on demand are a feature of its own provider.
+        ("ENABLE_TOOL_SEARCH", "false"),
+        // It refuses to work unattended as root unless it is told that it is contained.
+        ("IS_SANDBOX", "1"),
+    ],
+    arguments: &["--permission-mode", "bypassPermissions"],
+};
+
+/// Programs that use the providers' libraries, as LangGraph does.
+pub const LIBRARIES: Recipe = Recipe {
+    name: "libraries",
+    commands: &[],
+    env: &[
+        ("OPENAI_BASE_URL", "{base_url}/v1"),
+        ("OPENAI_API_BASE", "{base_url}/v1"),
+        ("OPENAI_API_KEY", "{token}"),
+        ("ANTHROPIC_BASE_URL", "{base_url}"),
+        ("ANTHROPIC_API_KEY", "{token}"),
+        ("LANGCHAIN_TRACING_V2", "false"),
+        ("LANGSMITH_TRACING", "false"),
+    ],
+    arguments: &[],
+};
+
+/// The recipes of harnesses that are known by their command.
+pub const KNOWN: [Recipe; 2] = [CODEX, CLAUDE_CODE];
+
+/// Programs that start the one named after them.
+const LAUNCHERS: [&str; 6] = ["npx", "bunx", "node", "npm", "pnpm", "yarn"];
+/// Words of launchers that are not what they start.
+const LAUNCHER_WORDS: [&str; 4] = ["exec", "dlx", "--yes", "-y"];
+
+/// The recipe for a command, and the place of the harness in it. What is unknown is a program
+/// with the providers' libraries.
+#[must_use]
+pub fn find(command: &[String]) -> (&'static Recipe, usize) {
+    let launched = command.iter().position(|word| {
+        let name = last_part(word);
+        !LAUNCHERS.contains(&name) && !LAUNCHER_WORDS.contains(&word.as_str()) && word != "--"
+    });
+    let at = launched.unwrap_or(0);
+    let known = command.get(at).and_then(|word| {
+        let name = last_part(word);
+        let package = word.rsplit_once('@').map_or(word.as_str(), |(package, _)| package);
+        KNOWN.iter().find(|recipe| {
+            recipe
+                .commands
+                .iter()
+                .any(|known| *known == name || *known == word || *known == package)
+        })
+    });
+    known.map_or((&LIBRARIES, 0), |recipe| (recipe, at))
+}
+
+fn last_part(word: &str) -> &str {
+    let name = word.rsplit('/').next().unwrap_or(word);
+    name.strip_suffix(".js").or_else(|| name.strip_suffix(".exe")).unwrap_or(name)
+}
+
+/// The command as it is to be run, and its variables.
+#[must_use]
+pub fn apply(command: &[String], base_url: &str, token: &str) -> Applied {
+    let (recipe, at) = find(command);
+    let filled = |text: &str| {
+        text.replace("{base_url}", base_url.trim_end_matches('/')).replace("{token}", token)
+    };
+    let env = recipe.env.iter().map(|(name, value)| ((*name).to_owned(), filled(value)));
+    let behind = (at + 1).min(command.len());
+    let mut whole = command[..behind].to_vec();
+    whole.extend(recipe.arguments.iter().map(|argument| filled(argument)));
+    whole.extend_from_slice(&command[behind..]);
+    Applied { env: env.collect(), command: whole }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn harnesses_are_known_by_their_command() {
+        let check = |line: &str, name: &str, at: usize| {
+            let (recipe, place) = find(&words(line));
+            assert_eq!((recipe.name, place), (name, at), "{line}");
+        };
+        check("codex exec hello", "codex", 0);
+        check("/usr/local/bin/codex", "codex", 0);
+        check("npx -y @openai/codex exec", "codex", 2);
+        check("npx @openai/codex@0.169.0 exec", "codex", 1);
+        check("node node_modules/@openai/codex/bin/codex.js exec", "codex", 1);
+        check("claude -p hi", "claude", 0);
+        check("npx @anthropic-ai/claude-code -p hi", "claude", 1);
+        check("python3 agent.py claude", "libraries", 0);
+        check("claudette", "libraries", 0);
+        assert_eq!(find(&[]).0.name, "libraries");
+    }
+
+    #[test]
+    fn a_recipe_is_filled_in_and_keeps_the_command() {
+        let applied = apply(&words("npx @openai/codex exec go"), "http://127.0.0.1:9/", "run-1");
+        assert_eq!(applied.command[..2], words("npx @openai/codex"));
+        assert_eq!(applied.command[applied.command.len() - 2..], words("exec go"));
+        let all = format!("{applied:?}");
+        assert!(all.contains("http://127.0.0.1:9/v1"), "{all}");
+        assert!(!all.contains("{base_url}") && !all.contains("{token}"), "{all}");
+        assert!(applied.env.contains(&("BEDPLATE_TOKEN".into(), "run-1".into())));
+        let plain = apply(&words("python3 agent.py"), "http://h:1", "t");
+        assert_eq!(plain.command, words("python3 agent.py"));
+        assert!(plain.env.contains(&("OPENAI_BASE_URL".into(), "http://h:1/v1".into())));
+    }
+}

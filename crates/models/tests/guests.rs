@@ -1,0 +1,153 @@
+//! The real harnesses, unmodified, on our endpoint: Codex, Claude Code and a LangGraph program each
+//! do one scripted task, whose model speaks another dialect than they do.
+//!
+//! `cargo xtask test` installs them and names their folder in `BEDPLATE_GUESTS_DIR`. When that is
+//! set, a missing one is a failure. They are set up by `models::guest::recipes` and nothing else.
+
+mod support;
+
+use models::Dialect;
+use models::guest::recipes;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+use support::guests::{Served, serve};
+use tokio::process::Command;
+
+const VARIABLE: &str = "BEDPLATE_GUESTS_DIR";
+/// A harness that is not done by then hangs.
+const GUEST_LIMIT: Duration = Duration::from_secs(180);
+
+/// The folder with the harnesses; `None` when nobody asked for them.
+fn folder() -> Option<PathBuf> {
+    std::env::var_os(VARIABLE).map(PathBuf::from)
+}
+
+/// The packages of the platform hold the programs themselves.
+fn platform() -> (&'static str, &'static str) {
+    if cfg!(target_arch = "aarch64") {
+        ("linux-arm64", "aarch64-unknown-linux-musl")
+    } else {
+        ("linux-x64", "x86_64-unknown-linux-musl")
+    }
+}
+
+/// A home and a workspace that are gone afterwards.
+struct Place {
+    home: tempfile::TempDir,
+    work: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = || tempfile::tempdir().expect("a directory");
+        Self { home: place(), work: place() }
+    }
+
+    fn greeting(&self) -> String {
+        std::fs::read_to_string(self.work.path().join("greeting.txt")).unwrap_or_default()
+    }
+
+    /// Runs a command by its recipe, with nothing of the host but PATH.
+    async fn run(&self, command: &[&str], base_url: &str) -> Output {
+        let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
+        let applied = recipes::apply(&command, base_url, "run-1");
+        let child = Command::new(&applied.command[0])
+            .args(&applied.command[1..])
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", self.home.path())
+            .envs(applied.env)
+            .current_dir(self.work.path())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(GUEST_LIMIT, child).await;
+        output.expect("the harness ends").expect("the harness runs")
+    }
+}
+
+/// What a harness did and said, for a failed test.
+fn shown(output: &Output, served: &Served) -> String {
+    format!(
+        "{}\n{}\n{}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+        served.log().join("\n")
+    )
+}
+
+fn check_done(output: &Output, served: &Served, place: &Place) {
+    assert!(output.status.success(), "{}", shown(output, served));
+    assert_eq!(place.greeting().trim(), "hello", "{}", shown(output, served));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("The greeting is written."), "{}", shown(output, served));
+    assert_eq!(served.unknown(), Vec::<String>::new(), "{}", shown(output, served));
+}
+
+fn program(folder: &Path, path: &str) -> String {
+    let program = folder.join(path);
+    assert!(program.is_file(), "{VARIABLE} is set, but there is no {}", program.display());
+    program.to_str().expect("a plain path").to_owned()
+}
+
+/// A task of one call and one answer.
+fn script(tool: &str, arguments: &str) -> String {
+    format!(
+        "[[turn]]\ntext = \"I write it.\"\ntool = \"{tool}\"\narguments = {arguments}\n\
+         [[turn]]\ntext = \"The greeting is written.\"\n"
+    )
+}
+
+#[tokio::test]
+async fn codex_does_its_task_with_any_model() {
+    let Some(folder) = folder() else { return };
+    let (system, triple) = platform();
+    let codex = format!("node_modules/@openai/codex-{system}/vendor/{triple}/bin/codex");
+    let codex = program(&folder, &codex);
+    for dialect in [Dialect::Chat, Dialect::Messages, Dialect::Responses] {
+        let turns = script("exec_command", "{ cmd = \"echo hello > greeting.txt\" }");
+        let served = serve(&turns, dialect).await;
+        let place = Place::new();
+        let task = [&codex, "exec", "--skip-git-repo-check", "Write a greeting."];
+        let output = place.run(&task, &served.base_url).await;
+        check_done(&output, &served, &place);
+        assert_eq!(served.answered(), [Dialect::Responses, Dialect::Responses]);
+    }
+}
+
+#[tokio::test]
+async fn claude_code_does_its_task_with_any_model() {
+    let Some(folder) = folder() else { return };
+    let claude = format!("node_modules/@anthropic-ai/claude-code-{}/claude", platform().0);
+    let claude = program(&folder, &claude);
+    for dialect in [Dialect::Chat, Dialect::Messages, Dialect::Responses] {
+        let turns = script(
+            "Bash",
+            "{ command = \"echo hello > greeting.txt\", description = \"Write the greeting\" }",
+        );
+        let served = serve(&turns, dialect).await;
+        let place = Place::new();
+        let output = place.run(&[&claude, "-p", "Write a greeting."], &served.base_url).await;
+        check_done(&output, &served, &place);
+        assert_eq!(served.answered(), [Dialect::Messages, Dialect::Messages]);
+    }
+}
+
+#[tokio::test]
+async fn a_langgraph_program_does_its_task_with_any_model() {
+    let Some(folder) = folder() else { return };
+    let python = program(&folder, "langgraph/bin/python");
+    let agent = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/langgraph_agent.py");
+    for dialect in [Dialect::Chat, Dialect::Messages, Dialect::Responses] {
+        for mode in ["stream", "whole"] {
+            let turns = script("shell", "{ command = \"echo hello > greeting.txt\" }");
+            let served = serve(&turns, dialect).await;
+            let place = Place::new();
+            let output = place.run(&[&python, "-I", agent, mode], &served.base_url).await;
+            check_done(&output, &served, &place);
+            assert_eq!(served.answered(), [Dialect::Chat, Dialect::Chat]);
+        }
+    }
+}
