@@ -17,8 +17,8 @@ const BUILT_IN: &str = include_str!("../prices.toml");
 const MILLION: u128 = 1_000_000;
 /// Bytes of a request per token, at least: ordinary text and JSON in any script stay above it.
 const BYTES_PER_TOKEN_MIN: u64 = 2;
-/// Length of `-2026-11-21`.
-const DATE_SUFFIX_CHARS: usize = 11;
+/// How dated versions of a model are named; 0 is any digit.
+const DATE_SUFFIXES: [&str; 2] = ["-0000-00-00", "-00000000"];
 
 /// What tokens cost, by provider and model.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -188,15 +188,15 @@ fn rates(
     })
 }
 
-/// `gpt-5` of `gpt-5-2025-08-07`.
+/// `gpt-5` of `gpt-5-2025-08-07`, and the same for a date without dashes.
 fn undated(model: &str) -> Option<&str> {
-    let at = model.len().checked_sub(DATE_SUFFIX_CHARS)?;
-    let (name, date) = (model.get(..at)?, model.get(at..)?);
-    let dated = date.bytes().enumerate().all(|(index, byte)| match index {
-        0 | 5 | 8 => byte == b'-',
-        _ => byte.is_ascii_digit(),
-    });
-    dated.then_some(name)
+    DATE_SUFFIXES.iter().find_map(|suffix| {
+        let (name, date) = model.split_at_checked(model.len().checked_sub(suffix.len())?)?;
+        let fits = |(byte, form): (u8, u8)| {
+            if form == b'0' { byte.is_ascii_digit() } else { byte == form }
+        };
+        date.bytes().zip(suffix.bytes()).all(fits).then_some(name)
+    })
 }
 
 impl Price {
@@ -261,6 +261,32 @@ mod tests {
         check("gpt-5x", usage(1, 1, 1), None);
         check("unheard-of", usage(1, 1, 1), None);
         check("gpt-5", usage(u64::MAX, 0, u64::MAX), Some(u64::MAX));
+    }
+
+    #[test]
+    fn what_is_written_to_the_cache_has_its_own_price() {
+        let prices = Prices::with_override(None).expect("good");
+        let check = |model: &str, used: Usage, micros: Option<u64>| {
+            let cost = prices.cost(&endpoint("anthropic", false), model, &used);
+            assert_eq!(cost.map(|cost| cost.micros), micros, "{model}");
+        };
+        let written = |write: u64, hour: u64| Usage {
+            cache_write_tokens: write,
+            cache_write_hour_tokens: hour,
+            ..usage(1_000_000, 0, 0)
+        };
+        check("claude-opus-4-5", written(0, 0), Some(5_000_000));
+        check("claude-opus-4-5", written(1_000_000, 0), Some(6_250_000));
+        check("claude-opus-4-5", written(1_000_000, 1_000_000), Some(10_000_000));
+        check("claude-opus-4-5-20251101", written(1_000_000, 0), Some(6_250_000));
+        check("claude-opus-4-5", written(2_000_000, 9_000_000), Some(10_000_000));
+        check("claude-sonnet-4-5", written(1_000_000, 0), Some(7_500_000));
+        check("claude-sonnet-4-5-2025110", written(0, 0), None);
+        let own = "[anthropic.claude-x]\ninput = 1.0\nwrite = 2.0\noutput = 1.0\n";
+        let prices = Prices::with_override(Some(own)).expect("good");
+        let cost =
+            prices.cost(&endpoint("anthropic", false), "claude-x", &written(500_000, 500_000));
+        assert_eq!(cost, Some(Usd { micros: 1_500_000 }), "an hour costs what minutes do");
     }
 
     #[test]

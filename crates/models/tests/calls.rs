@@ -433,3 +433,59 @@ async fn tls_trusts_the_host_and_what_the_operator_names() {
     let unusable = call(&endpoint, None, &[user("go")]).await.expect_err("no PEM").fault;
     assert_eq!(unusable.failure.code, "BP-MODEL-016");
 }
+
+#[tokio::test]
+async fn a_reply_is_relayed_as_it_came_but_for_the_key() {
+    use models::{Client, Piece};
+    let said = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"sk-very-secret hi\"}}]}\n\ndata: [DONE]\n\n";
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let address = listener.local_addr().expect("bound");
+    let reply = http("200 OK", "", said);
+    let server = tokio::spawn(async move {
+        use tokio::io::AsyncWriteExt as _;
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        let seen = support::read_request(&mut stream).await;
+        stream.write_all(&reply).await.expect("takes it");
+        String::from_utf8(seen).expect("text")
+    });
+    let key = Secret::new(b"sk-very-secret".to_vec());
+    let headers = [
+        ("anthropic-beta".to_owned(), "a-1".to_owned()),
+        ("authorization".to_owned(), "Bearer other".to_owned()),
+    ];
+    let (mut raw, mut text) = (Vec::new(), String::new());
+    let mut on_piece = |piece: Piece<'_>| match piece {
+        Piece::Raw(bytes) => raw.extend_from_slice(bytes),
+        Piece::Text(said) => text.push_str(said),
+    };
+    let endpoint = endpoint(&format!("http://{address}/v1"), Dialect::Chat);
+    let body = bytes::Bytes::from_static(b"{}");
+    let client = Client::from_host();
+    let called = client.relay(&endpoint, "m", Some(&key), &headers, body, &mut on_piece).await;
+    let reply = called.expect("answers");
+    assert_eq!(String::from_utf8(raw).expect("text"), said.replace("sk-very-secret", "[key]"));
+    assert_eq!(reply.answer.items, [Item::AssistantMessage { text: "[key] hi".into() }]);
+    assert_eq!(text, "[key] hi");
+    let seen = server.await.expect("one request");
+    assert!(seen.contains("anthropic-beta: a-1\r\n"), "{seen}");
+    assert!(seen.contains("authorization: Bearer sk-very-secret\r\n"), "{seen}");
+    assert!(!seen.contains("other"), "{seen}");
+}
+
+#[tokio::test]
+async fn the_messages_dialect_has_its_own_headers() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let address = listener.local_addr().expect("bound");
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        String::from_utf8(support::read_request(&mut stream).await).expect("text")
+    });
+    let endpoint = endpoint(&format!("http://{address}/v1"), Dialect::Messages);
+    let key = Secret::new(b"sk-ant-key".to_vec());
+    let _ = call(&endpoint, Some(&key), &[user("go")]).await;
+    let seen = server.await.expect("one request");
+    assert!(seen.starts_with("POST /v1/messages HTTP/1.1\r\n"), "{seen}");
+    assert!(seen.contains("x-api-key: sk-ant-key\r\n"), "{seen}");
+    assert!(seen.contains("anthropic-version: 2023-06-01\r\n"), "{seen}");
+    assert!(!seen.contains("authorization"), "{seen}");
+}

@@ -48,14 +48,17 @@ impl Place {
         std::fs::read_to_string(self.work.path().join("greeting.txt")).unwrap_or_default()
     }
 
-    /// Runs a command by its recipe, with nothing of the host but PATH.
-    async fn run(&self, command: &[&str], base_url: &str) -> Output {
+    /// Runs a command by its recipe, with nothing of the host but PATH, and with the packages of
+    /// Python that it names.
+    async fn run(&self, command: &[&str], base_url: &str, packages: Option<&Path>) -> Output {
         let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
         let applied = recipes::apply(&command, base_url, "run-1");
+        let packages = packages.map(|packages| ("PYTHONPATH", packages.as_os_str()));
         let child = Command::new(&applied.command[0])
             .args(&applied.command[1..])
             .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(packages)
             .env("HOME", self.home.path())
             .envs(applied.env)
             .current_dir(self.work.path())
@@ -111,7 +114,7 @@ async fn codex_does_its_task_with_any_model() {
         let served = serve(&turns, dialect).await;
         let place = Place::new();
         let task = [&codex, "exec", "--skip-git-repo-check", "Write a greeting."];
-        let output = place.run(&task, &served.base_url).await;
+        let output = place.run(&task, &served.base_url, None).await;
         check_done(&output, &served, &place);
         assert_eq!(served.answered(), [Dialect::Responses, Dialect::Responses]);
     }
@@ -129,7 +132,7 @@ async fn claude_code_does_its_task_with_any_model() {
         );
         let served = serve(&turns, dialect).await;
         let place = Place::new();
-        let output = place.run(&[&claude, "-p", "Write a greeting."], &served.base_url).await;
+        let output = place.run(&[&claude, "-p", "Write a greeting."], &served.base_url, None).await;
         check_done(&output, &served, &place);
         assert_eq!(served.answered(), [Dialect::Messages, Dialect::Messages]);
     }
@@ -138,16 +141,19 @@ async fn claude_code_does_its_task_with_any_model() {
 #[tokio::test]
 async fn a_langgraph_program_does_its_task_with_any_model() {
     let Some(folder) = folder() else { return };
-    let python = program(&folder, "langgraph/bin/python");
+    let packages = folder.join("python");
+    assert!(packages.is_dir(), "{VARIABLE} is set, but there is no {}", packages.display());
     let agent = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/langgraph_agent.py");
-    for dialect in [Dialect::Chat, Dialect::Messages, Dialect::Responses] {
-        for mode in ["stream", "whole"] {
-            let turns = script("shell", "{ command = \"echo hello > greeting.txt\" }");
-            let served = serve(&turns, dialect).await;
-            let place = Place::new();
-            let output = place.run(&[&python, "-I", agent, mode], &served.base_url).await;
-            check_done(&output, &served, &place);
-            assert_eq!(served.answered(), [Dialect::Chat, Dialect::Chat]);
-        }
+    let (chat, messages, responses) = (Dialect::Chat, Dialect::Messages, Dialect::Responses);
+    for (dialect, mode) in
+        [(chat, "stream"), (messages, "stream"), (responses, "stream"), (messages, "whole")]
+    {
+        let turns = script("shell", "{ command = \"echo hello > greeting.txt\" }");
+        let served = serve(&turns, dialect).await;
+        let place = Place::new();
+        let command = ["python3", agent, mode];
+        let output = place.run(&command, &served.base_url, Some(&packages)).await;
+        check_done(&output, &served, &place);
+        assert_eq!(served.answered(), [Dialect::Chat, Dialect::Chat]);
     }
 }

@@ -5,9 +5,12 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use types::{Digest, Item};
 
-/// What begins a line that says when, or for which bill, and nothing else.
-const VOLATILE_LINES: [&str; 3] =
-    ["x-anthropic-billing-header:", "Today's date is ", "<current_date>"];
+/// Lines that say when, or for which bill, and nothing else: how they begin and end around a date
+/// (0 is any digit), or how they begin.
+const DATE_LINES: [(&str, &str); 2] =
+    [("Today's date is ", "."), ("<current_date>", "</current_date>")];
+const DATE: &str = "0000-00-00";
+const BILL_LINE: &str = "x-anthropic-billing-header:";
 
 /// A digest that two requests share when the same model would have the same to answer: the
 /// instructions, the conversation, the names of the tools, the dialect aside.
@@ -51,11 +54,20 @@ pub fn request_key(request: &GuestRequest) -> Digest {
 
 /// A text without its volatile lines.
 fn steady(text: &str) -> String {
-    let volatile = |line: &&str| {
-        let line = line.trim_start();
-        VOLATILE_LINES.iter().any(|begin| line.starts_with(begin))
+    text.lines().filter(|line| !is_volatile(line.trim())).collect::<Vec<_>>().join("\n")
+}
+
+fn is_volatile(line: &str) -> bool {
+    let date = |text: &str| {
+        let fits = |(byte, form): (u8, u8)| {
+            if form == b'0' { byte.is_ascii_digit() } else { byte == form }
+        };
+        text.len() == DATE.len() && text.bytes().zip(DATE.bytes()).all(fits)
     };
-    text.lines().filter(|line| !volatile(line)).collect::<Vec<_>>().join("\n")
+    let says_date = |(begin, end): &(&str, &str)| {
+        line.strip_prefix(begin).and_then(|rest| rest.strip_suffix(end)).is_some_and(date)
+    };
+    line.starts_with(BILL_LINE) || DATE_LINES.iter().any(says_date)
 }
 
 /// A value with its fields in order: clients write the same arguments in any.

@@ -82,6 +82,12 @@ impl Renderer {
         self.include_usage = true;
     }
 
+    /// The reply's own bytes are given to the guest instead: only a failure is rendered, after what
+    /// came of them.
+    pub const fn relayed(&mut self) {
+        self.began = true;
+    }
+
     /// The type of the reply's content.
     #[must_use]
     pub const fn content_type(&self) -> &'static str {

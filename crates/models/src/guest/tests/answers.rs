@@ -190,6 +190,7 @@ fn the_same_request_in_other_clothes_has_the_same_key() {
     }));
     assert!(same(&|body| body["input"][1]["arguments"] = "{\"q\":2,\"p\":1}".into()));
     assert!(same(&|body| body["tools"].as_array_mut().expect("tools").reverse()));
+    assert!(!same(&|body| body["instructions"] = "Help.\nToday's date is near.".into()));
     assert!(!same(&|body| body["instructions"] = "Help!".into()));
     assert!(!same(&|body| body["input"][0]["content"] = "go on".into()));
     assert!(!same(&|body| body["input"][1]["name"] = "b".into()));
