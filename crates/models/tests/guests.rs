@@ -15,6 +15,8 @@ use support::guests::{Served, serve};
 use tokio::process::Command;
 
 const VARIABLE: &str = "BEDPLATE_GUESTS_DIR";
+/// A model that no harness knows.
+const MODEL: &str = "turns.toml";
 /// A harness that is not done by then hangs.
 const GUEST_LIMIT: Duration = Duration::from_secs(180);
 
@@ -50,9 +52,15 @@ impl Place {
 
     /// Runs a command by its recipe, with nothing of the host but PATH, and with the packages of
     /// Python that it names.
-    async fn run(&self, command: &[&str], base_url: &str, packages: Option<&Path>) -> Output {
+    async fn run(
+        &self,
+        command: &[&str],
+        served: &Served,
+        model: &str,
+        packages: Option<&Path>,
+    ) -> Output {
         let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
-        let applied = recipes::apply(&command, base_url, "run-1");
+        let applied = recipes::apply(&command, &served.base_url, "run-1", model);
         let packages = packages.map(|packages| ("PYTHONPATH", packages.as_os_str()));
         let child = Command::new(&applied.command[0])
             .args(&applied.command[1..])
@@ -87,6 +95,11 @@ fn check_done(output: &Output, served: &Served, place: &Place) {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("The greeting is written."), "{}", shown(output, served));
     assert_eq!(served.unknown(), Vec::<String>::new(), "{}", shown(output, served));
+    assert!(
+        served.offered_all(),
+        "a tool was called that was not offered: {}",
+        shown(output, served)
+    );
 }
 
 fn program(folder: &Path, path: &str) -> String {
@@ -109,12 +122,29 @@ async fn codex_does_its_task_with_any_model() {
     let (system, triple) = platform();
     let codex = format!("node_modules/@openai/codex-{system}/vendor/{triple}/bin/codex");
     let codex = program(&folder, &codex);
-    for dialect in [Dialect::Chat, Dialect::Messages, Dialect::Responses] {
-        let turns = script("exec_command", "{ cmd = \"echo hello > greeting.txt\" }");
-        let served = serve(&turns, dialect).await;
+    let (function, custom, code) = (
+        script("exec_command", "{ cmd = \"echo hello > greeting.txt\" }"),
+        script(
+            "apply_patch",
+            "{ input = \"*** Begin Patch\\n*** Add File: greeting.txt\\n+hello\\n*** End Patch\\n\" }",
+        ),
+        script(
+            "functions__exec",
+            "{ input = \"await tools.exec_command({cmd: 'echo hello > greeting.txt'})\" }",
+        ),
+    );
+    // Codex offers other tools for each of these models: functions, free text, and code.
+    for (dialect, model, turns) in [
+        (Dialect::Chat, MODEL, &function),
+        (Dialect::Messages, MODEL, &function),
+        (Dialect::Responses, MODEL, &function),
+        (Dialect::Chat, "gpt-5.5", &custom),
+        (Dialect::Messages, "gpt-6.1-sol", &code),
+    ] {
+        let served = serve(turns, dialect).await;
         let place = Place::new();
         let task = [&codex, "exec", "--skip-git-repo-check", "Write a greeting."];
-        let output = place.run(&task, &served.base_url, None).await;
+        let output = place.run(&task, &served, model, None).await;
         check_done(&output, &served, &place);
         assert_eq!(served.answered(), [Dialect::Responses, Dialect::Responses]);
     }
@@ -125,14 +155,18 @@ async fn claude_code_does_its_task_with_any_model() {
     let Some(folder) = folder() else { return };
     let claude = format!("node_modules/@anthropic-ai/claude-code-{}/claude", platform().0);
     let claude = program(&folder, &claude);
-    for dialect in [Dialect::Chat, Dialect::Messages, Dialect::Responses] {
+    for (dialect, model) in [
+        (Dialect::Chat, MODEL),
+        (Dialect::Messages, "claude-opus-5-5"),
+        (Dialect::Responses, "gpt-5.5"),
+    ] {
         let turns = script(
             "Bash",
             "{ command = \"echo hello > greeting.txt\", description = \"Write the greeting\" }",
         );
         let served = serve(&turns, dialect).await;
         let place = Place::new();
-        let output = place.run(&[&claude, "-p", "Write a greeting."], &served.base_url, None).await;
+        let output = place.run(&[&claude, "-p", "Write a greeting."], &served, model, None).await;
         check_done(&output, &served, &place);
         assert_eq!(served.answered(), [Dialect::Messages, Dialect::Messages]);
     }
@@ -152,7 +186,7 @@ async fn a_langgraph_program_does_its_task_with_any_model() {
         let served = serve(&turns, dialect).await;
         let place = Place::new();
         let command = ["python3", agent, mode];
-        let output = place.run(&command, &served.base_url, Some(&packages)).await;
+        let output = place.run(&command, &served, MODEL, Some(&packages)).await;
         check_done(&output, &served, &place);
         assert_eq!(served.answered(), [Dialect::Chat, Dialect::Chat]);
     }

@@ -1,7 +1,9 @@
 //! How known harnesses are pointed at our endpoint: data only.
 //!
 //! `{base_url}` stands for the endpoint without a path and without a final slash, `{token}` for
-//! what the guest shows as its key: a name for the run, no secret of a provider. A recipe also
+//! what the guest shows as its key: a name for the run, no secret of a provider; `{model}` for the
+//! model that the route names first: harnesses choose their tools and parameters by it, and one
+//! that they do not know gets what every model understands. A recipe also
 //! turns off what a harness does besides its work (updates, telemetry), since nothing of that
 //! passes the gate, and its own sandbox and questions, since the gate decides.
 
@@ -38,6 +40,8 @@ pub const CODEX: Recipe = Recipe {
         "-c",
         "model_providers.bedplate={name=\"bedplate\",base_url=\"{base_url}/v1\",wire_api=\"responses\",env_key=\"BEDPLATE_TOKEN\",supports_websockets=false}",
         "-c",
+        "model=\"{model}\"",
+        "-c",
         "sandbox_mode=\"danger-full-access\"",
         "-c",
         "approval_policy=\"never\"",
@@ -47,6 +51,13 @@ pub const CODEX: Recipe = Recipe {
         "analytics.enabled=false",
         "-c",
         "web_search=\"disabled\"",
+        // It would look for more of them on the Internet.
+        "-c",
+        "features.plugins=false",
+        "-c",
+        "features.apps=false",
+        "-c",
+        "features.enable_request_compression=false",
     ],
 };
 
@@ -57,6 +68,8 @@ pub const CLAUDE_CODE: Recipe = Recipe {
     env: &[
         ("ANTHROPIC_BASE_URL", "{base_url}"),
         ("ANTHROPIC_API_KEY", "{token}"),
+        ("ANTHROPIC_MODEL", "{model}"),
+        ("ANTHROPIC_DEFAULT_HAIKU_MODEL", "{model}"),
         ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
         ("DISABLE_TELEMETRY", "1"),
         ("DISABLE_ERROR_REPORTING", "1"),
@@ -122,10 +135,11 @@ fn last_part(word: &str) -> &str {
 
 /// The command as it is to be run, and its variables.
 #[must_use]
-pub fn apply(command: &[String], base_url: &str, token: &str) -> Applied {
+pub fn apply(command: &[String], base_url: &str, token: &str, model: &str) -> Applied {
     let (recipe, at) = find(command);
     let filled = |text: &str| {
-        text.replace("{base_url}", base_url.trim_end_matches('/')).replace("{token}", token)
+        let text = text.replace("{base_url}", base_url.trim_end_matches('/'));
+        text.replace("{token}", token).replace("{model}", model)
     };
     let env = recipe.env.iter().map(|(name, value)| ((*name).to_owned(), filled(value)));
     let behind = (at + 1).min(command.len());
@@ -163,14 +177,17 @@ mod tests {
 
     #[test]
     fn a_recipe_is_filled_in_and_keeps_the_command() {
-        let applied = apply(&words("npx @openai/codex exec go"), "http://127.0.0.1:9/", "run-1");
+        let applied =
+            apply(&words("npx @openai/codex exec go"), "http://127.0.0.1:9/", "run-1", "m-1");
         assert_eq!(applied.command[..2], words("npx @openai/codex"));
         assert_eq!(applied.command[applied.command.len() - 2..], words("exec go"));
         let all = format!("{applied:?}");
         assert!(all.contains("http://127.0.0.1:9/v1"), "{all}");
-        assert!(!all.contains("{base_url}") && !all.contains("{token}"), "{all}");
+        assert!(all.contains("model=\\\"m-1\\\""), "{all}");
+        let places = ["{base_url}", "{token}", "{model}"];
+        assert!(places.iter().all(|place| !all.contains(place)), "{all}");
         assert!(applied.env.contains(&("BEDPLATE_TOKEN".into(), "run-1".into())));
-        let plain = apply(&words("python3 agent.py"), "http://h:1", "t");
+        let plain = apply(&words("python3 agent.py"), "http://h:1", "t", "m");
         assert_eq!(plain.command, words("python3 agent.py"));
         assert!(plain.env.contains(&("OPENAI_BASE_URL".into(), "http://h:1/v1".into())));
     }

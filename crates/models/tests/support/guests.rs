@@ -11,9 +11,10 @@ use hyper_util::rt::TokioIo;
 use models::guest::{self, GuestCall, GuestFault, HttpReply, Renderer};
 use models::{Client, Dialect, Endpoint};
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::task::JoinHandle;
-use types::Digest;
+use types::{Digest, Item};
 
 /// A running endpoint.
 pub(crate) struct Served {
@@ -39,6 +40,11 @@ impl Served {
         seen.iter().filter_map(dialect).collect()
     }
 
+    /// Whether the model called only tools that it was offered.
+    pub(crate) fn offered_all(&self) -> bool {
+        !self.server.unoffered.load(Ordering::Relaxed)
+    }
+
     /// Addresses that the endpoint has not.
     pub(crate) fn unknown(&self) -> Vec<String> {
         let seen = self.server.seen.lock().expect("whole");
@@ -57,6 +63,7 @@ struct Server {
     client: Client,
     model: Endpoint,
     seen: Mutex<Vec<(String, Option<GuestCall>)>>,
+    unoffered: AtomicBool,
 }
 
 /// Serves guests, whom a script answers through this dialect.
@@ -66,6 +73,7 @@ pub(crate) async fn serve(turns: &str, dialect: Dialect) -> Served {
         client: Client::from_host(),
         model: endpoint(&model_url, dialect),
         seen: Mutex::new(Vec::new()),
+        unoffered: AtomicBool::new(false),
     });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let base_url = format!("http://{}", listener.local_addr().expect("bound"));
@@ -135,6 +143,10 @@ impl Server {
             self.client.call(&self.model, model, None, Bytes::from(encoded), &mut on_text).await;
         match called {
             Ok(reply) => {
+                let unoffered = reply.answer.items.iter().any(|item| {
+                    matches!(item, Item::ToolCall { name, .. } if request.tools.iter().all(|tool| tool.name != *name))
+                });
+                self.unoffered.fetch_or(unoffered, Ordering::Relaxed);
                 bytes.extend(renderer.answer(&reply.answer));
                 let headers = vec![("content-type", renderer.content_type().to_owned())];
                 sent(HttpReply { status: 200, headers, body: bytes })

@@ -33,6 +33,10 @@ fn read_item(item: &Value, reading: &mut Reading) -> Result<(), Unreadable> {
     };
     match kind {
         "message" => message(item, reading),
+        // Tools may also come in the conversation, so that a cached prefix stays as it was.
+        "additional_tools" => {
+            item["tools"].as_array().into_iter().flatten().try_for_each(|tool| reading.tool(tool))
+        }
         "function_call" => {
             let name = plain_name(item["namespace"].as_str(), text("name"));
             call(reading, text("call_id"), name, arguments(text("arguments")))
