@@ -11,7 +11,7 @@ use models::guest::recipes;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
-use support::guests::{Served, serve};
+use support::guests::{Served, serve, serve_native};
 use tokio::process::Command;
 
 const VARIABLE: &str = "BEDPLATE_GUESTS_DIR";
@@ -60,7 +60,13 @@ impl Place {
         packages: Option<&Path>,
     ) -> Output {
         let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
-        let applied = recipes::apply(&command, &served.base_url, "run-1", model);
+        let workspace = self.work.path().to_str().expect("a plain path");
+        let base_url = &served.base_url;
+        let setting = recipes::Setting { base_url, token: "run-1", model, workspace };
+        let applied = recipes::apply(&command, &setting);
+        for (path, contents) in &applied.files {
+            std::fs::write(self.home.path().join(path), contents).expect("writes");
+        }
         let packages = packages.map(|packages| ("PYTHONPATH", packages.as_os_str()));
         let child = Command::new(&applied.command[0])
             .args(&applied.command[1..])
@@ -116,12 +122,19 @@ fn script(tool: &str, arguments: &str) -> String {
     )
 }
 
+fn codex(folder: &Path) -> String {
+    let (system, triple) = platform();
+    program(folder, &format!("node_modules/@openai/codex-{system}/vendor/{triple}/bin/codex"))
+}
+
+fn claude(folder: &Path) -> String {
+    program(folder, &format!("node_modules/@anthropic-ai/claude-code-{}/claude", platform().0))
+}
+
 #[tokio::test]
 async fn codex_does_its_task_with_any_model() {
     let Some(folder) = folder() else { return };
-    let (system, triple) = platform();
-    let codex = format!("node_modules/@openai/codex-{system}/vendor/{triple}/bin/codex");
-    let codex = program(&folder, &codex);
+    let codex = codex(&folder);
     let (function, custom, code) = (
         script("exec_command", "{ cmd = \"echo hello > greeting.txt\" }"),
         script(
@@ -153,8 +166,7 @@ async fn codex_does_its_task_with_any_model() {
 #[tokio::test]
 async fn claude_code_does_its_task_with_any_model() {
     let Some(folder) = folder() else { return };
-    let claude = format!("node_modules/@anthropic-ai/claude-code-{}/claude", platform().0);
-    let claude = program(&folder, &claude);
+    let claude = claude(&folder);
     for (dialect, model) in [
         (Dialect::Chat, MODEL),
         (Dialect::Messages, "claude-opus-5-5"),
@@ -169,6 +181,32 @@ async fn claude_code_does_its_task_with_any_model() {
         let output = place.run(&[&claude, "-p", "Write a greeting."], &served, model, None).await;
         check_done(&output, &served, &place);
         assert_eq!(served.answered(), [Dialect::Messages, Dialect::Messages]);
+    }
+}
+
+#[tokio::test]
+async fn a_provider_of_the_guest_s_dialect_gets_its_own_body_and_gives_its_own_bytes() {
+    let Some(folder) = folder() else { return };
+    let (codex, claude) = (codex(&folder), claude(&folder));
+    let patch =
+        "{ input = \"*** Begin Patch\\n*** Add File: greeting.txt\\n+hello\\n*** End Patch\\n\" }";
+    let turns = [
+        script("apply_patch", patch),
+        script("Bash", "{ command = \"echo hello > greeting.txt\", description = \"d\" }"),
+    ];
+    let commands = [
+        vec![codex.as_str(), "exec", "--skip-git-repo-check", "Write a greeting."],
+        vec![claude.as_str(), "-p", "Write a greeting."],
+    ];
+    let kinds = [(Dialect::Responses, "gpt-5.5"), (Dialect::Messages, "claude-opus-5-5")];
+    for ((turns, command), (dialect, model)) in turns.iter().zip(commands).zip(kinds) {
+        let behind = serve(turns, Dialect::Chat).await;
+        let served = serve_native(&behind, dialect).await;
+        let place = Place::new();
+        let output = place.run(&command, &served, model, None).await;
+        check_done(&output, &served, &place);
+        assert_eq!(behind.answered(), [dialect, dialect], "{:?}", behind.log());
+        assert!(behind.offered_all() && behind.unknown().is_empty(), "{:?}", behind.log());
     }
 }
 

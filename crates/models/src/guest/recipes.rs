@@ -3,7 +3,8 @@
 //! `{base_url}` stands for the endpoint without a path and without a final slash, `{token}` for
 //! what the guest shows as its key: a name for the run, no secret of a provider; `{model}` for the
 //! model that the route names first: harnesses choose their tools and parameters by it, and one
-//! that they do not know gets what every model understands. A recipe also
+//! that they do not know gets what every model understands; in files, `{workspace}` for the
+//! directory the harness starts in. A recipe also
 //! turns off what a harness does besides its work (updates, telemetry), since nothing of that
 //! passes the gate, and its own sandbox and questions, since the gate decides.
 
@@ -18,13 +19,30 @@ pub struct Recipe {
     pub env: &'static [(&'static str, &'static str)],
     /// Arguments to put right behind the command's name.
     pub arguments: &'static [&'static str],
+    /// Files to write below HOME, where there is none: path and JSON.
+    pub files: &'static [(&'static str, &'static str)],
 }
 
-/// A recipe with the endpoint filled in.
+/// What a recipe is filled in with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting<'a> {
+    /// The endpoint: `http://HOST:PORT`.
+    pub base_url: &'a str,
+    /// What the guest shows as its key.
+    pub token: &'a str,
+    /// The model that the route names first.
+    pub model: &'a str,
+    /// The directory it starts in, as it sees it.
+    pub workspace: &'a str,
+}
+
+/// A recipe with its setting filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
     /// Variables to set.
     pub env: Vec<(String, String)>,
+    /// Files to write below HOME, where there is none.
+    pub files: Vec<(String, String)>,
     /// The whole command.
     pub command: Vec<String>,
 }
@@ -59,6 +77,7 @@ pub const CODEX: Recipe = Recipe {
         "-c",
         "features.enable_request_compression=false",
     ],
+    files: &[],
 };
 
 /// Claude Code: Messages.
@@ -67,7 +86,8 @@ pub const CLAUDE_CODE: Recipe = Recipe {
     commands: &["claude", "@anthropic-ai/claude-code"],
     env: &[
         ("ANTHROPIC_BASE_URL", "{base_url}"),
-        ("ANTHROPIC_API_KEY", "{token}"),
+        // Of a key in the other variable it asks whether it may be used.
+        ("ANTHROPIC_AUTH_TOKEN", "{token}"),
         ("ANTHROPIC_MODEL", "{model}"),
         ("ANTHROPIC_DEFAULT_HAIKU_MODEL", "{model}"),
         ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
@@ -80,6 +100,11 @@ pub const CLAUDE_CODE: Recipe = Recipe {
         ("IS_SANDBOX", "1"),
     ],
     arguments: &["--permission-mode", "bypassPermissions"],
+    // On a terminal it would first call its provider, ask for an account, and ask twice for trust.
+    files: &[(
+        ".claude.json",
+        r#"{"hasCompletedOnboarding":true,"bypassPermissionsModeAccepted":true,"projects":{"{workspace}":{"hasTrustDialogAccepted":true}}}"#,
+    )],
 };
 
 /// Programs that use the providers' libraries, as LangGraph does.
@@ -96,6 +121,7 @@ pub const LIBRARIES: Recipe = Recipe {
         ("LANGSMITH_TRACING", "false"),
     ],
     arguments: &[],
+    files: &[],
 };
 
 /// The recipes of harnesses that are known by their command.
@@ -133,20 +159,26 @@ fn last_part(word: &str) -> &str {
     name.strip_suffix(".js").or_else(|| name.strip_suffix(".exe")).unwrap_or(name)
 }
 
-/// The command as it is to be run, and its variables.
+/// The command as it is to be run, its variables and files.
 #[must_use]
-pub fn apply(command: &[String], base_url: &str, token: &str, model: &str) -> Applied {
+pub fn apply(command: &[String], setting: &Setting<'_>) -> Applied {
     let (recipe, at) = find(command);
     let filled = |text: &str| {
-        let text = text.replace("{base_url}", base_url.trim_end_matches('/'));
-        text.replace("{token}", token).replace("{model}", model)
+        let text = text.replace("{base_url}", setting.base_url.trim_end_matches('/'));
+        text.replace("{token}", setting.token).replace("{model}", setting.model)
     };
+    // As it stands within the quotes of JSON.
+    let quoted = serde_json::Value::from(setting.workspace).to_string();
+    let workspace = &quoted[1..quoted.len() - 1];
     let env = recipe.env.iter().map(|(name, value)| ((*name).to_owned(), filled(value)));
+    let files = recipe.files.iter().map(|(path, contents)| {
+        ((*path).to_owned(), filled(contents).replace("{workspace}", workspace))
+    });
     let behind = (at + 1).min(command.len());
     let mut whole = command[..behind].to_vec();
     whole.extend(recipe.arguments.iter().map(|argument| filled(argument)));
     whole.extend_from_slice(&command[behind..]);
-    Applied { env: env.collect(), command: whole }
+    Applied { env: env.collect(), files: files.collect(), command: whole }
 }
 
 #[cfg(test)]
@@ -177,18 +209,30 @@ mod tests {
 
     #[test]
     fn a_recipe_is_filled_in_and_keeps_the_command() {
-        let applied =
-            apply(&words("npx @openai/codex exec go"), "http://127.0.0.1:9/", "run-1", "m-1");
+        let setting = Setting {
+            base_url: "http://127.0.0.1:9/",
+            token: "run-1",
+            model: "m-1",
+            workspace: "/work \"space\"",
+        };
+        let applied = apply(&words("npx @openai/codex exec go"), &setting);
         assert_eq!(applied.command[..2], words("npx @openai/codex"));
         assert_eq!(applied.command[applied.command.len() - 2..], words("exec go"));
-        let all = format!("{applied:?}");
-        assert!(all.contains("http://127.0.0.1:9/v1"), "{all}");
-        assert!(all.contains("model=\\\"m-1\\\""), "{all}");
-        let places = ["{base_url}", "{token}", "{model}"];
-        assert!(places.iter().all(|place| !all.contains(place)), "{all}");
+        assert!(applied.command.contains(&"model=\"m-1\"".to_owned()));
         assert!(applied.env.contains(&("BEDPLATE_TOKEN".into(), "run-1".into())));
-        let plain = apply(&words("python3 agent.py"), "http://h:1", "t", "m");
+        let claude = apply(&words("claude"), &setting);
+        assert!(claude.env.contains(&("ANTHROPIC_BASE_URL".into(), "http://127.0.0.1:9".into())));
+        for (_, contents) in &claude.files {
+            let json: serde_json::Value = serde_json::from_str(contents).expect("JSON");
+            assert!(json["projects"][setting.workspace].is_object(), "{json}");
+        }
+        let plain = apply(&words("python3 agent.py"), &setting);
         assert_eq!(plain.command, words("python3 agent.py"));
-        assert!(plain.env.contains(&("OPENAI_BASE_URL".into(), "http://h:1/v1".into())));
+        for applied in [applied, claude, plain] {
+            let all = format!("{applied:?}");
+            assert!(all.contains("http://127.0.0.1:9/v1") || all.contains("claude"), "{all}");
+            let places = ["{base_url}", "{token}", "{model}", "{workspace}"];
+            assert!(places.iter().all(|place| !all.contains(place)), "{all}");
+        }
     }
 }

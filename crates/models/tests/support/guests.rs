@@ -3,18 +3,21 @@
 
 use super::{endpoint, scripted};
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use models::guest::{self, GuestCall, GuestFault, HttpReply, Renderer};
-use models::{Client, Dialect, Endpoint};
+use models::guest::{self, GuestCall, GuestFault, GuestRequest, HttpReply, Renderer};
+use models::{Client, Dialect, Endpoint, Piece, Secret};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::task::JoinHandle;
 use types::{Digest, Item};
+
+type Sent = Response<Full<Bytes>>;
 
 /// A running endpoint.
 pub(crate) struct Served {
@@ -68,10 +71,22 @@ struct Server {
 
 /// Serves guests, whom a script answers through this dialect.
 pub(crate) async fn serve(turns: &str, dialect: Dialect) -> Served {
-    let (model_url, model_task) = scripted(turns).await;
+    let (model_url, task) = scripted(turns).await;
+    served(endpoint(&model_url, dialect), task).await
+}
+
+/// Serves guests, whom a provider of their own dialect answers: the endpoint behind this one.
+pub(crate) async fn serve_native(behind: &Served, dialect: Dialect) -> Served {
+    let mut model = endpoint(&format!("{}/v1", behind.base_url), dialect);
+    model.provider = "behind".into();
+    model.key_env = Some("KEY".into());
+    served(model, tokio::spawn(async {})).await
+}
+
+async fn served(model: Endpoint, model_task: JoinHandle<()>) -> Served {
     let server = Arc::new(Server {
         client: Client::from_host(),
-        model: endpoint(&model_url, dialect),
+        model,
         seen: Mutex::new(Vec::new()),
         unoffered: AtomicBool::new(false),
     });
@@ -94,7 +109,7 @@ pub(crate) async fn serve(turns: &str, dialect: Dialect) -> Served {
     Served { base_url, server, tasks: [task, model_task] }
 }
 
-fn sent(reply: HttpReply) -> Response<Full<Bytes>> {
+fn sent(reply: HttpReply) -> Sent {
     let mut response = Response::builder().status(reply.status);
     for (name, value) in reply.headers {
         response = response.header(name, value);
@@ -102,13 +117,13 @@ fn sent(reply: HttpReply) -> Response<Full<Bytes>> {
     response.body(Full::new(Bytes::from(reply.body))).expect("good headers")
 }
 
-fn json(body: Vec<u8>) -> Response<Full<Bytes>> {
+fn json(body: Vec<u8>) -> Sent {
     let headers = vec![("content-type", "application/json".to_owned())];
     sent(HttpReply { status: 200, headers, body })
 }
 
 impl Server {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>) -> Sent {
         let (head, body) = request.into_parts();
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let call = guest::paths(head.method.as_str(), &path);
@@ -119,7 +134,7 @@ impl Server {
         self.seen.lock().expect("whole").push((line, call.clone().filter(|_| token)));
         let body = body.collect().await.expect("a whole request").to_bytes();
         match call {
-            Some(GuestCall::Answer(dialect)) => self.model_answer(dialect, &body).await,
+            Some(GuestCall::Answer(dialect)) => self.model_answer(dialect, &head, &body).await,
             Some(GuestCall::CountTokens) => json(guest::count_tokens(&body)),
             Some(GuestCall::Models) => json(guest::models(&["default"], None).expect("a list")),
             Some(GuestCall::Model(_)) | None => {
@@ -129,25 +144,38 @@ impl Server {
         }
     }
 
-    async fn model_answer(&self, dialect: Dialect, body: &[u8]) -> Response<Full<Bytes>> {
+    async fn model_answer(&self, dialect: Dialect, head: &Parts, body: &[u8]) -> Sent {
         let request = match guest::decode_request(dialect, body) {
             Ok(request) => request,
             Err(error) => return sent(guest::render_error(dialect, &GuestFault::from(&error))),
         };
-        let model = "turns.toml";
-        let encoded = request.encode_for(self.model.dialect, "script", model).expect("encodes");
+        let (model, provider) = ("turns.toml", self.model.provider.as_str());
+        let native = guest::is_native(&request, self.model.dialect, provider);
+        let encoded = request.encode_for(self.model.dialect, provider, model).expect("encodes");
+        let headers = head
+            .headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+        let headers = if native { guest::forward_headers(headers) } else { Vec::new() };
+        let key = native.then(|| Secret::new(b"the-key-of-run-1".to_vec()));
         let mut renderer = Renderer::of(&request, Digest::of(body));
-        let mut bytes = renderer.begin();
-        let mut on_text = |text: &str| bytes.extend(renderer.text(text));
-        let called =
-            self.client.call(&self.model, model, None, Bytes::from(encoded), &mut on_text).await;
+        let mut bytes = if native { Vec::new() } else { renderer.begin() };
+        let mut on_piece = |piece: Piece<'_>| match piece {
+            Piece::Raw(raw) if native => bytes.extend_from_slice(raw),
+            Piece::Text(text) if !native => bytes.extend(renderer.text(text)),
+            _ => {}
+        };
+        let (endpoint, encoded) = (&self.model, Bytes::from(encoded));
+        let called = self
+            .client
+            .relay(endpoint, model, key.as_ref(), &headers, encoded, &mut on_piece)
+            .await;
         match called {
             Ok(reply) => {
-                let unoffered = reply.answer.items.iter().any(|item| {
-                    matches!(item, Item::ToolCall { name, .. } if request.tools.iter().all(|tool| tool.name != *name))
-                });
-                self.unoffered.fetch_or(unoffered, Ordering::Relaxed);
-                bytes.extend(renderer.answer(&reply.answer));
+                self.note_calls(&request, &reply.answer.items);
+                if !native {
+                    bytes.extend(renderer.answer(&reply.answer));
+                }
                 let headers = vec![("content-type", renderer.content_type().to_owned())];
                 sent(HttpReply { status: 200, headers, body: bytes })
             }
@@ -157,5 +185,16 @@ impl Server {
                 sent(guest::render_error(dialect, &GuestFault::from(&failed.fault)))
             }
         }
+    }
+
+    /// Notes when the model calls what it was not offered.
+    fn note_calls(&self, request: &GuestRequest, items: &[Item]) {
+        let offered = |name: &String| request.tools.iter().any(|tool| tool.name == *name);
+        // A native answer names tools as the guest does.
+        let known = |name: &String| request.guest_tools.values().any(|tool| tool.name == *name);
+        let unoffered = items.iter().any(
+            |item| matches!(item, Item::ToolCall { name, .. } if !offered(name) && !known(name)),
+        );
+        self.unoffered.fetch_or(unoffered, Ordering::Relaxed);
     }
 }
