@@ -1,7 +1,7 @@
 //! A guest's request on its way to a provider.
 
 use super::seal::is_sealed;
-use super::{GuestRequest, OUTPUT_TOKENS_DEFAULT};
+use super::{GuestRequest, OUTPUT_TOKENS_MAX};
 use crate::encode::{ModelRequest, encode};
 use crate::error::ModelError;
 use crate::limits::REQUEST_BYTES_MAX;
@@ -46,7 +46,9 @@ impl GuestRequest {
             instructions: self.instructions.clone(),
             items: self.items.clone(),
             tools: self.tools.clone(),
-            max_output_tokens: self.max_output_tokens.unwrap_or(OUTPUT_TOKENS_DEFAULT),
+            max_output_tokens: self
+                .max_output_tokens
+                .map_or(OUTPUT_TOKENS_MAX, |wanted| wanted.clamp(1, OUTPUT_TOKENS_MAX)),
         }
     }
 
@@ -130,7 +132,7 @@ mod tests {
         let mut expected = body;
         expected["model"] = "ours".into();
         assert_eq!(sent, expected);
-        assert_eq!(request.dropped, ["content of kind 'image'"]);
+        assert_eq!(request.dropped, ["content of kind 'image'", "the parameter 'unheard_of'"]);
         let script = request.encode_for(Dialect::Messages, "script", "t.toml").expect("encodes");
         assert!(!String::from_utf8(script).expect("text").contains("unheard_of"));
     }
@@ -162,6 +164,19 @@ mod tests {
         let sent: Value =
             serde_json::from_slice(&request.forward_body("m").expect("encodes")).expect("JSON");
         assert_eq!(sent["input"], json!([user, theirs]));
+    }
+
+    #[test]
+    fn an_answer_from_elsewhere_is_limited() {
+        let limit = |wanted: Value| {
+            let body = json!({"model": "m", "max_tokens": wanted, "system": "s"}).to_string();
+            let request = decode_request(Dialect::Messages, body.as_bytes()).expect("reads");
+            request.model_request("p", "m").max_output_tokens
+        };
+        assert_eq!(limit(Value::Null), OUTPUT_TOKENS_MAX);
+        assert_eq!(limit(OUTPUT_TOKENS_MAX.into()), OUTPUT_TOKENS_MAX);
+        assert_eq!(limit((OUTPUT_TOKENS_MAX + 1).into()), OUTPUT_TOKENS_MAX);
+        assert_eq!((limit(5.into()), limit(0.into())), (5, 1));
     }
 
     #[test]

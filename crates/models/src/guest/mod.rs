@@ -39,8 +39,9 @@ pub const GUEST_ITEMS_MAX: usize = 20_000;
 pub const GUEST_TOOLS_MAX: usize = 1_000;
 /// Notes about what was left out of one request.
 pub const DROPPED_MAX: usize = 32;
-/// Tokens an answer may have when the guest names no limit.
-pub const OUTPUT_TOKENS_DEFAULT: u64 = 32_000;
+/// Tokens an answer may have when it does not come from the guest's own kind of provider: guests
+/// name the limit of the models that they know, which others refuse.
+pub const OUTPUT_TOKENS_MAX: u64 = 32_000;
 
 /// What a guest asks of a model, in no dialect.
 #[derive(Debug, Clone, PartialEq)]

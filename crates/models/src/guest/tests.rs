@@ -130,6 +130,27 @@ fn claude_code_as_it_speaks() {
 }
 
 #[test]
+fn what_another_provider_will_not_be_told_is_noted() {
+    let dropped = |dialect, extra: Value| {
+        let mut body = json!({"model": "m", "input": "x", "messages": [{"role": "user", "content": "x"}], "store": false, "metadata": {"a": 1}});
+        for (key, value) in extra.as_object().expect("fields") {
+            body[key] = value.clone();
+        }
+        reads(dialect, &body).dropped
+    };
+    assert_eq!(
+        dropped(Dialect::Chat, json!({"temperature": 0, "stop": null})),
+        ["the parameter 'temperature'"]
+    );
+    assert_eq!(
+        dropped(Dialect::Chat, json!({"tool_choice": "required"})),
+        ["the parameter 'tool_choice'"]
+    );
+    assert_eq!(dropped(Dialect::Responses, json!({"tool_choice": "auto"})), [""; 0]);
+    assert_eq!(dropped(Dialect::Messages, json!({"tool_choice": {"type": "auto"}})), [""; 0]);
+}
+
+#[test]
 fn what_is_no_request_is_refused_with_its_code() {
     use types::Coded as _;
     let check = |dialect, body: &str, expected: &str| {

@@ -74,6 +74,9 @@ fn user(content: &Value, reading: &mut Reading) -> Result<(), Unreadable> {
 fn answer(content: &Value, reading: &mut Reading) -> Result<(), Unreadable> {
     let Some(blocks) = content.as_array() else {
         let text = texts(content, reading)?.concat();
+        if text.is_empty() {
+            return Ok(());
+        }
         return reading.item(Item::AssistantMessage { text });
     };
     for block in blocks {

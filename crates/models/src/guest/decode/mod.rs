@@ -18,6 +18,35 @@ use types::{Item, Labels, Origin, ToolSpec};
 /// Whose reasoning it is when a guest brings it from elsewhere.
 const ELSEWHERE: &str = "guest";
 
+/// Fields that are read, and fields that change nothing about the answer.
+const KNOWN_FIELDS: [&str; 25] = [
+    "model",
+    "stream",
+    "instructions",
+    "input",
+    "messages",
+    "system",
+    "tools",
+    "max_output_tokens",
+    "max_completion_tokens",
+    "max_tokens",
+    "n",
+    "stream_options",
+    "previous_response_id",
+    "store",
+    "include",
+    "metadata",
+    "client_metadata",
+    "user",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "cache_control",
+    "service_tier",
+    "parallel_tool_calls",
+    "truncation",
+];
+
 /// Reads a guest's request.
 ///
 /// # Errors
@@ -140,7 +169,23 @@ impl Reading {
         Ok(())
     }
 
-    fn close(self, dialect: Dialect, body: Map<String, Value>) -> Result<GuestRequest, Unreadable> {
+    /// Notes the parameters that another provider will not be given.
+    fn parameters(&mut self, body: &Map<String, Value>) {
+        let is_auto = |value: &Value| *value == "auto" || value["type"] == "auto";
+        for (name, value) in body {
+            let plain = value.is_null() || (name == "tool_choice" && is_auto(value));
+            if !plain && !KNOWN_FIELDS.contains(&name.as_str()) {
+                self.drop_note(format!("the parameter '{}'", super::tools::short(name)));
+            }
+        }
+    }
+
+    fn close(
+        mut self,
+        dialect: Dialect,
+        body: Map<String, Value>,
+    ) -> Result<GuestRequest, Unreadable> {
+        self.parameters(&body);
         let model = body.get("model").and_then(Value::as_str).unwrap_or_default();
         if model.is_empty() {
             return unreadable("it names no model");
