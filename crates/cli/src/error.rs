@@ -87,7 +87,7 @@ impl Coded for CliError {
                     .to_owned()
             }
             Self::NoModel { .. } => {
-                "Set OPENAI_API_KEY, start Ollama, name one with --model PROVIDER/MODEL, or write \
+                "Set OPENAI_API_KEY or ANTHROPIC_API_KEY, start Ollama, name one with --model PROVIDER/MODEL, or write \
                  [routes] into a bedplate.toml (bedplate init)."
                     .to_owned()
             }

@@ -129,7 +129,7 @@ impl Log {
         self.answered = self.push(
             Body::ModelAnswered {
                 items,
-                usage: Usage { input_tokens: 100, cached_tokens: 0, output_tokens: 20 },
+                usage: Usage { input_tokens: 100, output_tokens: 20, ..Usage::default() },
                 cost: Usd::ZERO,
                 decoder: 1,
                 error: None,

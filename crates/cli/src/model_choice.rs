@@ -18,8 +18,9 @@ pub(crate) const ROUTE_TYPED: &str = "command-line";
 /// The route's name for what was found.
 const ROUTE_FOUND: &str = "default";
 /// Known keys and the model each leads to, in order of preference.
-pub(crate) const KEYS: [(&str, &str); 4] = [
+pub(crate) const KEYS: [(&str, &str); 5] = [
     ("OPENAI_API_KEY", "openai/gpt-5.4"),
+    ("ANTHROPIC_API_KEY", "anthropic/claude-sonnet-5-5"),
     ("MISTRAL_API_KEY", "mistral/mistral-large-latest"),
     ("DEEPSEEK_API_KEY", "deepseek/deepseek-chat"),
     ("OPENROUTER_API_KEY", "openrouter/openai/gpt-5.4"),

@@ -9,12 +9,12 @@ use crate::decode::{Answer, Context, Decoder};
 use crate::error::ModelError;
 use crate::limits::FAULT_RAW_BYTES_MAX;
 use crate::provider::{Endpoint, Timeouts};
-use crate::redact::{Secret, provider_text, scrub_bytes};
+use crate::redact::{Scrub, Secret, provider_text, scrub_bytes};
 use crate::resolver::Resolver;
 use crate::{fault, tls};
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderValue, Request, Response, Uri};
+use http::{HeaderName, HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -38,6 +38,8 @@ const POOLS_MAX: usize = 16;
 const ERROR_BODY_BYTES_MAX: usize = 64 << 10;
 /// Unused connections to one host.
 const IDLE_CONNECTIONS_MAX: usize = 4;
+/// The version of the Messages dialect that we speak.
+const MESSAGES_VERSION: &str = "2023-06-01";
 
 type Https = Pool<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
 
@@ -72,6 +74,22 @@ pub struct CallFault {
     pub fault: ModelFault,
     /// The first [`FAULT_RAW_BYTES_MAX`] bytes of what came, but for a key that was in them.
     pub raw: Vec<u8>,
+}
+
+/// What a reply brings as it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Text of the answer.
+    Text(&'a str),
+    /// Bytes of the reply, but for a key that was in them: for a guest that speaks the dialect.
+    Raw(&'a [u8]),
+}
+
+/// What is sent besides the endpoint's own.
+struct Sent<'a> {
+    key: Option<&'a Secret>,
+    headers: &'a [(String, String)],
+    body: Bytes,
 }
 
 /// A failure before it is put into words for the owner.
@@ -113,28 +131,37 @@ impl Client {
         request: Bytes,
         on_text: &mut (dyn FnMut(&str) + Send),
     ) -> Result<Reply, Box<CallFault>> {
+        let mut on_piece = |piece: Piece<'_>| {
+            if let Piece::Text(text) = piece {
+                on_text(text);
+            }
+        };
+        self.relay(endpoint, model, key, &[], request, &mut on_piece).await
+    }
+
+    /// The same for a guest's request: `headers` are sent besides ours and never instead of one of
+    /// them, and the reply's bytes are given as they come, before what they mean is known. Those
+    /// of a refusal are not.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn relay(
+        &self,
+        endpoint: &Endpoint,
+        model: &str,
+        key: Option<&Secret>,
+        headers: &[(String, String)],
+        request: Bytes,
+        on_piece: &mut (dyn FnMut(Piece<'_>) + Send),
+    ) -> Result<Reply, Box<CallFault>> {
         let context = Context {
             origin: Origin { provider: endpoint.provider.clone(), model: model.to_owned() },
             request: Digest::of(&request),
             request_bytes: request.len() as u64,
         };
         let mut raw = Vec::new();
-        let called = self.attempt(endpoint, &context, key, request, &mut raw, on_text).await;
-        let key = key.map(Secret::expose).unwrap_or_default();
-        let called = match (called, scrub_bytes(&raw, key)) {
-            (called, None) => called,
-            (Err(failed), Some(clean)) => {
-                raw = clean;
-                Err(failed)
-            }
-            // The server sent the key back: what is kept, and what is made of it, is without it.
-            (Ok((_, status)), Some(clean)) => {
-                raw = clean;
-                crate::decode(endpoint.dialect, &context, &raw)
-                    .map(|answer| (answer, status))
-                    .map_err(Failed::from)
-            }
-        };
+        let sent = Sent { key, headers, body: request };
+        let called = self.attempt(endpoint, &context, sent, &mut raw, on_piece).await;
         match called {
             Ok((answer, http_status)) => Ok(Reply { raw, answer, http_status }),
             Err(failed) => {
@@ -149,14 +176,14 @@ impl Client {
         &self,
         endpoint: &Endpoint,
         context: &Context,
-        key: Option<&Secret>,
-        request: Bytes,
+        sent: Sent<'_>,
         raw: &mut Vec<u8>,
-        on_text: &mut (dyn FnMut(&str) + Send),
+        on_piece: &mut (dyn FnMut(Piece<'_>) + Send),
     ) -> Result<(Answer, u16), Failed> {
+        let key = sent.key;
         let mut decoder = Decoder::new(endpoint.dialect, context.clone())?;
         let pool = self.pool(endpoint)?;
-        let message = message(endpoint, key, request)?;
+        let message = message(endpoint, sent)?;
         let deadlines = Deadlines::new(endpoint);
         let until = deadlines.after(endpoint.timeouts.connect_ms + endpoint.timeouts.header_ms);
         let response = match timeout_at(until, pool.request(message)).await {
@@ -169,10 +196,22 @@ impl Client {
         let with_status = |error| Failed { error, status, retry_after_ms };
         if !response.status().is_success() {
             read_error(response, &deadlines, raw).await;
+            if let Some(clean) = scrub_bytes(raw, key.map(Secret::expose).unwrap_or_default()) {
+                *raw = clean;
+            }
             let error = fault::from_status(&endpoint.provider, status, raw, key);
             return Err(with_status(error));
         }
-        read_reply(response, &deadlines, &mut decoder, raw, on_text).await.map_err(with_status)?;
+        let mut scrub = Scrub::new(key);
+        // Nobody sees the reply before a key that the server sent back is taken out.
+        let mut take = |clean: &[u8]| {
+            on_piece(Piece::Raw(clean));
+            raw.extend_from_slice(clean);
+            decoder.feed(clean, &mut |text| on_piece(Piece::Text(text)))?;
+            Ok(decoder.is_complete())
+        };
+        let read = read_reply(response, &deadlines, &mut |bytes| take(&scrub.feed(bytes))).await;
+        read.and_then(|()| take(&scrub.finish())).map_err(with_status)?;
         let answer = decoder.finish().map_err(with_status)?;
         Ok((answer, status))
     }
@@ -247,11 +286,8 @@ impl Deadlines {
 }
 
 /// The HTTP request. The key is in one header, marked so that it is never shown.
-fn message(
-    endpoint: &Endpoint,
-    key: Option<&Secret>,
-    body: Bytes,
-) -> Result<Request<Full<Bytes>>, ModelError> {
+fn message(endpoint: &Endpoint, sent: Sent<'_>) -> Result<Request<Full<Bytes>>, ModelError> {
+    let Sent { key, headers, body } = sent;
     let bad = |why: &str| ModelError::BadEndpoint {
         provider: endpoint.provider.clone(),
         why: why.to_owned(),
@@ -264,7 +300,8 @@ fn message(
     }
     let path = match endpoint.dialect {
         Dialect::Responses => "/responses",
-        _ => "/chat/completions",
+        Dialect::Messages => "/messages",
+        Dialect::Chat | Dialect::Gemini => "/chat/completions",
     };
     let uri: Uri = format!("{}{path}", endpoint.base_url)
         .parse()
@@ -275,12 +312,25 @@ fn message(
         .header(USER_AGENT, concat!("bedplate/", env!("CARGO_PKG_VERSION")))
         .body(Full::new(body))
         .map_err(|_| bad("base_url is no address"))?;
+    if endpoint.dialect == Dialect::Messages {
+        let version = HeaderValue::from_static(MESSAGES_VERSION);
+        message.headers_mut().insert("anthropic-version", version);
+    }
     if let Some(key) = key {
-        let header = [b"Bearer ", key.expose()].concat();
-        let mut header = HeaderValue::from_bytes(&header)
+        let (name, before) = match endpoint.dialect {
+            Dialect::Messages => (HeaderName::from_static("x-api-key"), &b""[..]),
+            _ => (AUTHORIZATION, &b"Bearer "[..]),
+        };
+        let mut header = HeaderValue::from_bytes(&[before, key.expose()].concat())
             .map_err(|_| bad("the key holds characters that no header may have"))?;
         header.set_sensitive(true);
-        message.headers_mut().insert(AUTHORIZATION, header);
+        message.headers_mut().insert(name, header);
+    }
+    for (name, value) in headers {
+        let name = HeaderName::try_from(name).map_err(|_| bad("a header has no usable name"))?;
+        let value =
+            HeaderValue::try_from(value).map_err(|_| bad("a header has no usable value"))?;
+        message.headers_mut().entry(name).or_insert(value);
     }
     Ok(message)
 }
@@ -304,35 +354,30 @@ async fn read_error(response: Response<Incoming>, deadlines: &Deadlines, raw: &m
     }
 }
 
-/// Feeds the reply to the decoder until it is complete or over.
+/// Reads the reply until it is over. `on_bytes` takes every piece and says whether the answer is
+/// complete: what goes wrong after that does not matter.
 async fn read_reply(
     response: Response<Incoming>,
     deadlines: &Deadlines,
-    decoder: &mut Decoder,
-    raw: &mut Vec<u8>,
-    on_text: &mut (dyn FnMut(&str) + Send),
+    on_bytes: &mut (dyn FnMut(&[u8]) -> Result<bool, ModelError> + Send),
 ) -> Result<(), ModelError> {
     let mut body = response.into_body();
+    let (mut bytes, mut complete) = (0, false);
     loop {
         let until = deadlines.after(deadlines.timeouts.idle_ms);
         let frame = match within(until, body.frame()).await {
-            None if decoder.is_complete() => return Ok(()),
+            None | Some(Some(Err(_))) if complete => return Ok(()),
             None => return Err(deadlines.stalled("in the middle of the reply")),
             Some(None) => return Ok(()),
-            Some(Some(Err(_))) if decoder.is_complete() => return Ok(()),
             Some(Some(Err(_))) => {
-                return Err(ModelError::Cut {
-                    provider: deadlines.provider.clone(),
-                    bytes: raw.len() as u64,
-                });
+                return Err(ModelError::Cut { provider: deadlines.provider.clone(), bytes });
             }
             Some(Some(Ok(frame))) => frame,
         };
-        let Some(data) = frame.data_ref() else {
-            continue;
-        };
-        raw.extend_from_slice(data);
-        decoder.feed(data, on_text)?;
+        if let Some(data) = frame.data_ref() {
+            bytes += data.len() as u64;
+            complete = on_bytes(data)?;
+        }
     }
 }
 

@@ -161,6 +161,14 @@ pub enum ModelError {
         /// The limit.
         limit: u64,
     },
+    /// A guest's request cannot be read.
+    #[error("the guest's request is none of the {dialect} dialect: {why}")]
+    GuestRequest {
+        /// The dialect's name.
+        dialect: &'static str,
+        /// What is wrong.
+        why: String,
+    },
     /// A scripted server was asked to listen beyond this machine.
     #[error("a scripted model listens on loopback addresses only, not on {address}")]
     NotLoopback {
@@ -199,6 +207,7 @@ impl Coded for ModelError {
             Self::PricesInvalid { .. } => "BP-MODEL-017",
             Self::RequestTooLarge { .. } => "BP-MODEL-018",
             Self::NotLoopback { .. } => "BP-MODEL-019",
+            Self::GuestRequest { .. } => "BP-MODEL-020",
         }
     }
 
@@ -243,7 +252,7 @@ impl Coded for ModelError {
                 "Use a built-in provider or describe it under [providers.NAME]."
             }
             Self::DialectMissing { .. } => {
-                "Use a server that speaks 'responses' or 'chat', for example through a gateway, and describe it under [providers.NAME]."
+                "Use a server that speaks 'responses', 'chat' or 'messages', for example through a gateway, and describe it under [providers.NAME]."
             }
             Self::BadEndpoint { .. } => "Correct [providers] or [network] trust in the manifest.",
             Self::PricesInvalid { .. } => "Correct the price table; every price is a decimal number of USD per million tokens.",
@@ -251,6 +260,9 @@ impl Coded for ModelError {
                 "The conversation has grown too long for a request: start a new run with its results."
             }
             Self::NotLoopback { .. } => "Listen on 127.0.0.1 or ::1.",
+            Self::GuestRequest { .. } => {
+                "See that the harness speaks the dialect of the address it calls, and that its version is one that Bedplate knows."
+            }
         }
         .to_owned()
     }
@@ -278,7 +290,8 @@ impl ModelError {
             | Self::BadEndpoint { .. }
             | Self::PricesInvalid { .. }
             | Self::RequestTooLarge { .. }
-            | Self::NotLoopback { .. } => FaultClass::Rejected,
+            | Self::NotLoopback { .. }
+            | Self::GuestRequest { .. } => FaultClass::Rejected,
         }
     }
 

@@ -17,10 +17,12 @@ pub(crate) fn reported(provider: &str, code: &str, message: &str) -> ModelError 
         | "authentication_error"
         | "permission_error"
         | "insufficient_quota"
+        | "billing_error"
         | "401"
         | "403" => 401,
         "model_not_found" | "not_found_error" | "404" => 404,
         "invalid_request_error"
+        | "request_too_large"
         | "invalid_prompt"
         | "context_length_exceeded"
         | "content_policy_violation"
@@ -204,6 +206,10 @@ mod tests {
         };
         check("rate_limit_exceeded", FaultClass::Transient);
         check("server_error", FaultClass::Transient);
+        check("overloaded_error", FaultClass::Transient);
+        check("api_error", FaultClass::Transient);
+        check("billing_error", FaultClass::Auth);
+        check("request_too_large", FaultClass::Rejected);
         check("", FaultClass::Transient);
         check("invalid_prompt", FaultClass::Rejected);
         check("model_not_found", FaultClass::Gone);

@@ -11,6 +11,7 @@ mod decode;
 mod encode;
 mod error;
 mod fault;
+pub mod guest;
 mod price;
 mod provider;
 mod redact;
@@ -21,7 +22,7 @@ mod tls;
 mod transcript;
 mod wire;
 
-pub use client::{CallFault, Client, Reply};
+pub use client::{CallFault, Client, Piece, Reply};
 pub use decode::{Answer, Context, DECODER_VERSION, Decoder, Finish, decode};
 pub use encode::{ENCODER_VERSION, ModelRequest, encode};
 pub use error::ModelError;

@@ -17,8 +17,8 @@ const BUILT_IN: &str = include_str!("../prices.toml");
 const MILLION: u128 = 1_000_000;
 /// Bytes of a request per token, at least: ordinary text and JSON in any script stay above it.
 const BYTES_PER_TOKEN_MIN: u64 = 2;
-/// Length of `-2026-11-21`.
-const DATE_SUFFIX_CHARS: usize = 11;
+/// How dated versions of a model are named; 0 is any digit.
+const DATE_SUFFIXES: [&str; 2] = ["-0000-00-00", "-00000000"];
 
 /// What tokens cost, by provider and model.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -38,6 +38,9 @@ struct Price {
 struct Rates {
     input: Usd,
     cached: Usd,
+    /// Input that is written to the cache for minutes, and for an hour.
+    write: Usd,
+    write_hour: Usd,
     output: Usd,
 }
 
@@ -46,10 +49,14 @@ struct Rates {
 struct Entry {
     input: f64,
     cached: Option<f64>,
+    write: Option<f64>,
+    write_hour: Option<f64>,
     output: f64,
     long_from: Option<u64>,
     long_input: Option<f64>,
     long_cached: Option<f64>,
+    long_write: Option<f64>,
+    long_write_hour: Option<f64>,
     long_output: Option<f64>,
 }
 
@@ -85,6 +92,8 @@ impl Estimate {
         Usage {
             input_tokens: self.input_tokens,
             cached_tokens: 0,
+            cache_write_tokens: 0,
+            cache_write_hour_tokens: 0,
             output_tokens: self.output_tokens,
         }
     }
@@ -148,11 +157,13 @@ impl Prices {
 
 impl Entry {
     fn price(&self) -> Option<Price> {
-        let normal = rates(self.input, self.cached, self.output)?;
+        let writes = (self.write, self.write_hour);
+        let normal = rates(self.input, self.cached, writes, self.output)?;
         let long = match (self.long_from, self.long_input, self.long_output) {
             (None, None, None) => None,
             (Some(from), Some(input), Some(output)) => {
-                Some((from, rates(input, self.long_cached, output)?))
+                let writes = (self.long_write, self.long_write_hour);
+                Some((from, rates(input, self.long_cached, writes, output)?))
             }
             _ => return None,
         };
@@ -160,23 +171,32 @@ impl Entry {
     }
 }
 
-fn rates(input: f64, cached: Option<f64>, output: f64) -> Option<Rates> {
+/// A price that is left out is that of ordinary input; of an hour in the cache, that of minutes.
+fn rates(
+    input: f64,
+    cached: Option<f64>,
+    (write, write_hour): (Option<f64>, Option<f64>),
+    output: f64,
+) -> Option<Rates> {
+    let write = write.unwrap_or(input);
     Some(Rates {
         input: Usd::from_dollars(input)?,
         cached: Usd::from_dollars(cached.unwrap_or(input))?,
+        write: Usd::from_dollars(write)?,
+        write_hour: Usd::from_dollars(write_hour.unwrap_or(write))?,
         output: Usd::from_dollars(output)?,
     })
 }
 
-/// `gpt-5` of `gpt-5-2025-08-07`.
+/// `gpt-5` of `gpt-5-2025-08-07`, and the same for a date without dashes.
 fn undated(model: &str) -> Option<&str> {
-    let at = model.len().checked_sub(DATE_SUFFIX_CHARS)?;
-    let (name, date) = (model.get(..at)?, model.get(at..)?);
-    let dated = date.bytes().enumerate().all(|(index, byte)| match index {
-        0 | 5 | 8 => byte == b'-',
-        _ => byte.is_ascii_digit(),
-    });
-    dated.then_some(name)
+    DATE_SUFFIXES.iter().find_map(|suffix| {
+        let (name, date) = model.split_at_checked(model.len().checked_sub(suffix.len())?)?;
+        let fits = |(byte, form): (u8, u8)| {
+            if form == b'0' { byte.is_ascii_digit() } else { byte == form }
+        };
+        date.bytes().zip(suffix.bytes()).all(fits).then_some(name)
+    })
 }
 
 impl Price {
@@ -187,9 +207,14 @@ impl Price {
             _ => self.normal,
         };
         let cached = usage.cached_tokens.min(usage.input_tokens);
+        let plain = usage.input_tokens - cached;
+        let written = usage.cache_write_tokens.min(plain);
+        let hour = usage.cache_write_hour_tokens.min(written);
         let part = |tokens: u64, rate: Usd| u128::from(tokens) * u128::from(rate.micros);
-        let sum = part(usage.input_tokens - cached, rates.input)
+        let sum = part(plain - written, rates.input)
             + part(cached, rates.cached)
+            + part(written - hour, rates.write)
+            + part(hour, rates.write_hour)
             + part(usage.output_tokens, rates.output);
         Usd { micros: u64::try_from(sum.div_ceil(MILLION)).unwrap_or(u64::MAX) }
     }
@@ -209,7 +234,12 @@ mod tests {
     }
 
     fn usage(input: u64, cached: u64, output: u64) -> Usage {
-        Usage { input_tokens: input, cached_tokens: cached, output_tokens: output }
+        Usage {
+            input_tokens: input,
+            cached_tokens: cached,
+            output_tokens: output,
+            ..Usage::default()
+        }
     }
 
     #[test]
@@ -231,6 +261,32 @@ mod tests {
         check("gpt-5x", usage(1, 1, 1), None);
         check("unheard-of", usage(1, 1, 1), None);
         check("gpt-5", usage(u64::MAX, 0, u64::MAX), Some(u64::MAX));
+    }
+
+    #[test]
+    fn what_is_written_to_the_cache_has_its_own_price() {
+        let prices = Prices::with_override(None).expect("good");
+        let check = |model: &str, used: Usage, micros: Option<u64>| {
+            let cost = prices.cost(&endpoint("anthropic", false), model, &used);
+            assert_eq!(cost.map(|cost| cost.micros), micros, "{model}");
+        };
+        let written = |write: u64, hour: u64| Usage {
+            cache_write_tokens: write,
+            cache_write_hour_tokens: hour,
+            ..usage(1_000_000, 0, 0)
+        };
+        check("claude-opus-4-5", written(0, 0), Some(5_000_000));
+        check("claude-opus-4-5", written(1_000_000, 0), Some(6_250_000));
+        check("claude-opus-4-5", written(1_000_000, 1_000_000), Some(10_000_000));
+        check("claude-opus-4-5-20251101", written(1_000_000, 0), Some(6_250_000));
+        check("claude-opus-4-5", written(2_000_000, 9_000_000), Some(10_000_000));
+        check("claude-sonnet-4-5", written(1_000_000, 0), Some(7_500_000));
+        check("claude-sonnet-4-5-2025110", written(0, 0), None);
+        let own = "[anthropic.claude-x]\ninput = 1.0\nwrite = 2.0\noutput = 1.0\n";
+        let prices = Prices::with_override(Some(own)).expect("good");
+        let cost =
+            prices.cost(&endpoint("anthropic", false), "claude-x", &written(500_000, 500_000));
+        assert_eq!(cost, Some(Usd { micros: 1_500_000 }), "an hour costs what minutes do");
     }
 
     #[test]

@@ -134,7 +134,7 @@ pub fn resolve(name: &str, manifest: &BTreeMap<String, Provider>) -> Result<Endp
             nearest: nearest(name, manifest),
         });
     };
-    if matches!(dialect, Dialect::Messages | Dialect::Gemini) {
+    if dialect == Dialect::Gemini {
         return Err(ModelError::DialectMissing {
             provider: name.to_owned(),
             dialect: dialect_name(dialect),
@@ -231,6 +231,9 @@ mod tests {
         assert!(!openai.local);
         let ollama = resolve("ollama", &BTreeMap::new()).expect("built in");
         assert_eq!((ollama.dialect, ollama.local, ollama.key_env), (Dialect::Chat, true, None));
+        let anthropic = resolve("anthropic", &BTreeMap::new()).expect("built in");
+        assert_eq!(anthropic.dialect, Dialect::Messages);
+        assert_eq!(anthropic.key_env.as_deref(), Some("ANTHROPIC_API_KEY"));
         let mut manifest = own("http://10.0.0.1/v1/");
         manifest.insert("openai".to_owned(), manifest["local"].clone());
         let openai = resolve("openai", &manifest).expect("given");
@@ -246,7 +249,6 @@ mod tests {
         };
         let good = "http://127.0.0.1:1/v1";
         check("opnai", good, "BP-MODEL-014");
-        check("anthropic", good, "BP-MODEL-015");
         check("google", good, "BP-MODEL-015");
         check("script", good, "BP-MODEL-016");
         check("local", "ftp://127.0.0.1/", "BP-MODEL-016");

@@ -1,6 +1,7 @@
 //! Keys, and keeping them out of everything that is kept or shown.
 
 use crate::limits::PROVIDER_TEXT_CHARS_MAX;
+use std::borrow::Cow;
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -54,6 +55,40 @@ pub(crate) fn scrub_bytes(bytes: &[u8], key: &[u8]) -> Option<Vec<u8>> {
         kept.extend_from_slice(&bytes[from..]);
         kept
     })
+}
+
+/// Replaces a key in bytes that come in pieces. What could be the beginning of the key is held
+/// back until more is known.
+pub(crate) struct Scrub<'a> {
+    key: &'a [u8],
+    held: Vec<u8>,
+}
+
+impl<'a> Scrub<'a> {
+    pub(crate) fn new(key: Option<&'a Secret>) -> Self {
+        let key = key.map(Secret::expose).filter(|key| key.len() >= KEY_BYTES_MIN);
+        Self { key: key.unwrap_or_default(), held: Vec::new() }
+    }
+
+    /// Takes bytes; gives what is safe to pass on, often all of them, sometimes none.
+    pub(crate) fn feed<'b>(&mut self, bytes: &'b [u8]) -> Cow<'b, [u8]> {
+        if self.key.is_empty() {
+            return Cow::Borrowed(bytes);
+        }
+        self.held.extend_from_slice(bytes);
+        if let Some(clean) = scrub_bytes(&self.held, self.key) {
+            self.held = clean;
+        }
+        let most = self.held.len().min(self.key.len() - 1);
+        let kept = (0..=most).rev().find(|kept| self.held.ends_with(&self.key[..*kept]));
+        let rest = self.held.split_off(self.held.len() - kept.unwrap_or(0));
+        Cow::Owned(std::mem::replace(&mut self.held, rest))
+    }
+
+    /// No more bytes come: what is held is no key.
+    pub(crate) fn finish(self) -> Vec<u8> {
+        self.held
+    }
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
@@ -113,6 +148,24 @@ mod tests {
         assert_eq!(scrub_bytes(b"nothing here", b"sk-abcdef"), None);
         assert_eq!(scrub_bytes(b"anything", b""), None);
         assert_eq!(format!("{:?}", Secret::new(b"sk-abcdef".to_vec())), "Secret(..)");
+    }
+
+    #[test]
+    fn a_key_in_pieces_is_replaced_wherever_it_is_cut() {
+        let key = Secret::new(b"aab-aac".to_vec());
+        let text = b"x aab-aaab-aacy aab-aac aab-aa";
+        for cut in 0..=text.len() {
+            for again in cut..=text.len() {
+                let mut clean = Vec::new();
+                let mut scrub = Scrub::new(Some(&key));
+                for piece in [&text[..cut], &text[cut..again], &text[again..]] {
+                    clean.extend_from_slice(&scrub.feed(piece));
+                }
+                clean.extend(scrub.finish());
+                assert_eq!(clean, b"x aab-a[key]y [key] aab-aa", "{cut} {again}");
+            }
+        }
+        assert_eq!(Scrub::new(None).feed(b"aab"), &b"aab"[..], "without a key nothing is held");
     }
 
     #[test]

@@ -22,9 +22,16 @@ pub(crate) enum Entry<'a> {
     Result {
         /// The call.
         call_id: &'a str,
-        /// The text for the model.
-        output: String,
+        /// The text for the model; of a failure, without a word that says so.
+        output: &'a str,
+        /// Whether it failed.
+        is_error: bool,
     },
+}
+
+/// A result as text where the dialect has no mark for a failure.
+pub(crate) fn marked(output: &str, is_error: bool) -> String {
+    if is_error { format!("error: {output}") } else { output.to_owned() }
 }
 
 /// Puts items into the order servers accept.
@@ -80,12 +87,8 @@ fn close_answer<'a>(
     entries.push(Entry::Answer(answer));
     for call_id in calls {
         let result = results.get_mut(call_id).and_then(VecDeque::pop_front);
-        let output = match result {
-            Some((output, false)) => output.to_owned(),
-            Some((output, true)) => format!("error: {output}"),
-            None => format!("error: {RESULT_MISSING}"),
-        };
-        entries.push(Entry::Result { call_id, output });
+        let (output, is_error) = result.unwrap_or((RESULT_MISSING, true));
+        entries.push(Entry::Result { call_id, output, is_error });
     }
 }
 
@@ -119,7 +122,9 @@ mod tests {
             .map(|entry| match entry {
                 Entry::User(text) => format!("U:{text}"),
                 Entry::Answer(items) => format!("A{}", items.len()),
-                Entry::Result { call_id, output } => format!("R:{call_id}={output}"),
+                Entry::Result { call_id, output, is_error } => {
+                    format!("R:{call_id}={}", marked(output, *is_error))
+                }
             })
             .collect();
         assert_eq!(shown.join(" "), expected);

@@ -1,4 +1,4 @@
-//! Both dialects against a model server that others wrote, so that our encoders and decoders are
+//! Each dialect against a model server that others wrote, so that our encoders and decoders are
 //! not only tested against our own server.
 //!
 //! `cargo xtask test` installs it and names its folder in `BEDPLATE_AIMOCK_DIR`. When that is set,
@@ -23,6 +23,8 @@ const FIXTURES: &str = r#"{"fixtures": [
   {"match": {"userMessage": "look around", "hasToolResult": true},
    "response": {"content": "There is one file: a.txt.", "reasoning": "Short."}}
 ]}"#;
+
+const DIALECTS: [Dialect; 3] = [Dialect::Responses, Dialect::Chat, Dialect::Messages];
 
 struct Server {
     child: Child,
@@ -86,10 +88,7 @@ fn calls(items: &[Item]) -> Vec<(&str, String)> {
 #[tokio::test]
 async fn a_foreign_server_takes_our_requests_and_we_read_its_streams() {
     let Some(server) = start() else { return };
-    let (responses, chat) = (Dialect::Responses, Dialect::Chat);
-    for [first, second] in
-        [[responses, responses], [chat, chat], [responses, chat], [chat, responses]]
-    {
+    for [first, second] in DIALECTS.iter().flat_map(|a| DIALECTS.map(|b| [*a, b])) {
         let mut items = vec![user("look around")];
         let reply = call(&endpoint(&server, first), None, &items).await.expect("it answers");
         let expected = [
@@ -113,7 +112,7 @@ async fn a_foreign_server_takes_our_requests_and_we_read_its_streams() {
 #[tokio::test]
 async fn a_foreign_server_s_refusal_has_its_class() {
     let Some(server) = start() else { return };
-    for dialect in [Dialect::Responses, Dialect::Chat] {
+    for dialect in DIALECTS {
         let failed = call(&endpoint(&server, dialect), None, &[user("unknown")]).await;
         let fault = failed.expect_err("it has no fixture").fault;
         assert_eq!((fault.http_status, fault.class), (503, FaultClass::Transient));

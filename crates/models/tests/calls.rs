@@ -7,7 +7,7 @@ use std::time::Duration;
 use support::{answered, call, endpoint, raw_server, scripted, user};
 use types::{FaultClass, Item};
 
-const DIALECTS: [Dialect; 2] = [Dialect::Responses, Dialect::Chat];
+const DIALECTS: [Dialect; 3] = [Dialect::Responses, Dialect::Chat, Dialect::Messages];
 
 const TURNS: &str = r#"
 [[turn]]
@@ -39,7 +39,7 @@ fn names(items: &[Item]) -> Vec<&'static str> {
 }
 
 #[tokio::test]
-async fn a_run_goes_through_in_either_dialect() {
+async fn a_run_goes_through_in_any_dialect() {
     for dialect in DIALECTS {
         let (base_url, _server) = scripted(TURNS).await;
         let endpoint = endpoint(&base_url, dialect);
@@ -68,12 +68,13 @@ async fn a_run_goes_through_in_either_dialect() {
 
 #[tokio::test]
 async fn the_dialect_may_change_in_the_middle_of_a_tool_call() {
-    for order in [[Dialect::Responses, Dialect::Chat], [Dialect::Chat, Dialect::Responses]] {
+    let orders = DIALECTS.iter().flat_map(|first| DIALECTS.map(|second| [*first, second]));
+    for order in orders {
         let (base_url, _server) = scripted(TURNS).await;
         let mut items = vec![user("go")];
         for step in 0..3 {
             let endpoint = endpoint(&base_url, order[step % 2]);
-            let reply = call(&endpoint, None, &items).await.expect("either server takes it");
+            let reply = call(&endpoint, None, &items).await.expect("any server takes it");
             answered(&mut items, &reply.answer.items, "a.txt");
         }
         assert_eq!(
@@ -152,6 +153,7 @@ async fn every_fault_has_its_class_and_code() {
             (Transient, "BP-MODEL-003", Some(1000)),
         )
         .await;
+        check_fault("{ status = 529 }", dialect, (Transient, "BP-MODEL-004", None)).await;
         check_fault("{ status = 500 }", dialect, (Transient, "BP-MODEL-004", None)).await;
         check_fault("{ status = 401 }", dialect, (Auth, "BP-MODEL-001", None)).await;
         check_fault("{ status = 404 }", dialect, (Gone, "BP-MODEL-011", None)).await;
@@ -366,6 +368,14 @@ async fn other_clients_are_served_too() {
     );
     let whole = ask("POST /v1/responses", r#"{"model":"m","input":"go"}"#).await;
     assert!(whole.contains("\"object\":\"response\"") && whole.contains("I look."), "{whole}");
+    let whole = ask(
+        "POST /v1/messages?beta=true",
+        r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"go"}]}"#,
+    )
+    .await;
+    assert!(whole.contains("\"type\":\"message\"") && whole.contains("I look."), "{whole}");
+    let counted = ask("POST /v1/messages/count_tokens", "{\"model\":\"m\"}").await;
+    assert!(counted.contains("{\"input_tokens\":4}"), "{counted}");
     let refused = ask(
         "POST /v1/chat/completions",
         r#"{"model":"m","messages":[{"role":"tool","tool_call_id":"1","content":"r"}]}"#,
@@ -422,4 +432,60 @@ async fn tls_trusts_the_host_and_what_the_operator_names() {
     endpoint.trust = vec!["no certificate".into()];
     let unusable = call(&endpoint, None, &[user("go")]).await.expect_err("no PEM").fault;
     assert_eq!(unusable.failure.code, "BP-MODEL-016");
+}
+
+#[tokio::test]
+async fn a_reply_is_relayed_as_it_came_but_for_the_key() {
+    use models::{Client, Piece};
+    let said = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"sk-very-secret hi\"}}]}\n\ndata: [DONE]\n\n";
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let address = listener.local_addr().expect("bound");
+    let reply = http("200 OK", "", said);
+    let server = tokio::spawn(async move {
+        use tokio::io::AsyncWriteExt as _;
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        let seen = support::read_request(&mut stream).await;
+        stream.write_all(&reply).await.expect("takes it");
+        String::from_utf8(seen).expect("text")
+    });
+    let key = Secret::new(b"sk-very-secret".to_vec());
+    let headers = [
+        ("anthropic-beta".to_owned(), "a-1".to_owned()),
+        ("authorization".to_owned(), "Bearer other".to_owned()),
+    ];
+    let (mut raw, mut text) = (Vec::new(), String::new());
+    let mut on_piece = |piece: Piece<'_>| match piece {
+        Piece::Raw(bytes) => raw.extend_from_slice(bytes),
+        Piece::Text(said) => text.push_str(said),
+    };
+    let endpoint = endpoint(&format!("http://{address}/v1"), Dialect::Chat);
+    let body = bytes::Bytes::from_static(b"{}");
+    let client = Client::from_host();
+    let called = client.relay(&endpoint, "m", Some(&key), &headers, body, &mut on_piece).await;
+    let reply = called.expect("answers");
+    assert_eq!(String::from_utf8(raw).expect("text"), said.replace("sk-very-secret", "[key]"));
+    assert_eq!(reply.answer.items, [Item::AssistantMessage { text: "[key] hi".into() }]);
+    assert_eq!(text, "[key] hi");
+    let seen = server.await.expect("one request");
+    assert!(seen.contains("anthropic-beta: a-1\r\n"), "{seen}");
+    assert!(seen.contains("authorization: Bearer sk-very-secret\r\n"), "{seen}");
+    assert!(!seen.contains("other"), "{seen}");
+}
+
+#[tokio::test]
+async fn the_messages_dialect_has_its_own_headers() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let address = listener.local_addr().expect("bound");
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        String::from_utf8(support::read_request(&mut stream).await).expect("text")
+    });
+    let endpoint = endpoint(&format!("http://{address}/v1"), Dialect::Messages);
+    let key = Secret::new(b"sk-ant-key".to_vec());
+    let _ = call(&endpoint, Some(&key), &[user("go")]).await;
+    let seen = server.await.expect("one request");
+    assert!(seen.starts_with("POST /v1/messages HTTP/1.1\r\n"), "{seen}");
+    assert!(seen.contains("x-api-key: sk-ant-key\r\n"), "{seen}");
+    assert!(seen.contains("anthropic-version: 2023-06-01\r\n"), "{seen}");
+    assert!(!seen.contains("authorization"), "{seen}");
 }

@@ -81,6 +81,17 @@ pub struct Usage {
     /// Of these, read from the provider's cache.
     #[serde(default)]
     pub cached_tokens: u64,
+    /// Of the tokens read, written to the provider's cache for later calls: some charge more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cache_write_tokens: u64,
+    /// Of these, kept in the cache for an hour: dearer still.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cache_write_hour_tokens: u64,
     /// Tokens written, reasoning included.
     pub output_tokens: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }

@@ -1,8 +1,11 @@
-//! A model server that others wrote, so that our dialects are not only tested against ourselves.
+//! What others wrote and we are tested against: a model server, and harnesses as guests.
 //!
-//! Its version and digest are pinned in `xtask/peers/aimock`. It wants a Node newer than Debian 12
-//! has; when the host's is too old, a pinned one comes with it. Tests find the folder that holds
-//! `node_modules` in `BEDPLATE_AIMOCK_DIR`, and the right `node` first in `PATH`.
+//! Versions are pinned in `xtask/peers`; everything is installed under `target` once. The model
+//! server wants a Node newer than Debian 12 has; when the host's is too old, a pinned one comes
+//! with it. Tests find the folder of the server in `BEDPLATE_AIMOCK_DIR`, that of the harnesses in
+//! `BEDPLATE_GUESTS_DIR` (programs in `node_modules`, Python's packages in `python`), and the right
+//! `node` first in `PATH`. npm chooses the harnesses' programs for this platform from their
+//! optional packages, so no script of a package runs here.
 
 use super::process::{Job, run};
 use std::ffi::OsString;
@@ -11,30 +14,37 @@ use std::process::Command;
 use std::time::Duration;
 use std::{env, fs};
 
-const SOURCE: &str = "xtask/peers/aimock";
 const LOCK: &str = "package-lock.json";
+const REQUIREMENTS: &str = "requirements.txt";
+const PYTHON: &str = "python";
 
 /// What the server says it needs.
 const NODE_MIN: (u64, u64) = (20, 15);
 
-const NPM_LIMIT: Duration = Duration::from_secs(10 * 60);
+/// One installation. The harnesses are large.
+const INSTALL_LIMIT: Duration = Duration::from_secs(20 * 60);
 
-/// Installs the server under `target` when it is not there, and says which variables tests get.
+/// Installs everything under `target` that is not there, and says which variables tests get.
 ///
 /// # Errors
-/// When npm fails, with the log.
+/// When npm or pip fails, with the log.
 pub(super) fn bring(root: &Path, target: &Path) -> Result<Vec<(OsString, OsString)>, String> {
-    let folder = target.join("peers/aimock");
     let own_node = !node_is_new();
-    if !is_there(&root.join(SOURCE), &folder, own_node) {
-        install(&root.join(SOURCE), &folder, own_node)?;
-    }
+    let aimock = Peer::new(root, target, "aimock");
+    aimock.bring_node(own_node, own_node.then(|| bundled_node(&aimock.folder).join("node")))?;
+    let guests = Peer::new(root, target, "guests");
+    guests.bring_node(true, None)?;
+    guests.bring_python()?;
     let mut path = env::var_os("PATH").unwrap_or_default();
     if own_node {
-        let folders = [bundled_node(&folder)].into_iter().chain(env::split_paths(&path));
+        let folders = [bundled_node(&aimock.folder)].into_iter().chain(env::split_paths(&path));
         path = env::join_paths(folders.collect::<Vec<_>>()).map_err(|e| e.to_string())?;
     }
-    Ok(vec![("BEDPLATE_AIMOCK_DIR".into(), folder.into()), ("PATH".into(), path)])
+    Ok(vec![
+        ("BEDPLATE_AIMOCK_DIR".into(), aimock.folder.into()),
+        ("BEDPLATE_GUESTS_DIR".into(), guests.folder.into()),
+        ("PATH".into(), path),
+    ])
 }
 
 fn bundled_node(folder: &Path) -> PathBuf {
@@ -53,27 +63,71 @@ fn version(text: &str) -> Option<(u64, u64)> {
     Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
-/// npm writes `node_modules/.package-lock.json` last.
-fn is_there(source: &Path, folder: &Path, own_node: bool) -> bool {
-    let same = fs::read(source.join(LOCK)).ok() == fs::read(folder.join(LOCK)).ok();
-    let whole = folder.join("node_modules/.package-lock.json").exists();
-    same && whole && (!own_node || bundled_node(folder).join("node").exists())
+/// A folder of pins, and where they are installed.
+struct Peer {
+    source: PathBuf,
+    folder: PathBuf,
 }
 
-fn install(source: &Path, folder: &Path, own_node: bool) -> Result<(), String> {
-    let io = |e| format!("cannot prepare {}: {e}", folder.display());
-    fs::create_dir_all(folder).map_err(io)?;
-    for file in ["package.json", LOCK] {
-        fs::copy(source.join(file), folder.join(file)).map_err(io)?;
+impl Peer {
+    fn new(root: &Path, target: &Path, name: &str) -> Self {
+        Self {
+            source: root.join("xtask/peers").join(name),
+            folder: target.join("peers").join(name),
+        }
     }
-    let mut command = Command::new("npm");
-    command.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(folder);
-    if !own_node {
-        command.arg("--omit=optional");
+
+    /// Whether what is installed has these pins.
+    fn has(&self, pins: &str) -> bool {
+        let read = |folder: &Path| fs::read(folder.join(pins)).ok();
+        read(&self.folder).is_some_and(|pins| Some(pins) == read(&self.source))
     }
-    let log = Some(folder.join("npm.log"));
-    let outcome = run(Job { command, log, limit: NPM_LIMIT })?;
-    outcome.success().map_err(|why| format!("npm ci: {why}\n{}", outcome.output))
+
+    fn take(&self, file: &str) -> Result<(), String> {
+        let copied = fs::copy(self.source.join(file), self.folder.join(file));
+        copied.map(drop).map_err(|e| format!("cannot prepare {}: {e}", self.folder.display()))
+    }
+
+    /// npm writes `node_modules/.package-lock.json` last. Optional packages are those of one
+    /// platform; `last` is a file of theirs that must be there.
+    fn bring_node(&self, optional: bool, last: Option<PathBuf>) -> Result<(), String> {
+        let whole = self.folder.join("node_modules/.package-lock.json").exists();
+        if self.has(LOCK) && whole && last.is_none_or(|file| file.exists()) {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.folder).map_err(|e| e.to_string())?;
+        self.take("package.json")?;
+        self.take(LOCK)?;
+        let mut command = Command::new("npm");
+        command.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+        if !optional {
+            command.arg("--omit=optional");
+        }
+        self.install("npm", command)
+    }
+
+    /// The pins are copied after pip is done: then all of it is there.
+    fn bring_python(&self) -> Result<(), String> {
+        if self.has(REQUIREMENTS) {
+            return Ok(());
+        }
+        let packages = self.folder.join(PYTHON);
+        if packages.exists() {
+            fs::remove_dir_all(&packages).map_err(|e| e.to_string())?;
+        }
+        let mut command = Command::new("python3");
+        command.args(["-m", "pip", "install", "--no-deps", "--only-binary=:all:", "--target"]);
+        command.arg(&packages).arg("--requirement").arg(self.source.join(REQUIREMENTS));
+        self.install("pip", command)?;
+        self.take(REQUIREMENTS)
+    }
+
+    fn install(&self, with: &str, mut command: Command) -> Result<(), String> {
+        command.current_dir(&self.folder);
+        let log = Some(self.folder.join(format!("{with}.log")));
+        let outcome = run(Job { command, log, limit: INSTALL_LIMIT })?;
+        outcome.success().map_err(|why| format!("{with}: {why}\n{}", outcome.output))
+    }
 }
 
 #[cfg(test)]
@@ -86,5 +140,21 @@ mod tests {
         assert!(version("v22.3.0").unwrap() > NODE_MIN);
         assert!(version("v18.20.4").unwrap() < NODE_MIN);
         assert_eq!(version("20.1.0"), None);
+    }
+
+    #[test]
+    fn what_is_installed_is_what_is_pinned() {
+        let base = env::temp_dir().join(format!("xtask-peers-{}", std::process::id()));
+        let peer = Peer::new(&base, &base.join("target"), "one");
+        fs::create_dir_all(&peer.source).unwrap();
+        fs::create_dir_all(&peer.folder).unwrap();
+        assert!(!peer.has(LOCK));
+        fs::write(peer.source.join(LOCK), "1").unwrap();
+        assert!(!peer.has(LOCK));
+        peer.take(LOCK).unwrap();
+        assert!(peer.has(LOCK));
+        fs::write(peer.source.join(LOCK), "2").unwrap();
+        assert!(!peer.has(LOCK));
+        fs::remove_dir_all(&base).unwrap();
     }
 }

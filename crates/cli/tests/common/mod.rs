@@ -52,6 +52,7 @@ impl Home {
             .env_remove("BEDPLATE_HOME")
             .env_remove("BEDPLATE_CRASH")
             .env_remove("OPENAI_API_KEY")
+            .env_remove("ANTHROPIC_API_KEY")
             .env("TMPDIR", self.scratch())
             .env("NO_COLOR", "1")
             .current_dir(self.scratch())

@@ -229,12 +229,16 @@ fn init_writes_a_project_that_runs() {
 
 #[test]
 fn init_takes_a_known_key() {
-    let world = World::new();
-    let mut command = world.command(&["init", "--json"]);
-    let said = Said::of(command.env("OPENAI_API_KEY", "sk-none").output().expect("runs")).exits(0);
-    assert_eq!(said.json()["model"], "openai/gpt-5.4");
-    assert!(!world.read("bedplate.toml").contains("sk-none"));
-    assert!(!world.project().join("turns.toml").exists());
+    for (key, model) in
+        [("OPENAI_API_KEY", "openai/gpt-5.4"), ("ANTHROPIC_API_KEY", "anthropic/claude-sonnet-5-5")]
+    {
+        let world = World::new();
+        let mut command = world.command(&["init", "--json"]);
+        let said = Said::of(command.env(key, "sk-none").output().expect("runs")).exits(0);
+        assert_eq!(said.json()["model"], model);
+        assert!(!world.read("bedplate.toml").contains("sk-none"));
+        assert!(!world.project().join("turns.toml").exists());
+    }
 }
 
 #[test]

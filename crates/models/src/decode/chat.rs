@@ -309,6 +309,7 @@ fn usage(usage: &Value) -> Usage {
         input_tokens: count(usage, "/prompt_tokens"),
         cached_tokens: count(usage, "/prompt_tokens_details/cached_tokens"),
         output_tokens: count(usage, "/completion_tokens"),
+        ..Usage::default()
     }
 }
 

@@ -11,8 +11,11 @@
 //! ```
 
 mod chat;
+mod messages;
 mod parts;
 mod responses;
+
+pub(crate) use parts::arguments;
 
 use crate::error::ModelError;
 use crate::limits::{ANSWER_BYTES_MAX, ITEMS_MAX, LINE_BYTES_MAX, REPLY_BYTES_MAX, TOOL_CALLS_MAX};
@@ -96,6 +99,7 @@ enum Shape {
 #[derive(Debug)]
 enum Reader {
     Chat(chat::Reader),
+    Messages(messages::Reader),
     Responses(responses::Reader),
 }
 
@@ -125,7 +129,8 @@ impl Decoder {
         let reader = match dialect {
             Dialect::Chat => Reader::Chat(chat::Reader::default()),
             Dialect::Responses => Reader::Responses(responses::Reader::default()),
-            Dialect::Messages | Dialect::Gemini => {
+            Dialect::Messages => Reader::Messages(messages::Reader::default()),
+            Dialect::Gemini => {
                 return Err(ModelError::DialectMissing {
                     provider: context.origin.provider,
                     dialect: crate::provider::dialect_name(dialect),
@@ -158,6 +163,7 @@ impl Decoder {
         self.fault.is_none()
             && match &self.reader {
                 Reader::Chat(reader) => reader.is_complete(),
+                Reader::Messages(reader) => reader.is_complete(),
                 Reader::Responses(reader) => reader.is_complete(),
             }
     }
@@ -216,6 +222,7 @@ impl Decoder {
                 };
                 match &mut self.reader {
                     Reader::Chat(reader) => reader.whole(&value)?,
+                    Reader::Messages(reader) => reader.whole(&value)?,
                     Reader::Responses(reader) => reader.whole(&value)?,
                 }
             }
@@ -230,6 +237,7 @@ impl Decoder {
         }
         let answer = match &mut self.reader {
             Reader::Chat(reader) => reader.answer(&self.context)?,
+            Reader::Messages(reader) => reader.answer(&self.context)?,
             Reader::Responses(reader) => reader.answer(&self.context)?,
         };
         if let Some(answer) = &answer {
@@ -254,6 +262,7 @@ impl Reader {
     fn event(&mut self, data: &[u8], on_text: &mut dyn FnMut(&str)) -> Result<(), Bad> {
         match self {
             Self::Chat(reader) => reader.event(data, on_text),
+            Self::Messages(reader) => reader.event(data, on_text),
             Self::Responses(reader) => reader.event(data, on_text),
         }
     }

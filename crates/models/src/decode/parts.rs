@@ -1,4 +1,4 @@
-//! What both dialects share: arguments, usage, estimates.
+//! What the dialects share: arguments, usage, estimates.
 
 use super::{Answer, Bad, Context, Finish, Meter};
 use serde_json::Value;
@@ -25,7 +25,7 @@ pub(super) fn deeper_than(value: &Value, levels: usize) -> bool {
 
 /// Arguments as a value: one JSON object, else the text as it came, also when it is nested too
 /// deeply. No text at all is an empty object, as servers write a call without arguments.
-pub(super) fn arguments(text: &str) -> Value {
+pub(crate) fn arguments(text: &str) -> Value {
     if text.trim().is_empty() {
         return Value::Object(serde_json::Map::new());
     }
@@ -69,8 +69,8 @@ pub(super) fn answer(
         items,
         usage: usage.unwrap_or_else(|| Usage {
             input_tokens: context.request_bytes.div_ceil(BYTES_PER_TOKEN),
-            cached_tokens: 0,
             output_tokens: (meter.0 as u64).div_ceil(BYTES_PER_TOKEN),
+            ..Usage::default()
         }),
         usage_estimated: usage.is_none(),
         finish,

@@ -195,5 +195,6 @@ fn usage(usage: &Value) -> Usage {
         input_tokens: count(usage, "/input_tokens"),
         cached_tokens: count(usage, "/input_tokens_details/cached_tokens"),
         output_tokens: count(usage, "/output_tokens"),
+        ..Usage::default()
     }
 }

@@ -1,3 +1,5 @@
+mod messages;
+
 use super::*;
 use crate::limits;
 use proptest::prelude::*;
@@ -377,8 +379,11 @@ fn limits_hold_at_their_edge() {
 
 #[test]
 fn text_comes_as_it_is_said() {
-    for (dialect, reply) in [(Dialect::Chat, two_calls()), (Dialect::Responses, response_stream())]
-    {
+    for (dialect, reply) in [
+        (Dialect::Chat, two_calls()),
+        (Dialect::Responses, response_stream()),
+        (Dialect::Messages, messages::two_calls()),
+    ] {
         let mut said = String::new();
         let mut decoder = Decoder::new(dialect, context()).expect("built");
         for byte in reply.as_bytes() {
@@ -391,7 +396,7 @@ fn text_comes_as_it_is_said() {
 
 #[test]
 fn dialects_not_built_have_no_decoder() {
-    let error = Decoder::new(Dialect::Messages, context()).expect_err("refused");
+    let error = Decoder::new(Dialect::Gemini, context()).expect_err("refused");
     assert_eq!(error.code(), "BP-MODEL-015");
 }
 
@@ -405,6 +410,8 @@ fn corpus() -> Vec<(Dialect, Vec<u8>)> {
         (Dialect::Responses, response_stream().replace('\n', "\r").into_bytes()),
         (Dialect::Responses, whole.into_bytes()),
         (Dialect::Chat, b": x\n\ndata: {\"error\": {\"message\": \"m\"}}\n\n".to_vec()),
+        (Dialect::Messages, messages::two_calls().into_bytes()),
+        (Dialect::Messages, messages::whole().into_bytes()),
     ]
 }
 
@@ -442,7 +449,7 @@ fn every_prefix_gives_the_answer_or_a_coded_fault() {
 
 proptest! {
     #[test]
-    fn any_split_gives_the_same_answer(which in 0usize..6, cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..20)) {
+    fn any_split_gives_the_same_answer(which in 0usize..8, cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..20)) {
         let (dialect, reply) = corpus().swap_remove(which);
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(reply.len() + 1)).collect();
         cuts.extend([0, reply.len()]);
@@ -452,7 +459,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_replies_never_panic(which in 0usize..6, damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..8)) {
+    fn damaged_replies_never_panic(which in 0usize..8, damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..8)) {
         let (dialect, mut reply) = corpus().swap_remove(which);
         for (at, byte) in damage {
             let at = at.index(reply.len());
@@ -464,22 +471,24 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic(chat in any::<bool>(), bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-        let dialect = if chat { Dialect::Chat } else { Dialect::Responses };
+    fn arbitrary_bytes_never_panic(dialect in dialect(), bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         let _ = fed_in(dialect, &[&bytes]);
     }
 
     #[test]
-    fn arbitrary_json_never_panics(chat in any::<bool>(), stream in any::<bool>(), value in json_value()) {
-        let dialect = if chat { Dialect::Chat } else { Dialect::Responses };
+    fn arbitrary_json_never_panics(dialect in dialect(), stream in any::<bool>(), value in json_value()) {
         let text = if stream { format!("data: {value}\n\n") } else { value.to_string() };
         let _ = fed_in(dialect, &[text.as_bytes()]);
     }
 }
 
+fn dialect() -> impl Strategy<Value = Dialect> {
+    proptest::sample::select(&[Dialect::Chat, Dialect::Responses, Dialect::Messages][..])
+}
+
 /// JSON made of the words that the decoders look for, in any place and of any type.
 fn json_value() -> impl Strategy<Value = Value> {
-    const WORDS: [&str; 24] = [
+    const WORDS: [&str; 32] = [
         "type",
         "response",
         "output",
@@ -504,6 +513,14 @@ fn json_value() -> impl Strategy<Value = Value> {
         "summary",
         "text",
         "status",
+        "content_block",
+        "content_block_start",
+        "content_block_delta",
+        "input_json_delta",
+        "partial_json",
+        "tool_use",
+        "thinking",
+        "message_delta",
     ];
     let word = proptest::sample::select(&WORDS[..]);
     let leaf = prop_oneof![

@@ -4,7 +4,7 @@
 //! for each.
 
 use super::{ModelRequest, arguments_text, map, object, reasons};
-use crate::transcript::{Entry, entries};
+use crate::transcript::{Entry, entries, marked};
 use crate::wire::WireIds;
 use serde_json::{Map, Value};
 use types::{Item, ToolSpec};
@@ -54,10 +54,10 @@ fn messages(request: &ModelRequest) -> Vec<Value> {
         match entry {
             Entry::User(text) => messages.push(message("user", text.into())),
             Entry::Answer(items) => messages.extend(answer(request, &items, &mut ids)),
-            Entry::Result { call_id, output } => messages.push(object([
+            Entry::Result { call_id, output, is_error } => messages.push(object([
                 ("role", "tool".into()),
                 ("tool_call_id", ids.of(call_id).into()),
-                ("content", output.into()),
+                ("content", marked(output, is_error).into()),
             ])),
         }
     }

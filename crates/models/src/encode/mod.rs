@@ -5,6 +5,7 @@
 //! hit. An opaque part is sent only to the provider and model it came from.
 
 pub(crate) mod chat;
+pub(crate) mod messages;
 mod responses;
 
 use crate::error::ModelError;
@@ -42,7 +43,8 @@ pub fn encode(dialect: Dialect, request: &ModelRequest) -> Result<Vec<u8>, Model
     let body = match dialect {
         Dialect::Responses => responses::body(request),
         Dialect::Chat => chat::body(request),
-        Dialect::Messages | Dialect::Gemini => {
+        Dialect::Messages => messages::body(request),
+        Dialect::Gemini => {
             return Err(ModelError::DialectMissing {
                 provider: request.provider.clone(),
                 dialect: crate::provider::dialect_name(dialect),
@@ -72,14 +74,17 @@ fn reasons(model: &str) -> bool {
     !["gpt-3", "gpt-4", "chatgpt-"].iter().any(|old| name.starts_with(old))
 }
 
-/// Arguments as the text every server can parse: text that is no JSON object is wrapped in one.
+/// Arguments as the text every server can parse.
 fn arguments_text(arguments: &Value) -> String {
+    arguments_object(arguments).to_string()
+}
+
+/// Arguments as an object: text that is none is wrapped in one.
+fn arguments_object(arguments: &Value) -> Value {
     match arguments {
-        Value::Object(_) => arguments.to_string(),
-        Value::String(text) => {
-            object([("invalid_arguments", Value::from(text.as_str()))]).to_string()
-        }
-        other => object([("invalid_arguments", Value::from(other.to_string()))]).to_string(),
+        Value::Object(_) => arguments.clone(),
+        Value::String(text) => object([("invalid_arguments", Value::from(text.as_str()))]),
+        other => object([("invalid_arguments", Value::from(other.to_string()))]),
     }
 }
 

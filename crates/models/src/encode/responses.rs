@@ -1,7 +1,7 @@
 //! The Responses dialect: `POST {base}/responses`, stateless (`store` is false).
 
 use super::{ModelRequest, arguments_text, map, object, reasons};
-use crate::transcript::{Entry, entries};
+use crate::transcript::{Entry, entries, marked};
 use crate::wire::WireIds;
 use serde_json::{Map, Value, json};
 use types::{Item, ToolSpec};
@@ -44,10 +44,10 @@ fn input(request: &ModelRequest) -> Vec<Value> {
         match entry {
             Entry::User(text) => input.push(message("user", "input_text", text)),
             Entry::Answer(items) => answer(request, &items, &mut ids, &mut input),
-            Entry::Result { call_id, output } => input.push(object([
+            Entry::Result { call_id, output, is_error } => input.push(object([
                 ("type", "function_call_output".into()),
                 ("call_id", ids.of(call_id).into()),
-                ("output", output.into()),
+                ("output", marked(output, is_error).into()),
             ])),
         }
     }

@@ -72,6 +72,47 @@ fn chat_body_groups_calls_and_places_results_after_them() {
 }
 
 #[test]
+fn messages_body_takes_turns_and_begins_with_the_user() {
+    let mut items = talk();
+    items.remove(0);
+    items[0] = Item::Reasoning {
+        summary: "thinking".into(),
+        opaque: Some(
+            json!({"messages_block": {"type": "thinking", "thinking": "hm", "signature": "s"}}),
+        ),
+        origin: origin("anthropic"),
+    };
+    items.push(Item::UserMessage { text: "and now?".into() });
+    insta::assert_snapshot!(format!("{:#}", sent(Dialect::Messages, &request("anthropic", items))));
+}
+
+#[test]
+fn messages_never_hold_what_its_servers_refuse() {
+    let say = |text: &str| Item::AssistantMessage { text: text.into() };
+    let user = |text: &str| Item::UserMessage { text: text.into() };
+    let check = |items: Vec<Item>, expected: &str| {
+        let body = sent(Dialect::Messages, &request("local", items));
+        let shown: Vec<String> = body["messages"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|message| {
+                let blocks = message["content"].as_array().expect("blocks").iter();
+                let texts: Vec<&str> = blocks.filter_map(|block| block["text"].as_str()).collect();
+                format!("{}:{}", &message["role"].as_str().expect("a role")[..1], texts.join("+"))
+            })
+            .collect();
+        assert_eq!(shown.join(" "), expected);
+        assert!(body["cache_control"].is_null(), "only its own provider is asked to cache");
+    };
+    check(vec![], "u:Continue.");
+    check(vec![user(" "), user("a"), user("b")], "u:a+b");
+    check(vec![user("a"), say("x")], "u:a a:x u:Continue.");
+    check(vec![say("x"), user("a")], "u:Continue. a:x u:a");
+    check(vec![user("a"), say(""), user("b")], "u:a+b");
+}
+
+#[test]
 fn opaque_parts_go_to_their_origin_only() {
     let check = |dialect, provider: &str, sent_to: bool| {
         let bytes = encode(dialect, &request(provider, talk())).expect("encodes");
@@ -82,6 +123,7 @@ fn opaque_parts_go_to_their_origin_only() {
     check(Dialect::Responses, "openai", true);
     check(Dialect::Responses, "other", false);
     check(Dialect::Chat, "openai", false);
+    check(Dialect::Messages, "openai", false);
 }
 
 #[test]
@@ -107,7 +149,7 @@ fn chat_opaque_fields_return_to_their_places_and_replace_none_of_ours() {
 
 #[test]
 fn a_longer_conversation_begins_with_the_shorter_one() {
-    for dialect in [Dialect::Responses, Dialect::Chat] {
+    for dialect in [Dialect::Responses, Dialect::Chat, Dialect::Messages] {
         let all = talk();
         let mut longer = all.clone();
         longer.push(Item::AssistantMessage { text: "done".into() });

@@ -1,6 +1,8 @@
 //! What a request asks: its conversation as the script sees it, checked as strictly as the real
 //! servers check it.
 
+mod messages;
+
 use super::pick::Step;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -37,10 +39,16 @@ pub(super) fn read(dialect: Dialect, body: &[u8]) -> Result<Asked, Refusal> {
     let Some(model) = body["model"].as_str().filter(|model| !model.is_empty()) else {
         return refuse("missing required parameter: 'model'");
     };
-    check_tools(dialect, &body["tools"])?;
     let steps = match dialect {
-        Dialect::Chat => chat(&body["messages"])?,
-        _ => responses(&body["input"])?,
+        Dialect::Messages => messages::read(&body)?,
+        Dialect::Chat => {
+            check_tools(dialect, &body["tools"])?;
+            chat(&body["messages"])?
+        }
+        _ => {
+            check_tools(dialect, &body["tools"])?;
+            responses(&body["input"])?
+        }
     };
     Ok(Asked { model: model.to_owned(), stream: body["stream"].as_bool().unwrap_or(false), steps })
 }
@@ -54,16 +62,21 @@ fn check_tools(dialect: Dialect, tools: &Value) -> Result<(), Refusal> {
             return refuse("a tool's type is 'function'");
         }
         let function = if dialect == Dialect::Chat { &tool["function"] } else { tool };
-        let name = function["name"].as_str().unwrap_or_default();
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
-            return refuse("a tool's name does not match '^[a-zA-Z0-9_-]{1,64}$'");
-        }
+        let name = tool_name(function)?;
         if !function["parameters"].is_object() {
             return refuse(format!("tool '{name}' has no parameters"));
         }
     }
     Ok(())
+}
+
+fn tool_name(tool: &Value) -> Result<&str, Refusal> {
+    let name = tool["name"].as_str().unwrap_or_default();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
+        return refuse("a tool's name does not match '^[a-zA-Z0-9_-]{1,64}$'");
+    }
+    Ok(name)
 }
 
 /// The text of a content: a text, or parts with texts.

@@ -1,4 +1,4 @@
-//! The scripted model: a file of turns, served over real HTTP in both dialects.
+//! The scripted model: a file of turns, served over real HTTP in each dialect.
 //!
 //! It is stateless: which turn comes next follows from the conversation in the request, so a run
 //! that is resumed, forked or replayed goes on where it was. Only faults that fire a number of

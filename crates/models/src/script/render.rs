@@ -1,4 +1,6 @@
-//! A turn as the bytes of a reply, in either dialect, streamed or whole.
+//! A turn as the bytes of a reply, in any of the dialects, streamed or whole.
+
+mod messages;
 
 use super::history::OPAQUE_PREFIX;
 use super::{Call, Turn};
@@ -30,6 +32,7 @@ impl Reply<'_> {
     pub(super) fn whole(&self) -> Value {
         match self.dialect {
             Dialect::Chat => self.chat_whole(),
+            Dialect::Messages => self.messages_whole(),
             _ => self.response("completed", self.items()),
         }
     }
@@ -38,6 +41,7 @@ impl Reply<'_> {
     pub(super) fn stream(&self) -> Vec<u8> {
         match self.dialect {
             Dialect::Chat => self.chat_stream(),
+            Dialect::Messages => self.messages_stream(),
             _ => self.responses_stream(),
         }
     }
@@ -52,6 +56,7 @@ impl Reply<'_> {
                 let piece = json!({"content": text});
                 (self.chunk(&first, None), self.chunk(&piece, None))
             }
+            Dialect::Messages => self.messages_endless(&text),
             _ => (
                 event(
                     &json!({"type": "response.created", "sequence_number": 0, "response": self.response("in_progress", vec![])}),
@@ -75,8 +80,10 @@ impl Reply<'_> {
     }
 
     fn tokens(&self) -> (u64, u64) {
-        let input = self.request_bytes.div_ceil(BYTES_PER_TOKEN);
-        (input, self.output_bytes().div_ceil(BYTES_PER_TOKEN))
+        (
+            self.request_bytes.div_ceil(BYTES_PER_TOKEN),
+            self.output_bytes().div_ceil(BYTES_PER_TOKEN),
+        )
     }
 
     // Chat
@@ -322,6 +329,11 @@ fn inner_events(index: usize, item: &Value) -> Vec<Value> {
         _ => {}
     }
     events
+}
+
+/// Tokens of a request, as the usage of its answer will say.
+pub(super) const fn input_tokens(body: &[u8]) -> u64 {
+    (body.len() as u64).div_ceil(BYTES_PER_TOKEN)
 }
 
 fn arguments(call: &Call) -> String {

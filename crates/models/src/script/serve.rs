@@ -2,7 +2,7 @@
 
 use super::history::{self, Refusal};
 use super::pick::pick;
-use super::render::Reply;
+use super::render::{Reply, input_tokens};
 use super::{Fault, FaultKind, Script};
 use crate::error::ModelError;
 use crate::fault::SCRIPT_EXHAUSTED;
@@ -98,17 +98,22 @@ impl Server {
             (&Method::GET, "/v1/models") => return json_reply(StatusCode::OK, &self.models()),
             (&Method::POST, "/v1/chat/completions") => Dialect::Chat,
             (&Method::POST, "/v1/responses") => Dialect::Responses,
+            (&Method::POST, "/v1/messages" | "/v1/messages/count_tokens") => Dialect::Messages,
             _ => {
                 let why = format!("unknown address: {} {path}", request.method());
-                return error(StatusCode::NOT_FOUND, "not_found", &why);
+                return error(Dialect::Chat, StatusCode::NOT_FOUND, "not_found", &why);
             }
         };
         let body = Limited::new(request.into_body(), REQUEST_BYTES_MAX).collect().await;
         let Ok(body) = body else {
             let why = "the body cannot be read or is too large";
-            return error(StatusCode::PAYLOAD_TOO_LARGE, "too_large", why);
+            return error(dialect, StatusCode::PAYLOAD_TOO_LARGE, "too_large", why);
         };
-        self.reply(dialect, &body.to_bytes())
+        let body = body.to_bytes();
+        if path.ends_with("/count_tokens") {
+            return json_reply(StatusCode::OK, &json!({"input_tokens": input_tokens(&body)}));
+        }
+        self.reply(dialect, &body)
     }
 
     fn models(&self) -> Value {
@@ -122,7 +127,7 @@ impl Server {
         let asked = match history::read(dialect, body) {
             Ok(asked) => asked,
             Err(Refusal(why)) => {
-                return error(StatusCode::BAD_REQUEST, "invalid_request", &why);
+                return error(dialect, StatusCode::BAD_REQUEST, "invalid_request", &why);
             }
         };
         let Some(at) = pick(&self.script, &asked.steps) else {
@@ -131,7 +136,7 @@ impl Server {
                 self.script.name,
                 self.script.turns.len()
             );
-            return error(StatusCode::BAD_REQUEST, SCRIPT_EXHAUSTED, &why);
+            return error(dialect, StatusCode::BAD_REQUEST, SCRIPT_EXHAUSTED, &why);
         };
         let turn = &self.script.turns[at];
         let reply = Reply {
@@ -165,7 +170,8 @@ fn faulty(reply: &Reply<'_>, fault: &Fault) -> Response<Pieces> {
     match fault.kind {
         FaultKind::Status { status, retry_after } => {
             let status = StatusCode::from_u16(status).expect("the script was checked");
-            let mut response = error(status, "scripted_fault", "the script asks for this error");
+            let why = "the script asks for this error";
+            let mut response = error(reply.dialect, status, "scripted_fault", why);
             if let Some(seconds) = retry_after {
                 response.headers_mut().insert("retry-after", seconds.into());
             }
@@ -216,10 +222,19 @@ fn json_reply(status: StatusCode, value: &Value) -> Response<Pieces> {
 }
 
 /// An error as the providers shape it.
-fn error(status: StatusCode, code: &str, message: &str) -> Response<Pieces> {
+fn error(dialect: Dialect, status: StatusCode, code: &str, message: &str) -> Response<Pieces> {
     debug_assert!(message.len() < FAULT_RAW_BYTES_MAX);
-    let kind = if status.is_client_error() { "invalid_request_error" } else { "server_error" };
-    let body = json!({"error": {"message": message, "type": kind, "param": null, "code": code}});
+    let kind = match (dialect, status.as_u16()) {
+        (Dialect::Messages, 529) => "overloaded_error",
+        (Dialect::Messages, 500..) => "api_error",
+        (_, 500..) => "server_error",
+        _ => "invalid_request_error",
+    };
+    let mut body =
+        json!({"error": {"message": message, "type": kind, "param": null, "code": code}});
+    if dialect == Dialect::Messages {
+        body["type"] = "error".into();
+    }
     json_reply(status, &body)
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod guests;
+
 use bytes::Bytes;
 use models::{CallFault, Client, Dialect, Endpoint, ModelRequest, Reply, Secret, script};
 use std::sync::Arc;
