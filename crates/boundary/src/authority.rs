@@ -19,6 +19,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use types::Digest;
+use zeroize::Zeroizing;
 
 /// Days for which the authority vouches for itself.
 const AUTHORITY_DAYS: u64 = 800;
@@ -60,7 +61,13 @@ fn failed(error: impl fmt::Display) -> BoundaryError {
 
 impl Authority {
     pub(crate) fn new(config: &Config) -> Result<Self, BoundaryError> {
-        let key = KeyPair::generate().map_err(failed)?;
+        let key = match &config.authority {
+            Some(der) => {
+                let der = PrivatePkcs8KeyDer::from(der.as_slice());
+                KeyPair::try_from(&der).map_err(failed)?
+            }
+            None => KeyPair::generate().map_err(failed)?,
+        };
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -76,6 +83,11 @@ impl Authority {
 
     pub(crate) fn pem(&self) -> &str {
         &self.pem
+    }
+
+    /// Its key, in PKCS #8.
+    pub(crate) fn key(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.issuer.key().serialize_der())
     }
 
     /// What serves TLS as this host.
@@ -191,6 +203,7 @@ mod tests {
             roots: Vec::new(),
             seed: [0; 32],
             clock: Arc::new(|| 1_800_000_000),
+            authority: None,
             body_bytes: 0,
         };
         Authority::new(&config).unwrap()

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
 
 /// Tells where a connection was going before it was redirected.
 pub type OriginalDestination = Arc<dyn Fn(&TcpStream) -> io::Result<SocketAddr> + Send + Sync>;
@@ -36,6 +37,9 @@ pub struct Config {
     pub roots: Vec<CertificateDer<'static>>,
     /// Decides the synthetic addresses; keep it for as long as the sandbox lives.
     pub seed: [u8; 32],
+    /// The key of the interception authority, of one that was started before: what the sandbox
+    /// trusts already goes on to be trusted. A new one is made when there is none.
+    pub authority: Option<Zeroizing<Vec<u8>>>,
     /// The wall clock, for certificates and signatures.
     pub clock: Clock,
     /// Bytes of a body that are read before the judge is asked; at most
@@ -118,6 +122,13 @@ impl Boundary {
     #[must_use]
     pub fn certificate_pem(&self) -> &str {
         self.inner.authority.pem()
+    }
+
+    /// The key of this sandbox's authority, for [`Config::authority`] of the next one on the same
+    /// sockets. It must never come where the sandbox, or another one, can read it.
+    #[must_use]
+    pub fn authority_key(&self) -> Zeroizing<Vec<u8>> {
+        self.inner.authority.key()
     }
 
     /// Policy has changed: asks about everything that is open, and closes what may not go on or

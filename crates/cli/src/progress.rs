@@ -57,6 +57,9 @@ pub(crate) fn lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
             vec![Line::new(Paint::Green, "ok", format!("check {}", safe(name)))]
         }
         Body::CheckFailed { name, exit, output } => check_failed(name, *exit, &output.text),
+        Body::EgressDecided { .. } | Body::EgressAsked { .. } | Body::EgressEnded { .. } => {
+            egress_lines(before, record)
+        }
         Body::SecretUsed { secret, host, .. } => {
             vec![Line::new(Paint::Dim, "secret", format!("{} for {}", safe(secret), safe(host)))]
         }
@@ -69,6 +72,34 @@ pub(crate) fn lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
         }
         Body::RunEnded { .. } => Vec::new(),
         _ => action_lines(before, record, allow),
+    }
+}
+
+/// A request of the sandbox: one line when it is denied or asked, one when it is over.
+fn egress_lines(before: &State, record: &Record) -> Vec<Line> {
+    match &record.body {
+        Body::EgressDecided { request, verdict: Verdict::Deny, reason, .. } => {
+            let text = format!("{}: {}", safe(&request.resource()), safe(reason));
+            vec![Line::new(Paint::Red, "denied", text)]
+        }
+        Body::EgressAsked { egress, .. } => {
+            let what = before.egress.asked_for(*egress).map(types::ActionRequest::resource);
+            let what = safe(&what.unwrap_or_default());
+            let id = format!("{}-{}", record.stamp.run, record.stamp.seq);
+            let text = format!("{what}: bedplate approve {id}, or deny {id}");
+            vec![Line::new(Paint::Yellow, "asks", text)]
+        }
+        Body::EgressEnded { egress, status, failure, .. } => {
+            let what = before.egress.passed.get(egress).map(|passed| passed.what.clone());
+            let what = safe(&what.unwrap_or_default());
+            match failure {
+                Some(why) => {
+                    vec![Line::new(Paint::Red, "failed", format!("{what}: {}", safe(why)))]
+                }
+                None => vec![Line::new(Paint::Dim, "net", format!("{what} {status}"))],
+            }
+        }
+        _ => Vec::new(),
     }
 }
 

@@ -126,6 +126,14 @@ fn budget_and_policy(body: &Body) -> Option<String> {
         Body::BudgetReserved { cost, tokens } | Body::BudgetSpent { cost, tokens } => {
             format!("{cost}, {}", render::count(*tokens, "token"))
         }
+        Body::EgressDecided { request, verdict, reason, .. } => {
+            format!("{verdict:?} {}: {reason}", request.resource()).to_lowercase()
+        }
+        Body::EgressAsked { egress, shown, .. } => format!("{egress}: {shown}"),
+        Body::EgressEnded { egress, status, bytes_up, bytes_down, failure, .. } => {
+            let failure = failure.as_ref().map(|why| format!(", {why}")).unwrap_or_default();
+            format!("{egress}: {status}, {bytes_up} bytes up, {bytes_down} down{failure}")
+        }
         Body::SecretUsed { secret, host, under } => format!("{secret} for {host} under {under}"),
         Body::PolicyChanged { policy_set, allow, by } => {
             format!("set {} by {by}, allow {}", policy_set.short(), allow.join(", "))

@@ -4,7 +4,8 @@ use crate::error::GateError;
 use crate::frame::Attachment;
 use crate::limits::{OUTPUT_BYTES_MAX, RESTART_WINDOW_MS, STARTS_MAX};
 use crate::link::{Last, Link, Pending};
-use crate::message::{Event, ModelCall, ReadText, Request};
+use crate::message::{Event, ModelCall, NetConfig, ReadText, Request};
+use crate::network::Network;
 use bytes::Bytes;
 use models::{Answer, Estimate, Secret};
 use serde_json::Value;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use types::{Coded as _, Digest, Failure, ModelFault};
+use zeroize::Zeroizing;
 
 /// The gate as the owner uses it. Clones share one process. When it has died, the next use starts
 /// another, at most [`STARTS_MAX`] times within [`RESTART_WINDOW_MS`].
@@ -202,6 +204,21 @@ impl Gate {
         }
     }
 
+    /// Serves the network of a sandbox. The listeners stay with the caller, for the next gate when
+    /// this one dies; `authority` is that of the network before.
+    ///
+    /// # Errors
+    /// `BP-GATE-014`; codes of the gate.
+    pub async fn open_network(
+        &self,
+        listeners: &sandbox::Listeners,
+        config: NetConfig,
+        authority: Option<Zeroizing<Vec<u8>>>,
+    ) -> Result<Network, Failure> {
+        let link = self.link().await.map_err(|error| error.failure())?;
+        Network::open(link, listeners, config, authority).await
+    }
+
     async fn expect_good(&self, request: Request) -> Result<(), Failure> {
         match self.ask(request, Vec::new()).await? {
             Event::Good => Ok(()),
@@ -265,7 +282,7 @@ fn transient(failure: Failure) -> ModelFault {
     }
 }
 
-fn failure_of(event: Event) -> Failure {
+pub(crate) fn failure_of(event: Event) -> Failure {
     match event {
         Event::Failed { failure } => failure,
         other => unexpected(&other).failure(),
@@ -282,6 +299,10 @@ fn unexpected(event: &Event) -> GateError {
         Event::ScriptStarted { .. } => "script_started",
         Event::Json { .. } => "json",
         Event::Text { .. } => "text",
+        Event::NetOpened { .. } => "net_opened",
+        Event::NetAsked { .. } => "net_asked",
+        Event::NetWithdrawn { .. } => "net_withdrawn",
+        Event::NetPassed { .. } => "net_passed",
         Event::Good => "good",
         Event::Failed { .. } => "failed",
     };

@@ -75,6 +75,12 @@ pub enum GateError {
         /// Within how long.
         seconds: u64,
     },
+    /// A sandbox's network cannot be served, or the owner does not answer it.
+    #[error("the network of a sandbox cannot be served: {why}")]
+    Network {
+        /// Why.
+        why: String,
+    },
     /// Output or JSON passes a limit.
     #[error("there are {bytes} bytes, and at most {limit} are read")]
     InputTooLarge {
@@ -101,6 +107,7 @@ impl Coded for GateError {
             Self::NotConfined { .. } => "BP-GATE-011",
             Self::KeepsDying { .. } => "BP-GATE-012",
             Self::InputTooLarge { .. } => "BP-GATE-013",
+            Self::Network { .. } => "BP-GATE-014",
         }
     }
 
@@ -117,6 +124,9 @@ impl Coded for GateError {
             }
             Self::FrameTooLarge { .. } | Self::InputTooLarge { .. } => {
                 "Write large data to a file in the workspace and work on parts of it."
+            }
+            Self::Network { .. } => {
+                "Look at `[network]` in the manifest; if it is right, run bedplate doctor."
             }
             Self::Busy { .. } => "Wait until some of the runs have moved on.",
             Self::JsonInvalid { .. } => {

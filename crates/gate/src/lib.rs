@@ -13,13 +13,18 @@ mod frame;
 mod hostile;
 mod link;
 mod message;
+mod nets;
+mod network;
 mod process;
 mod scripts;
 
 pub use client::{Answered, Gate, Prepared};
 pub use error::GateError;
-pub use message::{ModelCall, ReadText};
+pub use message::{
+    ModelCall, NetConfig, NetPassage, NetQuestion, NetRequest, NetVerdict, ReadText,
+};
 pub use models::Secret;
+pub use network::{NetMessage, Network};
 pub use process::gate_main;
 
 /// The argument with which the owner re-executes itself as the gate.

@@ -9,9 +9,10 @@ use crate::error::GateError;
 use crate::frame::{self, Attachment, Frame, Received};
 use crate::limits::{DELTAS_MAX, QUEUE_FRAMES_MAX, START_MS_MAX};
 use crate::message::{Event, Request, ToGate, ToOwner};
+use crate::network::NetMessage;
 use bytes::Bytes;
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::process::Stdio;
@@ -32,6 +33,8 @@ pub(crate) struct Link {
     queue: mpsc::Sender<Frame>,
     waiting: Arc<Waiting>,
     next_id: AtomicU64,
+    /// By which descriptors go.
+    descriptors: OwnedFd,
     /// Killed when the link is dropped.
     child: Child,
 }
@@ -43,6 +46,8 @@ pub(crate) type Last = (Event, Bytes);
 struct Waiting {
     /// `None` once the process is gone.
     by_id: Mutex<Option<HashMap<u64, Waiter>>>,
+    /// Who hears what networks ask. Empty once the process is gone.
+    nets: Mutex<HashMap<u64, mpsc::UnboundedSender<NetMessage>>>,
 }
 
 #[derive(Debug)]
@@ -72,13 +77,21 @@ impl Link {
         let (ours, theirs) = StdUnixStream::pair().map_err(|error| cannot(error.to_string()))?;
         ours.set_nonblocking(true).map_err(|error| cannot(error.to_string()))?;
         let ours = UnixStream::from_std(ours).map_err(|error| cannot(error.to_string()))?;
+        let flags = rustix::net::SocketFlags::CLOEXEC;
+        let (descriptors, inherited) = rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::SEQPACKET,
+            flags,
+            None,
+        )
+        .map_err(|error| cannot(error.to_string()))?;
         let child = Command::new(exe)
             .arg(GATE_ARGUMENT)
             .env_clear()
             .envs(VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .current_dir("/")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
+            .stdout(Stdio::from(inherited))
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()
@@ -89,11 +102,12 @@ impl Link {
             Ok(said) => said?,
             Err(_) => return Err(cannot(format!("it was not ready within {START_MS_MAX} ms"))),
         }
-        let waiting = Arc::new(Waiting { by_id: Mutex::new(Some(HashMap::new())) });
+        let by_id = Mutex::new(Some(HashMap::new()));
+        let waiting = Arc::new(Waiting { by_id, nets: Mutex::default() });
         let (queue, frames) = mpsc::channel(QUEUE_FRAMES_MAX);
         tokio::spawn(write_frames(write, frames));
         tokio::spawn(read_frames(read, waiting.clone()));
-        Ok(Arc::new(Self { queue, waiting, next_id: AtomicU64::new(1), child }))
+        Ok(Arc::new(Self { queue, waiting, next_id: AtomicU64::new(1), descriptors, child }))
     }
 
     /// Whether the process still answers.
@@ -129,6 +143,39 @@ impl Link {
         };
         self.queue.send(frame).await.map_err(|_| GateError::Died)?;
         Ok(pending)
+    }
+
+    /// Sends what gets no answer, and waits for room; lost when the process is gone.
+    pub(crate) async fn send(&self, request: Request, attachments: Vec<Attachment>) {
+        if let Ok(frame) = Frame::new(&ToGate { id: 0, request }, attachments) {
+            let _ = self.queue.send(frame).await;
+        }
+    }
+
+    /// A number for a network, and what it will say.
+    pub(crate) fn new_net(&self) -> (u64, mpsc::UnboundedReceiver<NetMessage>) {
+        let net = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut nets = self.waiting.nets.lock().expect("nothing panics while it holds the map");
+        // When the process is gone already the receiver ends at once.
+        if self.waiting.by_id.lock().is_ok_and(|by_id| by_id.is_some()) {
+            nets.insert(net, sender);
+        }
+        (net, receiver)
+    }
+
+    /// Nobody listens to this network any more.
+    pub(crate) fn end_net(&self, net: u64) {
+        self.waiting.nets.lock().expect("nothing panics while it holds the map").remove(&net);
+    }
+
+    /// Sends descriptors, under a number that a request then names.
+    pub(crate) fn send_descriptors(
+        &self,
+        number: u64,
+        fds: &[BorrowedFd<'_>],
+    ) -> std::io::Result<()> {
+        sandbox::send_descriptors(&self.descriptors, number, fds)
     }
 
     /// Sends what gets no answer; lost when the process is gone or the queue is full, which both
@@ -187,10 +234,19 @@ impl Waiting {
         }
     }
 
+    /// What a network says, to who listens.
+    fn say(&self, net: u64, message: NetMessage) {
+        let nets = self.nets.lock().expect("nothing panics while it holds the map");
+        if let Some(sender) = nets.get(&net) {
+            let _ = sender.send(message);
+        }
+    }
+
     /// Tells every waiter that the process is gone.
     fn end(&self) {
         let waiters = self.by_id.lock().expect("nothing panics while it holds the map").take();
         drop(waiters);
+        self.nets.lock().expect("nothing panics while it holds the map").clear();
     }
 }
 
@@ -222,10 +278,25 @@ async fn write_frames(mut write: OwnedWriteHalf, mut frames: mpsc::Receiver<Fram
 async fn read_frames(mut read: OwnedReadHalf, waiting: Arc<Waiting>) {
     while let Ok(Some(mut received)) = frame::read::<ToOwner>(&mut read).await {
         let ToOwner { id, event } = received.header;
-        if let Event::Delta { text } = event {
-            waiting.delta(id, text);
-            continue;
-        }
+        let event = match event {
+            Event::Delta { text } => {
+                waiting.delta(id, text);
+                continue;
+            }
+            Event::NetAsked { net, ask, question } => {
+                waiting.say(net, NetMessage::Asked { ask, question });
+                continue;
+            }
+            Event::NetWithdrawn { net, ask } => {
+                waiting.say(net, NetMessage::Withdrawn { ask });
+                continue;
+            }
+            Event::NetPassed { net, permit, passage } => {
+                waiting.say(net, NetMessage::Passed { permit, passage });
+                continue;
+            }
+            other => other,
+        };
         let attachment = received.attachments.first_mut().map(|bytes| std::mem::take(&mut **bytes));
         if let Some(waiter) = waiting.take(id) {
             let _ = waiter.last.send((event, attachment.unwrap_or_default().into()));

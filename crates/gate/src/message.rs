@@ -3,7 +3,9 @@
 use models::{Answer, Endpoint};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use types::{Digest, Failure, Item, ModelFault, ToolSpec};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use types::{ActionRequest, Digest, Failure, Item, ModelFault, ToolSpec};
 
 /// A model call as the owner asks for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +31,106 @@ pub struct ReadText {
     pub text: String,
     /// Whether something is left out.
     pub truncated: bool,
+}
+
+/// How a sandbox's network reaches the world.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetConfig {
+    /// Names that are dialled at this address and no other.
+    pub resolve: BTreeMap<String, SocketAddr>,
+    /// Upstream authorities besides the system's, in PEM.
+    pub trust: Vec<String>,
+    /// Decides the synthetic addresses.
+    pub seed: [u8; 32],
+}
+
+/// A request of a sandbox, as it will be sent but for its secrets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NetRequest {
+    /// What policy is asked.
+    pub action: ActionRequest,
+    /// The path as it is sent.
+    pub raw_path: String,
+    /// Names of secrets whose placeholders stand in it, with the whole placeholder.
+    pub placeholders: Vec<(String, String)>,
+    /// Digest of all that would be sent.
+    pub digest: Digest,
+}
+
+/// What the boundary asks the owner.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "question", rename_all = "snake_case")]
+pub enum NetQuestion {
+    /// Whether any rule may permit this name at all.
+    Name {
+        /// Lower case.
+        host: String,
+    },
+    /// What becomes of a connection.
+    Connect {
+        /// Lower-case name, or an address.
+        host: String,
+        /// The port the program dialled.
+        port: u16,
+    },
+    /// Whether a request may be sent.
+    Request {
+        /// Which.
+        request: Box<NetRequest>,
+    },
+    /// Whether what was permitted may go on.
+    Still {
+        /// What it is: the request or connection policy was asked about.
+        action: Box<ActionRequest>,
+        /// Whether it is a connection whose requests are judged one by one.
+        inspected: bool,
+    },
+}
+
+/// The owner's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub enum NetVerdict {
+    /// It may: a name has an address, a request is sent, something goes on.
+    Permit {
+        /// Names the permit.
+        permit: u64,
+        /// Placeholders whose values are attached, in order.
+        secrets: Vec<String>,
+    },
+    /// A connection is read as HTTP, request by request.
+    Inspect,
+    /// It may not.
+    Deny {
+        /// `BP-AREA-NNN`.
+        code: String,
+        /// Why, in words a program in the sandbox may read.
+        message: String,
+        /// The approval that would permit it.
+        approval: Option<String>,
+    },
+}
+
+/// What became of a permit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "passage", rename_all = "snake_case")]
+pub enum NetPassage {
+    /// The first byte may have left.
+    Sent,
+    /// It ended as it should.
+    Answered {
+        /// The HTTP status; 0 for an opaque connection.
+        status: u16,
+        /// Bytes of bodies that went up.
+        bytes_up: u64,
+        /// Bytes of bodies that came down.
+        bytes_down: u64,
+    },
+    /// It did not.
+    Failed {
+        /// In a few words.
+        why: String,
+    },
 }
 
 /// Header of a frame from the owner.
@@ -60,6 +162,15 @@ pub(crate) enum Request {
     ReadOutput { cap_bytes: u64 },
     /// See whether a schema can be used.
     CompileSchema { schema: Value },
+    /// Serve a sandbox's network; its listeners come by the other socket under this number.
+    /// Attachment: the authority's key, if it had one.
+    NetOpen { net: u64, config: NetConfig },
+    /// Stop serving it. No answer.
+    NetClose { net: u64 },
+    /// Policy is another: ask about everything that is open.
+    NetRecheck { net: u64 },
+    /// What was asked by `Event::NetAsked`. No answer. Attachment: the values of secrets.
+    NetVerdict { ask: u64, verdict: NetVerdict },
 }
 
 /// Header of a frame from the gate.
@@ -91,6 +202,14 @@ pub(crate) enum Event {
     Json { value: Value },
     /// Output, readable.
     Text { read: ReadText },
+    /// A sandbox's network is served. Attachment: the authority's key.
+    NetOpened { certificate: String },
+    /// Something of a sandbox wants to leave. Request 0.
+    NetAsked { net: u64, ask: u64, question: NetQuestion },
+    /// Nobody waits for the answer any more. Request 0.
+    NetWithdrawn { net: u64, ask: u64 },
+    /// What became of a permit. Request 0.
+    NetPassed { net: u64, permit: u64, passage: NetPassage },
     /// It is as it should be.
     Good,
     /// It is not.

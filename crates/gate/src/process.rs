@@ -10,11 +10,12 @@ use crate::frame::{self, Attachment, Frame, Received};
 use crate::hostile::{check_value, compile, parse_json, read_output};
 use crate::limits::{IN_FLIGHT_MAX, PREPARED_MAX, QUEUE_FRAMES_MAX};
 use crate::message::{Event, ModelCall, Request, ToGate, ToOwner};
+use crate::nets::{HostNet, Nets};
 use crate::scripts::Scripts;
 use bytes::Bytes;
 use models::{Client, Endpoint, ModelRequest, Secret};
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::{Arc, Mutex};
 use tokio::net::UnixStream;
@@ -36,7 +37,12 @@ pub fn gate_main() -> Result<(), GateError> {
         std::io::stdin().as_fd().try_clone_to_owned().map_err(|error| cannot(error.to_string()))?;
     let socket = StdUnixStream::from(socket);
     socket.set_nonblocking(true).map_err(|error| cannot(error.to_string()))?;
+    let descriptors = std::io::stdout()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| cannot(error.to_string()))?;
     let models = Client::from_host();
+    let host = HostNet::read();
     let confined = confine();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -50,13 +56,14 @@ pub fn gate_main() -> Result<(), GateError> {
         let said = Frame::new(&ready, Vec::new())?.write(&mut write).await;
         said.map_err(|_| GateError::Died)?;
         confined?;
-        serve(read, write, models).await
+        serve(read, write, models, (host, descriptors)).await
     })
 }
 
 /// What the requests share.
 struct Shared {
     models: Client,
+    nets: Nets,
     scripts: Scripts,
     prepared: Mutex<PreparedCalls>,
     running: Mutex<HashMap<u64, AbortHandle>>,
@@ -82,11 +89,15 @@ async fn serve(
     mut read: OwnedReadHalf,
     write: OwnedWriteHalf,
     models: Client,
+    (host, descriptors): (HostNet, OwnedFd),
 ) -> Result<(), GateError> {
     let (out, frames) = mpsc::channel(QUEUE_FRAMES_MAX);
+    let (asking, questions) = mpsc::unbounded_channel();
     tokio::spawn(write_frames(write, frames));
+    tokio::spawn(pass_on(questions, out.clone()));
     let shared = Arc::new(Shared {
         models,
+        nets: Nets::new(host, descriptors, asking),
         scripts: Scripts::default(),
         prepared: Mutex::default(),
         running: Mutex::default(),
@@ -103,6 +114,15 @@ async fn serve(
             Request::Release { prepared } => {
                 lock(&shared.prepared).calls.remove(&prepared);
             }
+            Request::NetVerdict { ask, verdict } => {
+                let secrets = attachments.into_iter().next().unwrap_or_default();
+                shared.nets.verdict(ask, verdict, secrets);
+            }
+            Request::NetClose { net } => shared.nets.close(net),
+            Request::NetRecheck { net } => {
+                let shared = Arc::clone(&shared);
+                tokio::spawn(async move { shared.nets.recheck(net).await });
+            }
             request => start(&shared, id, request, attachments).await,
         }
     }
@@ -111,6 +131,15 @@ async fn serve(
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().expect("nothing panics while it holds a lock")
+}
+
+/// What networks ask, in order, behind what waits already.
+async fn pass_on(mut questions: mpsc::UnboundedReceiver<Frame>, out: mpsc::Sender<Frame>) {
+    while let Some(frame) = questions.recv().await {
+        if out.send(frame).await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn write_frames(mut write: OwnedWriteHalf, mut frames: mpsc::Receiver<Frame>) {
@@ -189,7 +218,20 @@ impl Shared {
                 let read = read_output(&first.unwrap_or_default(), cap);
                 or_failed(read.map(|read| Event::Text { read }))
             }
-            Request::Release { .. } | Request::Cancel { .. } => Event::Good,
+            Request::NetOpen { net, config } => {
+                let authority = first.map(Zeroizing::new);
+                return match self.nets.open(net, config, authority) {
+                    Ok((certificate, key)) => {
+                        (Event::NetOpened { certificate }, Some(key.to_vec()))
+                    }
+                    Err(error) => (failed(&error), None),
+                };
+            }
+            Request::Release { .. }
+            | Request::Cancel { .. }
+            | Request::NetVerdict { .. }
+            | Request::NetClose { .. }
+            | Request::NetRecheck { .. } => Event::Good,
         };
         (event, None)
     }

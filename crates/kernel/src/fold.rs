@@ -67,6 +67,9 @@ impl State {
             Body::LabelAdded { labels } => self.labels.join(labels),
             Body::PolicyChanged { allow, .. } => self.fold_policy(allow),
             Body::CancelRequested { .. } => self.cancel = true,
+            Body::EgressDecided { .. } | Body::EgressAsked { .. } | Body::EgressEnded { .. } => {
+                self.denials += u64::from(self.egress.fold(seq, &record.body));
+            }
             Body::ArtifactApplied { .. } | Body::SecretUsed { .. } => {}
         }
     }
@@ -176,13 +179,19 @@ impl State {
             self.model = ModelPhase::Idle;
         }
         self.spent.forfeit();
+        self.egress.interrupt();
+        let egress = &self.egress;
         for action in self.actions.values_mut() {
             action.phase = match std::mem::replace(&mut action.phase, Phase::Settled) {
                 Phase::Permitted => match action.approved {
                     Some(asked) => Phase::Approved { asked },
                     None => Phase::Proposed,
                 },
-                Phase::Started if action.effect == EffectClass::Irreversible => {
+                // What left a command counts as if the command were it.
+                Phase::Started
+                    if action.effect.max(egress.highest(action.id).unwrap_or(action.effect))
+                        == EffectClass::Irreversible =>
+                {
                     Phase::Ambiguous(Ambiguity::Crash)
                 }
                 Phase::Started => Phase::Interrupted,
@@ -315,6 +324,14 @@ impl State {
         by: &str,
         why: &str,
     ) {
+        if self.egress.answer(asked, verdict) {
+            match verdict {
+                ApprovalVerdict::Approved => self.approvals += 1,
+                ApprovalVerdict::Denied => self.denials += 1,
+                ApprovalVerdict::Expired => {}
+            }
+            return;
+        }
         let found = self.actions.values().find_map(|action| match &action.phase {
             Phase::Asked(question) if question.seq == asked => Some(action.id),
             _ => None,

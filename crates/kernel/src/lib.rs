@@ -18,11 +18,13 @@
 //! started. What is never here: time, randomness, files, sockets, policy, provider dialects.
 
 mod budget;
+mod egress;
 mod fold;
 mod next;
 mod state;
 
 pub use budget::{Spent, over_budget};
+pub use egress::{Egress, Egresses, Grant, GrantPhase, Passage};
 pub use next::{
     BACKOFF_FIRST_MS, BACKOFF_MS_MAX, Command, MODEL_ATTEMPTS_MAX, RETRY_AFTER_MS_MAX, next,
 };

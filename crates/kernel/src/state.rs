@@ -1,6 +1,7 @@
 //! The state of a run: its log, folded.
 
 use crate::budget::Spent;
+use crate::egress::Egresses;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -263,6 +264,8 @@ pub struct State {
     pub denials: u64,
     /// Approvals given.
     pub approvals: u64,
+    /// Requests of the sandbox.
+    pub egress: Egresses,
     /// Wall time of the last record.
     pub last_ms: u64,
 }
@@ -300,6 +303,7 @@ impl State {
             allowed: Vec::new(),
             denials: 0,
             approvals: 0,
+            egress: Egresses::default(),
             last_ms: 0,
         }
     }

@@ -102,6 +102,12 @@ pub enum RuntimeError {
         /// Why.
         reason: String,
     },
+    /// A sandbox's network cannot be served.
+    #[error("the network of the sandbox cannot be served: {reason}")]
+    Network {
+        /// Why.
+        reason: String,
+    },
     /// Too much on standard input or in a request.
     #[error("{what} has {bytes} bytes, and the limit is {limit}")]
     TooLarge {
@@ -184,6 +190,7 @@ impl Coded for RuntimeError {
             Self::Conflict { .. } => "BP-RUN-012",
             Self::Apply { .. } => "BP-RUN-013",
             Self::TooLarge { .. } => "BP-RUN-014",
+            Self::Network { .. } => "BP-RUN-015",
             Self::Part(_) | Self::Refused(_) => "BP-RUN-000",
         }
     }
@@ -218,6 +225,9 @@ impl Coded for RuntimeError {
             }
             Self::Apply { .. } => {
                 "Make the file writable and apply again: what is already there is left."
+            }
+            Self::Network { .. } => {
+                "Check the disk's space and the rights of --home; then resume the run."
             }
             Self::TooLarge { .. } => "Put large input into a file of the workspace.",
             Self::Part(failure) | Self::Refused(failure) => return failure.next.clone(),

@@ -65,6 +65,24 @@ impl Home {
         self.0.join("owner.log")
     }
 
+    /// Where certificates for live sandboxes stand; whatever is there when an owner starts is left
+    /// over.
+    #[must_use]
+    pub fn trust(&self) -> PathBuf {
+        self.0.join("trust")
+    }
+
+    /// A file name for the certificates of one sandbox.
+    ///
+    /// # Errors
+    /// When its directory cannot be made, or there is no randomness.
+    pub fn trust_file(&self) -> std::io::Result<PathBuf> {
+        std::fs::create_dir_all(self.trust())?;
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(std::io::Error::other)?;
+        Ok(self.trust().join(format!("{:016x}.pem", u64::from_ne_bytes(random))))
+    }
+
     /// Results of a run, as plain files.
     #[must_use]
     pub fn artifacts(&self, run: &types::RunId) -> PathBuf {

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use store::SqliteStore;
 use types::Coded;
+use zeroize::Zeroizing;
 
 /// Shared by all runs of an owner.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ impl Parts {
         let store = Arc::new(part(SqliteStore::open(home.path()))?);
         let layers = Arc::new(part(LayerStore::open(home.path()))?);
         part(layers.reap_uppers())?;
+        // Certificates of sandboxes that died with the owner before.
+        let _ = std::fs::remove_dir_all(home.trust());
         let spawner = part(Spawner::start(&exe, SpawnerConfig::default()).await)?;
         let gate = part(Gate::start(&exe).await)?;
         let facts = trial(&layers, &spawner).await?;
@@ -60,6 +63,15 @@ impl Parts {
             clock: Clock::new(),
             failpoints: Failpoints::default(),
         })
+    }
+}
+
+impl Parts {
+    /// The value of a secret, read from the vault at each use; nothing when there is none, or the
+    /// vault cannot be read: then its placeholder is sent as it is.
+    pub(crate) fn secret(&self, name: &str) -> Option<Zeroizing<String>> {
+        let vault = vault::Vault::open(self.home.path()).ok()?;
+        vault.get(name).ok().map(vault::SecretText::into_inner)
     }
 }
 

@@ -7,6 +7,7 @@
 
 use crate::SandboxError;
 use crate::mounts::{self, DEVICE, READ_ONLY};
+use crate::spec::TRUST_INSIDE;
 use crate::sys;
 use crate::weaken::{Weaken, Weakened};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
@@ -158,6 +159,13 @@ fn etc(etc: &Path) -> io::Result<()> {
         if allowed {
             copy_entry(&entry.path(), &etc.join(name), &mut budget)?;
         }
+    }
+    // Where each program's own certificates are put over it.
+    let trust = etc.join(TRUST_INSIDE[0].trim_start_matches("/etc/"));
+    if !trust.is_file() || trust.is_symlink() {
+        fs::create_dir_all(trust.parent().expect("it has a directory"))?;
+        let _ = fs::remove_file(&trust);
+        fs::write(trust, "")?;
     }
     Ok(())
 }

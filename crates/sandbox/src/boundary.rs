@@ -50,8 +50,10 @@ pub struct Listeners {
 pub(crate) const LISTENERS: usize = 6;
 
 impl Listeners {
-    /// From descriptors in the order of [`open`].
-    pub(crate) fn from_fds(fds: Vec<OwnedFd>) -> Option<Self> {
+    /// From descriptors in the order that [`Listeners::into_fds`] gives; `None` when they are not
+    /// as many.
+    #[must_use]
+    pub fn from_fds(fds: Vec<OwnedFd>) -> Option<Self> {
         let [tcp4, tcp6, udp4, udp6, dns4, dns6]: [OwnedFd; LISTENERS] = fds.try_into().ok()?;
         Some(Self {
             tcp: [tcp4.into(), tcp6.into()],
@@ -60,7 +62,7 @@ impl Listeners {
         })
     }
 
-    /// The descriptors, in the order of [`open`].
+    /// The descriptors: outward connections, questions by UDP, by TCP; IPv4 before IPv6.
     #[must_use]
     pub fn into_fds(self) -> Vec<OwnedFd> {
         let tcp = self.tcp.map(OwnedFd::from);

@@ -240,6 +240,7 @@ impl Spawner {
             cwd: spec.cwd,
             timeout_ms: spec.timeout_ms,
             workspace: spec.workspace,
+            trust: spec.trust,
         };
         let (pid, exited) = self.launch(id, ask, stdio).await?;
         Ok(Running::new(self.clone(), *id, pid, exited, streams))

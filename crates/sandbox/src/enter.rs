@@ -13,7 +13,7 @@ use crate::init::{MOUNT_NAMESPACE, NAMESPACES, USER_NAMESPACE};
 use crate::mode::Mode;
 use crate::mounts::{self, READ_ONLY};
 use crate::spec::{
-    AGENT_ID, FileOp, FsRules, HOME_INSIDE, Overlay, PATH_INSIDE, Strength, WORKSPACE,
+    AGENT_ID, FileOp, FsRules, HOME_INSIDE, Overlay, PATH_INSIDE, Strength, TRUST_INSIDE, WORKSPACE,
 };
 use crate::sys;
 use crate::weaken::{Weaken, Weakened};
@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use types::manifest::Limits;
 
 /// Variables every program gets unless the caller says otherwise.
@@ -33,7 +33,13 @@ const ENV_DEFAULT: [(&str, &str); 4] =
 #[derive(Debug)]
 pub(crate) enum Job {
     /// Run a program.
-    Exec { argv: Vec<String>, env: Vec<(String, String)>, cwd: Option<String> },
+    Exec {
+        argv: Vec<String>,
+        env: Vec<(String, String)>,
+        cwd: Option<String>,
+        /// Certificates to show in place of the system's.
+        trust: Option<PathBuf>,
+    },
     /// Do a file operation and write the answer to standard output.
     File(FileOp),
     /// Only see whether everything can be set up: path rules are proven at creation.
@@ -96,15 +102,19 @@ impl Entry<'_> {
             .map_err(|error| SandboxError::setup("a cgroup namespace", error))?;
         let overlay = self.mount_overlay()?;
         let binds = self.workspace_binds()?;
+        let trust = trust(&job)?;
         self.leak()?;
         self.join(overlay)?;
+        if let Some(trust) = trust {
+            self.show_trust(&trust)?;
+        }
         for (path, tree) in binds {
             self.place(path, &tree)?;
         }
         self.mask()?;
         self.seclude(&job)?;
         match job {
-            Job::Exec { argv, env, cwd } => Err(exec(&argv, env, cwd.as_deref())),
+            Job::Exec { argv, env, cwd, .. } => Err(exec(&argv, env, cwd.as_deref())),
             Job::File(op) => fileops::perform(&op),
             Job::Check => Ok(()),
         }
@@ -180,6 +190,18 @@ impl Entry<'_> {
                 error => error.to_string(),
             },
         })
+    }
+
+    /// Puts the certificates wherever the system has its own, through no symbolic link.
+    fn show_trust(&self, trust: &OwnedFd) -> Result<(), SandboxError> {
+        let (first, others) = TRUST_INSIDE.split_first().expect("the list is not empty");
+        for path in others.iter().filter(|path| is_file(path)) {
+            let copy = mounts::clone_tree(trust.as_fd(), "", READ_ONLY, false)?;
+            let target = self.existing(path)?;
+            mounts::attach(&copy, target.as_fd(), "")?;
+        }
+        let target = self.existing(first)?;
+        mounts::attach(trust, target.as_fd(), "")
     }
 
     fn place(&self, path: &str, tree: &OwnedFd) -> Result<(), SandboxError> {
@@ -329,6 +351,18 @@ impl Entry<'_> {
         }
         sys::close_all_but(self.report).map_err(wrap)
     }
+}
+
+/// A detached copy of the certificates to show, taken while the host is still visible.
+fn trust(job: &Job) -> Result<Option<OwnedFd>, SandboxError> {
+    let Job::Exec { trust: Some(path), .. } = job else { return Ok(None) };
+    let refuse = || SandboxError::invalid("the file of certificates is no file");
+    let text = path.to_str().filter(|text| is_file(text)).ok_or_else(refuse)?;
+    mounts::clone_tree(CWD, text, READ_ONLY, false).map(Some)
+}
+
+fn is_file(path: &str) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file())
 }
 
 /// Old work directories kept beside a live one.

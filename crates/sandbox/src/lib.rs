@@ -48,3 +48,4 @@ pub use running::{Chunk, Finished, Running, Stream};
 pub use spawner::{SANDBOXES_MAX, spawner_main};
 pub use spec::*;
 pub use weaken::Weaken;
+pub use wire::{receive_descriptors, send_descriptors};

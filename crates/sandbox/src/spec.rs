@@ -280,7 +280,17 @@ pub struct ExecSpec {
     pub output_bytes_max: u64,
     /// The workspace to use from now on, when it is another than before.
     pub workspace: Option<Overlay>,
+    /// A file of certificates on the host that programs see where they look for the system's.
+    pub trust: Option<PathBuf>,
 }
+
+/// Where programs look for the certificates they trust; the first is always there inside.
+pub const TRUST_INSIDE: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/ca-bundle.pem",
+];
 
 impl ExecSpec {
     /// A program with its arguments, and defaults for the rest.

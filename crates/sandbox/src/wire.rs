@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 /// Bytes one frame may have.
 pub(crate) const FRAME_BYTES_MAX: usize = 160 << 10;
@@ -37,6 +38,7 @@ pub(crate) enum Ask {
         cwd: Option<String>,
         timeout_ms: Option<u64>,
         workspace: Option<Overlay>,
+        trust: Option<PathBuf>,
     },
     /// Do a file operation; carries the pipe of the bytes to write and the pipe of the answer.
     File { sandbox: SandboxId, op: FileOp, workspace: Option<Overlay> },
@@ -108,6 +110,36 @@ pub(crate) fn send(
     let sent = rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)?;
     assert_eq!(sent, bytes.len(), "a packet socket sends whole packets");
     Ok(())
+}
+
+/// Sends descriptors in one packet with a number that says what they are for. Never waits.
+///
+/// # Errors
+/// When there are too many of them, or the other side is slow or gone.
+pub fn send_descriptors(
+    socket: impl AsFd,
+    number: u64,
+    fds: &[BorrowedFd<'_>],
+) -> std::io::Result<()> {
+    Ok(send(socket, &number.to_be_bytes(), fds)?)
+}
+
+/// Takes what [`send_descriptors`] sent; `None` when nothing waits. Never waits.
+///
+/// # Errors
+/// When the other side is gone or sent something else.
+pub fn receive_descriptors(socket: impl AsFd) -> std::io::Result<Option<(u64, Vec<OwnedFd>)>> {
+    let mut buffer = [0; size_of::<u64>()];
+    match receive(socket, &mut buffer) {
+        Ok(Some(Packet { bytes, fds })) => {
+            let number: Result<[u8; 8], _> = bytes.try_into();
+            let number = number.map_err(|_| std::io::Error::from(std::io::ErrorKind::InvalidData));
+            Ok(Some((u64::from_be_bytes(number?), fds)))
+        }
+        Ok(None) => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        Err(rustix::io::Errno::AGAIN) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// One received packet.

@@ -218,6 +218,12 @@ pub struct Network {
     pub resolve: BTreeMap<String, String>,
     /// Certificate files trusted besides the system's.
     pub trust: Vec<String>,
+    /// Labels of what comes from a host. What comes from any other is `untrusted`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, crate::Labels>,
+    /// How long a request that a person is asked about waits on its connection, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ask_wait_ms: Option<u64>,
 }
 
 /// `[[tool]]`: a command tool.

@@ -484,6 +484,61 @@ pub enum Body {
         /// Tokens used.
         tokens: u64,
     },
+    /// A request or a connection of the sandbox was decided. A permit is its intent: it is durable
+    /// before the first byte leaves, and ended by `EgressEnded`.
+    EgressDecided {
+        /// The action whose command made it; absent for a check's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        during: Option<ActionId>,
+        /// What policy was asked.
+        request: Box<ActionRequest>,
+        /// Digest of all that would be sent: an approval is bound to it, and a twin has the same.
+        bound: Digest,
+        /// What sending it twice would mean.
+        effect: EffectClass,
+        /// What was said.
+        verdict: Verdict,
+        /// The record that asked, when this spends its approval.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        approved: Option<u64>,
+        /// Ids of the policies that decided, empty when no rule matched.
+        policies: Vec<String>,
+        /// Why, for people.
+        reason: String,
+        /// Digest of the policy set.
+        policy_set: Digest,
+        /// Digest of what was asked, context included.
+        input: Digest,
+        /// What it carried.
+        carried: Carried,
+    },
+    /// A person is asked about a request of the sandbox. The bytes are the attachment `request`.
+    EgressAsked {
+        /// The record that decided so.
+        egress: u64,
+        /// Exactly what is shown.
+        shown: String,
+        /// Digest of the request that an approval is bound to.
+        bound: Digest,
+        /// When it expires, wall milliseconds.
+        expires_ms: u64,
+    },
+    /// What became of a permitted request or connection.
+    EgressEnded {
+        /// The record that permitted it.
+        egress: u64,
+        /// The HTTP status; 0 for an opaque connection, or when there was no answer.
+        status: u16,
+        /// Bytes of bodies that went up.
+        bytes_up: u64,
+        /// Bytes of bodies that came down.
+        bytes_down: u64,
+        /// Why there was no whole answer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<String>,
+        /// Whether a byte may have left.
+        sent: bool,
+    },
     /// A secret was used at egress.
     SecretUsed {
         /// Its name, never its value.
@@ -594,6 +649,9 @@ impl Body {
             Self::LabelAdded { .. } => "label_added",
             Self::BudgetReserved { .. } => "budget_reserved",
             Self::BudgetSpent { .. } => "budget_spent",
+            Self::EgressDecided { .. } => "egress_decided",
+            Self::EgressAsked { .. } => "egress_asked",
+            Self::EgressEnded { .. } => "egress_ended",
             Self::SecretUsed { .. } => "secret_used",
             Self::RouteChanged { .. } => "route_changed",
             Self::PolicyChanged { .. } => "policy_changed",

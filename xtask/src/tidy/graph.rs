@@ -70,12 +70,15 @@ const CRATES: &[Row] = &[
     hands("sandbox", &["types"]),
     hands("models", &["types"]),
     hands("boundary", &["types"]),
-    hands("gate", &["types", "models", "sandbox"]),
+    hands("gate", &["types", "privacy", "models", "sandbox", "boundary"]),
     hands("tools", &["types", "sandbox", "gate"]),
     hands("vault", &["types"]),
     hands(
         "runtime",
-        &["types", "kernel", "policy", "ledger", "store", "sandbox", "models", "gate", "tools"],
+        &[
+            "types", "kernel", "policy", "ledger", "store", "sandbox", "models", "gate", "tools",
+            "vault",
+        ],
     ),
     hands(
         "cli",

@@ -34,6 +34,7 @@ async fn a_configuration_that_cannot_be_used_is_refused() {
         roots: Vec::new(),
         seed: [0; 32],
         clock: Arc::new(crate::net::now_s),
+        authority: None,
         body_bytes,
     };
     let start = |config| {

@@ -125,6 +125,7 @@ impl World {
             roots: vec![root],
             seed: [42; 32],
             clock: Arc::new(net::now_s),
+            authority: None,
             body_bytes: boundary::limits::BODY_BYTES_MAX,
         };
         let listeners = Listeners {

@@ -7,7 +7,7 @@ use crate::progress::call_of;
 use crate::render;
 use crate::session::{Session, keys_of, login};
 use crate::terminal::{Paint, Terminal, safe};
-use kernel::{Action, Phase, State};
+use kernel::{Action, Grant, Phase, State};
 use runtime::protocol::Request;
 use serde_json::{Value, json};
 use store::{Read, RunSummary};
@@ -41,7 +41,27 @@ impl Open {
 
 /// What waits in a run.
 fn open(run: &RunId, state: &State, records: &[Record]) -> Vec<Open> {
-    state.open_questions().filter_map(|action| open_of(run, state, records, action)).collect()
+    let actions = state.open_questions().filter_map(|action| open_of(run, state, records, action));
+    actions.chain(state.open_egress(now_ms()).map(|found| open_request(run, found))).collect()
+}
+
+#[allow(clippy::disallowed_methods, reason = "what has expired is not listed")]
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A request of a sandbox that waits for an answer.
+fn open_request(run: &RunId, (seq, grant): (u64, &Grant)) -> Open {
+    Open {
+        id: ApprovalId { run: run.clone(), seq },
+        kind: "ask",
+        action: grant.request.name().to_owned(),
+        resource: grant.request.resource(),
+        shown: grant.shown.clone(),
+        expires_ms: Some(grant.expires_ms),
+        call: grant.request.resource(),
+    }
 }
 
 fn open_of(run: &RunId, state: &State, records: &[Record], action: &Action) -> Option<Open> {
@@ -156,7 +176,8 @@ pub(crate) fn answer(
     let asked = state
         .open_questions()
         .find(|action| matches!(&action.phase, Phase::Asked(question) if question.seq == id.seq));
-    let call = asked.map(|action| call_of(&state, action.id)).unwrap_or_default();
+    let request = state.egress.grants.get(&id.seq).map(|grant| grant.request.resource());
+    let call = asked.map(|action| call_of(&state, action.id)).or(request).unwrap_or_default();
     let word = if approve { "approved" } else { "denied" };
     let said = format!("{word}: {call} ({id})");
     let keys = keys_of(&records);

@@ -62,6 +62,11 @@ fn begun(record: &Record, state: &State) -> Option<Step> {
 }
 
 fn goes_on(steps: &mut [Step], record: &Record, records: &[Record]) {
+    if let Body::EgressDecided { during: Some(id), verdict: Verdict::Permit, .. } = &record.body
+        && let Some(step) = steps.iter_mut().rev().find(|step| step.seq == *id)
+    {
+        step.outward = true;
+    }
     let last = steps.last().map(|step| step.seq);
     let seq = record.stamp.seq;
     let mut with = |id: u64, change: &dyn Fn(&mut Step)| {
@@ -91,6 +96,12 @@ fn because(record: &Record, records: &[Record], last: Option<u64>) -> Option<(u6
         }
         Body::ActionStarted { action, attempt, .. } if *attempt > 1 => {
             Some((*action, format!("attempt {attempt}")))
+        }
+        Body::EgressDecided { during: Some(id), request, verdict, policies, reason, .. } => {
+            let by = if policies.is_empty() { reason.clone() } else { policies.join(", ") };
+            let verdict = serde_json::to_value(verdict).unwrap_or_default();
+            let verdict = verdict.as_str().unwrap_or_default().to_owned();
+            Some((*id, format!("{}: {verdict} by {by}", request.resource())))
         }
         Body::SecretUsed { secret, host, under } => {
             let id = action_of(records, *under).unwrap_or(*under);
@@ -147,6 +158,8 @@ fn action_of(records: &[Record], seq: u64) -> Option<u64> {
     let record = records.iter().find(|record| record.stamp.seq == seq)?;
     match &record.body {
         Body::ApprovalAsked { action, .. } | Body::ActionStarted { action, .. } => Some(*action),
+        Body::EgressDecided { during, .. } => *during,
+        Body::EgressAsked { egress, .. } => action_of(records, *egress),
         _ => None,
     }
 }

@@ -7,6 +7,7 @@ mod apply;
 mod crash;
 mod failures;
 mod homes;
+mod network;
 mod policy;
 mod provider;
 mod runs;

@@ -183,8 +183,10 @@ impl RunTask {
             return self.start_waiting(id, intent, *seconds).await;
         }
         self.record(durability, intent).await?;
-        let outcome = self.perform(&action, &plan, &key).await?;
-        match outcome {
+        self.acting = Some(id);
+        let outcome = self.perform(&action, &plan, &key).await;
+        self.acting = None;
+        match outcome? {
             Some(outcome) => self.finish(id, attempt, outcome).await,
             None => self.stopped(&action).await,
         }
@@ -265,7 +267,7 @@ impl RunTask {
             output: outcome.output,
             layer,
             took_ms: outcome.took_ms,
-            labels: Labels::none(),
+            labels: outcome.labels,
         };
         let mut draft = Draft::new(body).because(Link::ResultOf, started);
         if let Some(bytes) = outcome.kept {

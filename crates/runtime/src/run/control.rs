@@ -3,7 +3,7 @@
 use super::{Draft, RunTask};
 use crate::error::RuntimeError;
 use crate::registry::Wanted;
-use kernel::Phase;
+use kernel::{GrantPhase, Phase};
 use serde_json::Value;
 use store::Durability;
 use tokio::sync::oneshot;
@@ -79,7 +79,9 @@ impl RunTask {
                 let policy_set = self.gatekeeper.check(&self.state, &self.actor, &allowed)?;
                 let body = Body::PolicyChanged { policy_set, allow: entries, by };
                 self.record(Durability::Synced, Draft::new(body)).await?;
-                self.gatekeeper.reload(&self.state, &self.actor)
+                self.gatekeeper.reload(&self.state, &self.actor)?;
+                self.recheck_network().await;
+                Ok(())
             }
             Control::Applied { changes, by } => {
                 let body = Body::ArtifactApplied { changes, by };
@@ -107,12 +109,13 @@ impl RunTask {
         reason: String,
         by: String,
     ) -> Result<(), RuntimeError> {
-        let question = self.state.actions.values().find_map(|action| match &action.phase {
-            Phase::Asked(question) if question.seq == asked => Some(question.clone()),
-            Phase::InDoubt { seq } if *seq == asked => None,
+        let of_action = self.state.actions.values().find_map(|action| match &action.phase {
+            Phase::Asked(question) if question.seq == asked => Some(question.expires_ms),
             _ => None,
         });
-        let Some(question) = question else {
+        let grant = self.state.egress.grants.get(&asked);
+        let of_egress = grant.filter(|g| g.phase == GrantPhase::Asked).map(|g| g.expires_ms);
+        let Some(expires_ms) = of_action.or(of_egress) else {
             let in_doubt =
                 self.state.actions.values().any(|a| a.phase == Phase::InDoubt { seq: asked });
             let why = if in_doubt {
@@ -122,13 +125,14 @@ impl RunTask {
             };
             return Err(self.refuse(asked, why));
         };
-        if self.parts.clock.now_ms() >= question.expires_ms || self.clock_went_back(asked)? {
+        if self.parts.clock.now_ms() >= expires_ms || self.clock_went_back(asked)? {
             self.record_answer(asked, ApprovalVerdict::Expired, String::new(), String::new())
                 .await?;
             return Err(self.refuse(asked, "it has expired; nothing was done"));
         }
         let verdict = if approve { ApprovalVerdict::Approved } else { ApprovalVerdict::Denied };
-        self.record_answer(asked, verdict, by, reason).await
+        self.record_answer(asked, verdict, by, reason).await?;
+        self.release_held(asked, verdict).await
     }
 
     fn clock_went_back(&self, seq: u64) -> Result<bool, RuntimeError> {

@@ -1,6 +1,6 @@
 //! Waiting for an effect while commands come in, and for time to pass.
 
-use super::{Draft, RunTask};
+use super::{Draft, RunTask, network};
 use crate::error::RuntimeError;
 use std::future::Future;
 use std::pin::pin;
@@ -37,6 +37,10 @@ impl RunTask {
         loop {
             tokio::select! {
                 done = &mut effect => return Some(done),
+                next = network::next(&mut self.world.net) => {
+                    // What cannot be recorded is not answered, and so does not leave.
+                    let _ = self.on_network(next).await;
+                }
                 post = self.inbox.recv() => {
                     if let Some(post) = post {
                         Box::pin(self.take(post)).await;

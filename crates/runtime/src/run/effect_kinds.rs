@@ -4,6 +4,7 @@
 //! are only counted and kept.
 
 use super::RunTask;
+use super::network::Net;
 use super::world::Sealed;
 use crate::error::RuntimeError;
 use kernel::Action;
@@ -12,7 +13,7 @@ use store::Read;
 use tools::Plan;
 use tools::host::{HostTool, HostToolError};
 use types::manifest::CommandTool;
-use types::{ActionId, BRANCH_MAIN, Digest, OutcomeStatus, Output};
+use types::{ActionId, BRANCH_MAIN, Digest, Labels, OutcomeStatus, Output};
 
 /// Bytes of output that a model is shown; what is longer is kept whole and shown in part.
 pub(super) const OUTPUT_SHOWN_BYTES_MAX: u64 = 16 << 10;
@@ -32,6 +33,8 @@ pub(super) struct Outcome {
     /// The layer it made.
     pub(super) sealed: Option<Sealed>,
     pub(super) took_ms: u64,
+    /// Where it came from, besides the sandbox.
+    pub(super) labels: Labels,
 }
 
 impl Outcome {
@@ -43,6 +46,7 @@ impl Outcome {
             kept: None,
             sealed: None,
             took_ms: 0,
+            labels: Labels::none(),
         }
     }
 }
@@ -112,15 +116,20 @@ impl RunTask {
         let manifest = self.state.manifest().clone();
         let parts = std::sync::Arc::clone(&self.parts);
         let (sandbox, workspace) = self.world.open(&parts, &manifest, &layer, rules).await?;
+        self.ensure_served().await?;
         let spec = ExecSpec {
             timeout_ms: Some(timeout_ms),
             output_bytes_max: OUTPUT_KEPT_BYTES_MAX,
             workspace,
+            env: self.network_environment(),
+            trust: self.world.net.as_ref().map(Net::bundle),
             ..ExecSpec::shell(command)
         };
         let running = parts.spawner.exec(&sandbox, spec).await;
         let running = running.map_err(|error| RuntimeError::part(&error))?;
-        let Some(ran) = self.unless_stopped(collect(running)).await else {
+        let ran = self.unless_stopped(collect(running)).await;
+        let labels = self.settle_network().await?;
+        let Some(ran) = ran else {
             return Ok(None);
         };
         let ran = ran.map_err(|error| RuntimeError::part(&error))?;
@@ -135,6 +144,7 @@ impl RunTask {
         outcome.status = status;
         outcome.exit = exit;
         outcome.sealed = sealed;
+        outcome.labels = labels;
         outcome.took_ms = ran.exit.took_ms;
         Ok(Some(outcome))
     }

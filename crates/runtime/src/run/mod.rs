@@ -16,6 +16,7 @@ mod effect_kinds;
 mod finish;
 mod gatekeeper;
 mod model;
+mod network;
 mod recover;
 mod world;
 
@@ -73,6 +74,8 @@ pub(crate) struct RunTask {
     active: bool,
     /// A person asked to set it aside.
     suspend: bool,
+    /// The action whose effect is awaited.
+    acting: Option<types::ActionId>,
 }
 
 /// Attends to a run until nothing is left to do for it. `leave` takes the run off the list, unless
@@ -102,6 +105,7 @@ pub(crate) async fn attend(
         head,
         active: false,
         suspend: false,
+        acting: None,
     };
     loop {
         while let Ok(post) = task.inbox.try_recv() {

@@ -3,6 +3,8 @@
 //! The sandbox is made when the first action needs it, and again after it was closed. An upper
 //! lives for one action: sealed when the action's changes count, discarded when not.
 
+use super::network::{self, Net};
+use crate::config;
 use crate::error::RuntimeError;
 use crate::parts::Parts;
 use sandbox::layers::{self, Upper};
@@ -25,13 +27,14 @@ pub(super) struct Sealed {
 pub(super) struct World {
     dir: Option<PathBuf>,
     sandbox: Option<(SandboxId, FsRules)>,
+    pub(super) net: Option<Net>,
     upper: Option<Upper>,
     flushed: Option<LayerId>,
 }
 
 impl World {
     pub(super) fn new(dir: Option<&str>) -> Self {
-        Self { dir: dir.map(PathBuf::from), sandbox: None, upper: None, flushed: None }
+        Self { dir: dir.map(PathBuf::from), sandbox: None, net: None, upper: None, flushed: None }
     }
 
     /// A path of the manifest: relative ones stand beside it.
@@ -71,9 +74,11 @@ impl World {
                     rules: rules.clone(),
                     ..CreateSpec::new(overlay)
                 };
-                let made = parts.spawner.create(spec).await;
-                let made = made.map_err(|error| RuntimeError::part(&error))?;
+                let config = network::config_of(&manifest.network, self.trust(manifest)?)?;
+                let made = parts.spawner.create_with_network(spec).await;
+                let (made, listeners) = made.map_err(|error| RuntimeError::part(&error))?;
                 self.sandbox = Some((made.id, rules));
+                self.net = Some(Net::open(parts, listeners, config).await?);
                 Ok((made.id, None))
             }
         }
@@ -101,6 +106,12 @@ impl World {
         }
     }
 
+    /// The authorities that the manifest names, read.
+    fn trust(&self, manifest: &Manifest) -> Result<Vec<String>, RuntimeError> {
+        let files = manifest.network.trust.iter();
+        files.map(|file| config::read_text(&self.beside_manifest(Path::new(file)))).collect()
+    }
+
     fn discard(&mut self, parts: &Parts) {
         if let Some(upper) = self.upper.take() {
             // What cannot be removed now is reaped when the next owner starts.
@@ -109,6 +120,7 @@ impl World {
     }
 
     async fn destroy(&mut self, parts: &Parts) {
+        self.net = None;
         if let Some((id, _)) = self.sandbox.take() {
             let _ = parts.spawner.destroy(&id).await;
         }

@@ -125,12 +125,12 @@ impl Spawner {
     ) -> Result<(), SandboxError> {
         match ask {
             Ask::Create(spec) => self.create(seq, *spec),
-            Ask::Exec { sandbox, argv, env, cwd, timeout_ms, workspace } => {
+            Ask::Exec { sandbox, argv, env, cwd, timeout_ms, workspace, trust } => {
                 let stdio: [OwnedFd; 3] = fds
                     .try_into()
                     .map_err(|_| SandboxError::invalid("a program needs three streams"))?;
                 self.switch(sandbox, workspace)?;
-                let job = Job::Exec { argv, env, cwd };
+                let job = Job::Exec { argv, env, cwd, trust };
                 self.start_job(seq, sandbox.0, job, &stdio, timeout_ms, Purpose::Asked)
             }
             Ask::File { sandbox, op, workspace } => {

@@ -253,6 +253,32 @@ struct RawNetwork {
     resolve: BTreeMap<String, String>,
     #[serde(default)]
     trust: Vec<String>,
+    #[serde(default)]
+    labels: BTreeMap<String, crate::Labels>,
+    ask_wait: Option<String>,
+}
+
+/// `127.0.0.1:8443`, `[::1]:8443`: who dials reads it in full.
+fn looks_like_address(text: &str) -> bool {
+    let known = |b: u8| b.is_ascii_hexdigit() || matches!(b, b'.' | b':' | b'[' | b']');
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && host.bytes().all(known) && port.parse::<u16>().is_ok_and(|p| p != 0)
+    })
+}
+
+impl RawNetwork {
+    fn check(self) -> Result<Network, ManifestError> {
+        let wait = self.ask_wait.as_deref();
+        let ask_wait_ms = wait.map(|text| duration("network.ask_wait", text)).transpose()?;
+        for (name, address) in &self.resolve {
+            if !looks_like_address(address) {
+                let message = format!("{address:?} for {name} must be an address and a port");
+                return Err(bad("network.resolve", message));
+            }
+        }
+        let (resolve, trust, labels) = (self.resolve, self.trust, self.labels);
+        Ok(Network { resolve, trust, labels, ask_wait_ms })
+    }
 }
 
 #[derive(Deserialize)]
@@ -316,7 +342,7 @@ impl RawManifest {
             permissions: self.permissions.map(RawPermissions::check).transpose()?,
             budget: self.budget.check()?,
             sandbox: self.sandbox.check()?,
-            network: Network { resolve: self.network.resolve, trust: self.network.trust },
+            network: self.network.check()?,
             secrets: self.secrets,
             tools,
             checks,

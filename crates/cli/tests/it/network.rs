@@ -1,0 +1,267 @@
+//! The network of a sandbox through the binary: requests are decided one by one, asked, recorded;
+//! secrets are put in on the way out.
+
+use crate::support::{World, call, say, until};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+const SECRET: &str = "value-of-the-vault-4711";
+
+/// One request as the server got it.
+#[derive(Debug, Clone, PartialEq)]
+struct Seen {
+    line: String,
+    authorization: String,
+    body: String,
+}
+
+/// A server on loopback that notes what it gets and says back what it was sent.
+struct Upstream {
+    port: u16,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Upstream {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+        let notes = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let notes = Arc::clone(&notes);
+                std::thread::spawn(move || while answer(&stream, &notes).is_some() {});
+            }
+        });
+        Self { port, seen }
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().expect("no panic holds it").clone()
+    }
+}
+
+fn answer(mut stream: &TcpStream, notes: &Mutex<Vec<Seen>>) -> Option<()> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|count| *count > 0)?;
+    let (mut length, mut authorization) = (0, String::new());
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).ok()?;
+        let Some((name, value)) = header.trim().split_once(": ") else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => length = value.parse().ok()?,
+            "authorization" => value.clone_into(&mut authorization),
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    let body = String::from_utf8(body).ok()?;
+    let line = line.trim().to_owned();
+    let said = format!("you sent {line} with {authorization} and {body}");
+    notes.lock().ok()?.push(Seen { line, authorization, body });
+    write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{said}", said.len()).ok()
+}
+
+/// A Python program for the sandbox: `go` does a request and prints what came of it.
+const PRELUDE: &str = r#"
+import os, urllib.request, urllib.error
+def go(method, url, data=None):
+    headers = {"authorization": "Bearer " + os.environ.get("TOKEN", "")}
+    request = urllib.request.Request(url, data=data, method=method, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            print(answer.status, answer.read().decode())
+    except urllib.error.HTTPError as error:
+        print(error.code, error.read().decode())
+    except Exception as error:
+        print("nothing:", type(error).__name__)
+"#;
+
+/// A world with an agent that runs one Python program in the sandbox.
+fn world(upstream: &Upstream, permissions: &str, network: &str, program: &str) -> World {
+    let world = World::new();
+    let manifest = format!(
+        "[permissions]\npreset = \"observe\"\n{permissions}\n[network]\n{network}\n\
+         resolve = {{ \"api.example.test\" = \"127.0.0.1:{}\" }}\n\
+         [sandbox]\nworkspace = \"w\"\n[secrets]\nTOKEN = \"api\"\n",
+        upstream.port
+    );
+    let turns = call("I try.", "shell", "command = \"python3 try.py\"") + &say("Tried.");
+    world.agent(&manifest, &turns);
+    world.write("w/try.py", &format!("{PRELUDE}{program}"));
+    world
+}
+
+fn set_secret(world: &World) {
+    let mut command = world.command(&["secret", "set", "api"]);
+    let mut child = command.stdin(std::process::Stdio::piped()).spawn().expect("it runs");
+    child.stdin.take().expect("piped").write_all(SECRET.as_bytes()).expect("written");
+    assert!(child.wait_with_output().expect("it ends").status.success());
+}
+
+/// What the program printed, line by line.
+fn printed(world: &World) -> Vec<String> {
+    let shown = world.run(&["show", "last", "--json"]).exits(0).json();
+    let records = shown["records"].as_array().expect("records");
+    let finished = records.iter().find(|record| record["kind"] == "action_finished");
+    let text = finished.expect("it ran")["output"]["text"].as_str().expect("text").to_owned();
+    text.lines().map(str::to_owned).collect()
+}
+
+fn of_kind(world: &World, kind: &str) -> Vec<Value> {
+    let shown = world.run(&["show", "last", "--json"]).exits(0).json();
+    let records = shown["records"].as_array().expect("records");
+    records.iter().filter(|record| record["kind"] == kind).cloned().collect()
+}
+
+/// The id of the one question that waits.
+fn question(world: &World) -> Option<(String, String)> {
+    let said = world.run(&["approvals", "--json"]);
+    let all = serde_json::from_str::<Value>(&said.stdout).ok()?;
+    let first = all["approvals"].as_array()?.first()?.clone();
+    Some((first["id"].as_str()?.to_owned(), first["shown"].as_str()?.to_owned()))
+}
+
+#[test]
+fn requests_are_decided_one_by_one_and_a_secret_goes_to_its_host_only() {
+    let upstream = Upstream::start();
+    let program = format!(
+        "go('GET', 'http://api.example.test/v1/a?x=1')\n\
+         go('GET', 'http://api.example.test/v2/a')\n\
+         go('POST', 'http://api.example.test/v1/a', b'x')\n\
+         go('GET', 'http://other.example.test/v1/a')\n\
+         go('GET', 'http://127.0.0.1:{}/v1/a')\n\
+         go('GET', 'http://192.0.2.77/')\n\
+         print(os.environ['TOKEN'].startswith('bpsecret-api-'))\n",
+        upstream.port
+    );
+    let permits =
+        "allow = [\"shell\", \"GET api.example.test/v1/*\", \"secret:api@api.example.test\"]";
+    let world = world(&upstream, permits, "", &program);
+    set_secret(&world);
+    let done = world.run(&["run"]).exits(0);
+    let lines = printed(&world);
+    // The server saw the value; what it said back came without it.
+    assert_eq!(
+        lines[0], "200 you sent GET /v1/a?x=1 HTTP/1.1 with Bearer [masked:api] and ",
+        "{lines:?}"
+    );
+    assert!(lines[1].starts_with("403 {\"error\""), "{lines:?}");
+    assert!(lines[2].starts_with("403 {\"error\""), "{lines:?}");
+    assert!(lines[3].starts_with("nothing: ") && lines[4].starts_with("nothing: "), "{lines:?}");
+    assert!(lines[5].starts_with("403 {\"error\""), "{lines:?}");
+    assert_eq!(lines[6], "True");
+    let seen = upstream.seen();
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert_eq!(seen[0].authorization, format!("Bearer {SECRET}"));
+    // What left, under which decision and with which secret, stands in the log.
+    let decided = of_kind(&world, "egress_decided");
+    let verdicts: Vec<&str> = decided.iter().filter_map(|r| r["verdict"].as_str()).collect();
+    assert_eq!(verdicts, ["permit", "deny", "deny", "deny", "deny"]);
+    let used = of_kind(&world, "secret_used");
+    assert_eq!(used[0]["under"], decided[0]["seq"]);
+    assert_eq!(of_kind(&world, "egress_ended")[0]["status"], 200);
+    assert!(done.stderr.contains("denied"), "{}", done.stderr);
+    assert!(!done.stderr.contains(SECRET) && !done.stdout.contains(SECRET));
+    let explained = world.run(&["explain", "last"]).exits(0);
+    assert!(
+        explained.stdout.contains("secret api sent to api.example.test"),
+        "{}",
+        explained.stdout
+    );
+    assert!(!scan(&world.home()), "the value stands in the home");
+}
+
+/// Whether the secret's bytes stand in any file below a directory.
+fn scan(dir: &std::path::Path) -> bool {
+    std::fs::read_dir(dir).expect("a directory").flatten().any(|entry| {
+        let path = entry.path();
+        if path.is_dir() {
+            return scan(&path);
+        }
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes())
+    })
+}
+
+#[test]
+fn an_asked_request_waits_on_its_connection_and_its_twin_is_asked_again() {
+    let upstream = Upstream::start();
+    let post = "go('POST', 'http://api.example.test/v1/issues', b'{\"title\":\"x\"}')\n";
+    let permits = "allow = [\"shell\"]\nask = [\"POST api.example.test/v1/issues\"]";
+    let world = world(&upstream, permits, "", &format!("{post}{post}"));
+    let running = world.start(&["run"]);
+    until("the request is asked about", || question(&world).is_some());
+    let (first, shown) = question(&world).expect("it waits");
+    assert!(shown.starts_with("POST http://api.example.test/v1/issues"), "{shown}");
+    assert!(upstream.seen().is_empty(), "nothing left before the answer");
+    world.run(&["approve", &first]).exits(0);
+    until("the twin is asked about", || question(&world).is_some_and(|(id, _)| id != first));
+    let (second, _) = question(&world).expect("it waits");
+    world.run(&["deny", &second, "--reason", "once is enough"]).exits(0);
+    let ended = running.wait_with_output().expect("it ends");
+    assert_eq!(ended.status.code(), Some(0));
+    let lines = printed(&world);
+    assert!(lines[0].starts_with("200 you sent POST /v1/issues"), "{lines:?}");
+    assert!(lines[1].starts_with("403 ") && lines[1].contains("BP-RUN-017"), "{lines:?}");
+    assert_eq!(upstream.seen().len(), 1);
+    // What is settled cannot be approved again.
+    world.run(&["approve", &first]).fails(2, "BP-RUN-010");
+}
+
+#[test]
+fn a_request_that_nobody_answers_in_time_is_told_where_it_waits_and_an_approval_is_kept() {
+    let upstream = Upstream::start();
+    let program = "import time\n\
+        url = 'http://api.example.test/v1/issues'\n\
+        go('POST', url, b'a')\n\
+        open('told', 'w').close()\n\
+        go('POST', url, b'b')\n\
+        go('POST', url, b'a')\n";
+    let permits = "allow = [\"shell\"]\nask = [\"POST api.example.test/v1/issues\"]";
+    let world = world(&upstream, permits, "ask_wait = \"1s\"", program);
+    let running = world.start(&["run"]);
+    until("the request is asked about", || question(&world).is_some());
+    let (first, _) = question(&world).expect("it waits");
+    until("the second is asked about", || {
+        let all = world.run(&["approvals", "--json"]).json();
+        all["approvals"].as_array().is_some_and(|all| all.len() == 2)
+    });
+    // The first was told 403 by now. Its approval is kept for exactly the same request.
+    world.run(&["approve", &first]).exits(0);
+    assert_eq!(running.wait_with_output().expect("it ends").status.code(), Some(0));
+    let lines = printed(&world);
+    assert!(lines[0].contains("BP-RUN-016") && lines[0].contains(&first), "{lines:?}");
+    assert!(lines[1].contains("BP-RUN-016"), "{lines:?}");
+    assert!(lines[2].starts_with("200 "), "{lines:?}");
+    let bodies: Vec<String> = upstream.seen().into_iter().map(|seen| seen.body).collect();
+    assert_eq!(bodies, ["a"]);
+}
+
+#[test]
+fn a_network_that_cannot_be_served_sets_the_run_aside() {
+    let world = World::new();
+    let turns = call("I try.", "shell", "command = \"true\"") + &say("Tried.");
+    let shell = "[permissions]\nallow = [\"shell\"]\n";
+    world.agent(&format!("{shell}[network]\nresolve = {{ \"a.test\" = \"nowhere\" }}\n"), &turns);
+    let refused = world.run(&["run"]).exits(2);
+    assert!(refused.stderr.contains("network.resolve"), "{}", refused.stderr);
+    // Certificates that are none.
+    world.write("no.pem", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n");
+    world.agent(&format!("{shell}[network]\ntrust = [\"no.pem\"]\n"), &turns);
+    let aside = world.run(&["run"]).exits(4);
+    assert!(aside.stderr.contains("BP-GATE-014"), "{}", aside.stderr);
+    // Something stands where the certificates should.
+    world.agent(shell, &turns);
+    let _ = std::fs::remove_dir_all(world.home().join("trust"));
+    std::fs::write(world.home().join("trust"), "in the way").expect("written");
+    let aside = world.run(&["run"]).exits(4);
+    assert!(aside.stderr.contains("BP-RUN-015"), "{}", aside.stderr);
+    std::fs::remove_file(world.home().join("trust")).expect("removed");
+    world.run(&["resume", "last"]).exits(0);
+}

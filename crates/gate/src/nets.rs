@@ -1,0 +1,327 @@
+//! In the gate process: the networks of sandboxes, whose judge is the owner.
+//!
+//! Each question becomes a frame to the owner and waits for its verdict; nothing leaves without
+//! one, so when the owner is slow everything waits, and when it is gone this process ends.
+
+use crate::error::GateError;
+use crate::frame::Frame;
+use crate::message::{Event, NetConfig, NetPassage, NetQuestion, NetRequest, NetVerdict, ToOwner};
+use boundary::{
+    Answer, Boundary, Config, ConnectAsk, ConnectVerdict, Denial, How, Judge, Listeners,
+    RequestAsk, RequestVerdict, SecretUse, Standing,
+};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::{mpsc, oneshot};
+use types::ActionRequest;
+use zeroize::Zeroizing;
+
+/// Descriptors that came and whose network was not opened yet.
+const UNCLAIMED_MAX: usize = 64;
+
+/// What a network needs of the host, read before the process was confined.
+pub(crate) struct HostNet {
+    nameservers: Vec<SocketAddr>,
+    roots: Vec<CertificateDer<'static>>,
+}
+
+impl HostNet {
+    /// What cannot be read is empty: then nothing is resolved, or no certificate is good.
+    pub(crate) fn read() -> Self {
+        let resolver = hickory_resolver::system_conf::read_system_conf();
+        let servers = resolver.map(|(config, _)| config.name_servers().to_vec());
+        let nameservers: Vec<SocketAddr> =
+            servers.unwrap_or_default().iter().map(|server| (server.ip, DNS_PORT).into()).collect();
+        Self { nameservers, roots: rustls_native_certs::load_native_certs().certs }
+    }
+}
+
+/// Where name servers listen.
+const DNS_PORT: u16 = 53;
+
+type Verdict = (NetVerdict, Zeroizing<Vec<u8>>);
+
+/// What the judges of all networks share.
+#[derive(Debug)]
+struct Asking {
+    /// Not bounded itself: the boundary bounds its questions, and each permit has two notes.
+    out: mpsc::UnboundedSender<Frame>,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Verdict>>>,
+    next: AtomicU64,
+}
+
+/// All networks of this process.
+pub(crate) struct Nets {
+    host: HostNet,
+    descriptors: OwnedFd,
+    unclaimed: Mutex<HashMap<u64, Vec<OwnedFd>>>,
+    open: Mutex<HashMap<u64, Arc<Boundary>>>,
+    asking: Arc<Asking>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().expect("nothing panics while it holds a lock")
+}
+
+impl Nets {
+    /// `descriptors` is the socket by which listeners come.
+    pub(crate) fn new(
+        host: HostNet,
+        descriptors: OwnedFd,
+        out: mpsc::UnboundedSender<Frame>,
+    ) -> Self {
+        let asking = Asking { out, waiting: Mutex::default(), next: AtomicU64::new(1) };
+        Self {
+            host,
+            descriptors,
+            unclaimed: Mutex::default(),
+            open: Mutex::default(),
+            asking: Arc::new(asking),
+        }
+    }
+
+    /// Serves a network. Answers its certificate and the authority's key.
+    pub(crate) fn open(
+        &self,
+        net: u64,
+        config: NetConfig,
+        authority: Option<Zeroizing<Vec<u8>>>,
+    ) -> Result<(String, Zeroizing<Vec<u8>>), GateError> {
+        let fds = self.claim(net)?;
+        let cannot = |why: String| GateError::Network { why };
+        let listeners = listeners(fds).map_err(|error| cannot(error.to_string()))?;
+        let mut roots = self.host.roots.clone();
+        for pem in &config.trust {
+            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                let bad = |_| cannot("a `[network] trust` file is no certificate".to_owned());
+                roots.push(certificate.map_err(bad)?);
+            }
+        }
+        let config = Config {
+            resolve: config.resolve,
+            nameservers: self.host.nameservers.clone(),
+            roots,
+            seed: config.seed,
+            authority,
+            clock: Arc::new(now_s),
+            body_bytes: boundary::limits::BODY_BYTES_MAX,
+        };
+        let judge = Arc::new(OwnerJudge { net, asking: Arc::clone(&self.asking) });
+        let original =
+            Arc::new(|stream: &tokio::net::TcpStream| sandbox::original_destination(stream));
+        let made = Boundary::start(config, judge, original, listeners);
+        let made = made.map_err(|error| cannot(error.to_string()))?;
+        let opened = (made.certificate_pem().to_owned(), made.authority_key());
+        lock(&self.open).insert(net, Arc::new(made));
+        Ok(opened)
+    }
+
+    /// The listeners that were sent for this network before it was asked for.
+    fn claim(&self, net: u64) -> Result<Vec<OwnedFd>, GateError> {
+        let mut unclaimed = lock(&self.unclaimed);
+        loop {
+            if let Some(fds) = unclaimed.remove(&net) {
+                return Ok(fds);
+            }
+            match sandbox::receive_descriptors(&self.descriptors) {
+                Ok(Some((number, fds))) if unclaimed.len() < UNCLAIMED_MAX => {
+                    unclaimed.insert(number, fds);
+                }
+                Ok(Some(_)) => unclaimed.clear(),
+                Ok(None) => {
+                    let why = "its listeners did not come".to_owned();
+                    return Err(GateError::Network { why });
+                }
+                Err(error) => return Err(GateError::Network { why: error.to_string() }),
+            }
+        }
+    }
+
+    pub(crate) fn close(&self, net: u64) {
+        lock(&self.open).remove(&net);
+    }
+
+    pub(crate) async fn recheck(&self, net: u64) {
+        let found = lock(&self.open).get(&net).cloned();
+        if let Some(found) = found {
+            found.recheck().await;
+        }
+    }
+
+    /// Gives a verdict to who waits for it.
+    pub(crate) fn verdict(&self, ask: u64, verdict: NetVerdict, secrets: Zeroizing<Vec<u8>>) {
+        if let Some(waiter) = lock(&self.asking.waiting).remove(&ask) {
+            let _ = waiter.send((verdict, secrets));
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "certificates are good by the world's clock")]
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn listeners(fds: Vec<OwnedFd>) -> std::io::Result<Listeners> {
+    let wrong = || std::io::Error::from(std::io::ErrorKind::InvalidData);
+    let listeners = sandbox::Listeners::from_fds(fds).ok_or_else(wrong)?;
+    let tcp = |list: [std::net::TcpListener; 2]| -> std::io::Result<Vec<TcpListener>> {
+        list.into_iter().map(TcpListener::from_std).collect()
+    };
+    let dns_udp = listeners.dns_udp.into_iter().map(UdpSocket::from_std);
+    Ok(Listeners {
+        tcp: tcp(listeners.tcp)?,
+        dns_udp: dns_udp.collect::<std::io::Result<_>>()?,
+        dns_tcp: tcp(listeners.dns_tcp)?,
+    })
+}
+
+/// Asks the owner on behalf of one sandbox.
+#[derive(Debug)]
+struct OwnerJudge {
+    net: u64,
+    asking: Arc<Asking>,
+}
+
+/// A question on its way; dropped, the owner is told that nobody waits.
+struct Waiting<'a> {
+    judge: &'a OwnerJudge,
+    ask: u64,
+    over: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        lock(&self.judge.asking.waiting).remove(&self.ask);
+        if !self.over {
+            self.judge.say(Event::NetWithdrawn { net: self.judge.net, ask: self.ask });
+        }
+    }
+}
+
+impl OwnerJudge {
+    fn say(&self, event: Event) {
+        if let Ok(frame) = Frame::new(&ToOwner { id: 0, event }, Vec::new()) {
+            let _ = self.asking.out.send(frame);
+        }
+    }
+
+    async fn ask(&self, question: NetQuestion) -> Verdict {
+        let ask = self.asking.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        lock(&self.asking.waiting).insert(ask, sender);
+        let mut waiting = Waiting { judge: self, ask, over: false };
+        self.say(Event::NetAsked { net: self.net, ask, question });
+        let verdict = receiver.await;
+        waiting.over = true;
+        verdict.unwrap_or_else(|_| (refused(), Zeroizing::default()))
+    }
+}
+
+/// What is said when the owner says nothing that can be used.
+fn refused() -> NetVerdict {
+    NetVerdict::Deny {
+        code: "BP-GATE-014".to_owned(),
+        message: "the runtime cannot decide now".to_owned(),
+        approval: None,
+    }
+}
+
+fn denial(verdict: NetVerdict) -> Denial {
+    match verdict {
+        NetVerdict::Deny { code, message, approval } => Denial { code, message, approval },
+        NetVerdict::Permit { .. } | NetVerdict::Inspect => denial(refused()),
+    }
+}
+
+impl Judge for OwnerJudge {
+    fn name<'a>(&'a self, host: &'a str) -> Answer<'a, bool> {
+        Box::pin(async move {
+            let asked = self.ask(NetQuestion::Name { host: host.to_owned() }).await;
+            matches!(asked.0, NetVerdict::Permit { .. })
+        })
+    }
+
+    fn connect<'a>(&'a self, ask: &'a ConnectAsk) -> Answer<'a, ConnectVerdict> {
+        Box::pin(async move {
+            let question = NetQuestion::Connect { host: ask.host.clone(), port: ask.port };
+            match self.ask(question).await.0 {
+                NetVerdict::Inspect => ConnectVerdict::Inspect,
+                NetVerdict::Permit { permit, .. } => ConnectVerdict::Opaque { id: permit },
+                other => ConnectVerdict::Deny(denial(other)),
+            }
+        })
+    }
+
+    fn request<'a>(&'a self, ask: &'a RequestAsk) -> Answer<'a, RequestVerdict> {
+        Box::pin(async move {
+            let placeholders = ask.placeholders.iter();
+            let request = NetRequest {
+                action: ask.action(),
+                raw_path: ask.raw_path.clone(),
+                placeholders: placeholders.map(|p| (p.name.clone(), p.text.clone())).collect(),
+                digest: ask.digest,
+            };
+            let question = NetQuestion::Request { request: Box::new(request) };
+            match self.ask(question).await {
+                (NetVerdict::Permit { permit, secrets }, values) => match uses(secrets, &values) {
+                    Some(secrets) => RequestVerdict::Permit { id: permit, secrets },
+                    None => RequestVerdict::Deny(denial(refused())),
+                },
+                (other, _) => RequestVerdict::Deny(denial(other)),
+            }
+        })
+    }
+
+    fn still<'a>(&'a self, standing: &'a Standing) -> Answer<'a, bool> {
+        let connect =
+            |ask: &ConnectAsk| ActionRequest::Connect { host: ask.host.clone(), port: ask.port };
+        let (action, inspected) = match standing {
+            Standing::Inspected(ask) => (connect(ask), true),
+            Standing::Opaque { ask, .. } => (connect(ask), false),
+            Standing::Request { ask, .. } => (ask.action(), false),
+        };
+        Box::pin(async move {
+            let asked = self.ask(NetQuestion::Still { action: Box::new(action), inspected }).await;
+            matches!(asked.0, NetVerdict::Permit { .. } | NetVerdict::Inspect)
+        })
+    }
+
+    fn event(&self, permit: u64, event: boundary::Event) {
+        let passage = match event {
+            boundary::Event::Sent => NetPassage::Sent,
+            boundary::Event::Answered { status, bytes_up, bytes_down } => {
+                NetPassage::Answered { status, bytes_up, bytes_down }
+            }
+            boundary::Event::Failed { why } => NetPassage::Failed { why },
+        };
+        self.say(Event::NetPassed { net: self.net, permit, passage });
+    }
+}
+
+/// Placeholders with their values: a list of strings in JSON, in the same order.
+fn uses(placeholders: Vec<String>, values: &[u8]) -> Option<Vec<SecretUse>> {
+    if placeholders.is_empty() {
+        return Some(Vec::new());
+    }
+    let values: Vec<Zeroizing<String>> = serde_json::from_slice::<Vec<String>>(values)
+        .ok()?
+        .into_iter()
+        .map(Zeroizing::new)
+        .collect();
+    if values.len() != placeholders.len() {
+        return None;
+    }
+    let pairs = placeholders.into_iter().zip(values);
+    Some(
+        pairs
+            .map(|(placeholder, value)| SecretUse { placeholder, value, how: How::Replace })
+            .collect(),
+    )
+}

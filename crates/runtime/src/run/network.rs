@@ -1,0 +1,769 @@
+//! The network of the run's sandbox: what its programs want to send is decided, recorded and
+//! answered here, by the run's own task.
+//!
+//! ```text
+//!   asked by the gate -> policy -> permit: recorded, durable, then answered -> ended: recorded
+//!                               -> deny:   recorded, answered
+//!                               -> ask:    recorded, held for a short time -> answered by a person
+//!                                                                          -> denied with its id
+//! ```
+//!
+//! What always holds: nothing is permitted before its record is durable; an approval is spent by
+//! one request of exactly its digest, decided again with the policy and labels of then; a twin of
+//! what was sent irreversibly is asked, whatever policy permits; while no gate serves, nothing
+//! leaves.
+
+use super::{Draft, RunTask};
+use crate::error::RuntimeError;
+use crate::parts::Parts;
+use gate::{NetConfig, NetMessage, NetPassage, NetQuestion, NetRequest, NetVerdict, Network};
+use policy::Decision;
+use sandbox::Listeners;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+use store::Durability;
+use tokio::time::Instant;
+use types::manifest::APPROVAL_EXPIRES_MS_DEFAULT;
+use types::{
+    ActionId, ActionRequest, ApprovalVerdict, Body, Digest, EffectClass, HttpFacts, Labels, Link,
+    Verdict,
+};
+use zeroize::Zeroizing;
+
+/// How long a request waits on its connection for a person when `[network] ask_wait` does not say,
+/// milliseconds.
+const ASK_WAIT_MS_DEFAULT: u64 = 20_000;
+/// Denials of one action that are recorded; later ones of the same kind are answered alike.
+const DENIALS_RECORDED_MAX: usize = 256;
+/// How long what is still open is waited for when its command has ended, milliseconds.
+const TAIL_MS_MAX: u64 = 2_000;
+/// Variables that name the file of certificates to programs that do not look at the system's.
+const TRUST_VARIABLES: [&str; 9] = [
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS",
+    "GIT_SSL_CAINFO",
+    "PIP_CERT",
+    "CARGO_HTTP_CAINFO",
+    "AWS_CA_BUNDLE",
+    "DENO_CERT",
+];
+/// What a program is told when a person is asked about its request: `BP-RUN-016`.
+const ASKED: &str = "BP-RUN-016";
+/// What a program is told when a person denied its request: `BP-RUN-017`.
+const REFUSED_BY_PERSON: &str = "BP-RUN-017";
+/// Hexadecimal digits of a placeholder.
+const PLACEHOLDER_DIGITS: usize = 32;
+/// What comes from a host that the operator says nothing about.
+const FOREIGN: &str = "untrusted";
+
+/// A request that a person is asked about, waiting on its connection.
+struct Held {
+    ask: u64,
+    asked: u64,
+    until: Instant,
+    request: Box<NetRequest>,
+}
+
+/// The network of one sandbox.
+pub(super) struct Net {
+    network: Option<Network>,
+    listeners: Listeners,
+    config: NetConfig,
+    authority: Zeroizing<Vec<u8>>,
+    bundle: PathBuf,
+    held: Vec<Held>,
+    /// Permits in flight, and whether a byte of each may have left.
+    open: BTreeMap<u64, bool>,
+    /// What was denied during this action and stands in the log.
+    denied: BTreeSet<String>,
+    /// Hosts that answered during this action.
+    heard: BTreeSet<String>,
+}
+
+impl std::fmt::Debug for Net {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Net").field("open", &self.open).finish_non_exhaustive()
+    }
+}
+
+impl Net {
+    /// Has the gate serve the network of a new sandbox.
+    pub(super) async fn open(
+        parts: &Parts,
+        listeners: Listeners,
+        config: NetConfig,
+    ) -> Result<Self, RuntimeError> {
+        let network = parts.gate.open_network(&listeners, config.clone(), None).await;
+        let network = network.map_err(RuntimeError::Part)?;
+        let bundle = parts.home.trust_file().map_err(|error| cannot_trust(&error))?;
+        let text = bundle_text(network.certificate_pem());
+        std::fs::write(&bundle, text).map_err(|error| cannot_trust(&error))?;
+        Ok(Self {
+            authority: network.authority(),
+            network: Some(network),
+            listeners,
+            config,
+            bundle,
+            held: Vec::new(),
+            open: BTreeMap::new(),
+            denied: BTreeSet::new(),
+            heard: BTreeSet::new(),
+        })
+    }
+
+    /// Where the certificates stand on the host.
+    pub(super) fn bundle(&self) -> PathBuf {
+        self.bundle.clone()
+    }
+
+    /// What comes next: a message, or a held request whose time is over. Never ends by itself.
+    async fn next(&mut self) -> Next {
+        let first = self.held.iter().map(|held| held.until).min();
+        let over = async {
+            match first {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        let heard = async {
+            match &mut self.network {
+                Some(network) => network.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            message = heard => message.map_or(Next::Gone, Next::Message),
+            () = over => Next::Over,
+        }
+    }
+
+    async fn answer(&self, ask: u64, verdict: NetVerdict) {
+        self.answer_with(ask, verdict, Vec::new()).await;
+    }
+
+    async fn answer_with(&self, ask: u64, verdict: NetVerdict, secrets: Vec<Zeroizing<String>>) {
+        if let Some(network) = &self.network {
+            network.answer(ask, verdict, secrets).await;
+        }
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.bundle);
+    }
+}
+
+fn cannot_trust(error: &std::io::Error) -> RuntimeError {
+    RuntimeError::Network { reason: format!("its certificates cannot be written: {error}") }
+}
+
+/// How the manifest says that a sandbox reaches the world. `trust` are its files, read.
+pub(super) fn config_of(
+    network: &types::manifest::Network,
+    trust: Vec<String>,
+) -> Result<NetConfig, RuntimeError> {
+    let mut resolve = BTreeMap::new();
+    for (name, address) in &network.resolve {
+        let parsed = address.parse().map_err(|_| RuntimeError::Network {
+            reason: format!("`resolve` of {name}: {address:?} is no address with a port"),
+        })?;
+        resolve.insert(name.clone(), parsed);
+    }
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| RuntimeError::Network {
+        reason: format!("there is no randomness: {error}"),
+    })?;
+    Ok(NetConfig { resolve, trust, seed })
+}
+
+/// The host's authorities and the sandbox's own.
+fn bundle_text(own: &str) -> String {
+    let host = sandbox::TRUST_INSIDE.iter().find_map(|path| std::fs::read_to_string(path).ok());
+    format!("{}\n{own}", host.unwrap_or_default())
+}
+
+/// What happened on a network.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// It said something.
+    Message(NetMessage),
+    /// A held request's time is over.
+    Over,
+    /// The gate died.
+    Gone,
+}
+
+/// What comes next on the run's network; never, when there is none.
+pub(super) async fn next(net: &mut Option<Net>) -> Next {
+    match net {
+        Some(net) => net.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The environment by which programs find certificates.
+pub(super) fn trust_variables() -> Vec<(String, String)> {
+    let file = sandbox::TRUST_INSIDE[0];
+    TRUST_VARIABLES.iter().map(|name| ((*name).to_owned(), file.to_owned())).collect()
+}
+
+/// What sending a request twice would mean.
+fn effect_of(action: &ActionRequest) -> EffectClass {
+    let ActionRequest::HttpRequest { method, facts, .. } = action else {
+        return EffectClass::Irreversible;
+    };
+    let operation = facts.as_ref().map_or("", |facts| facts.operation.as_str());
+    match (operation, method.as_str()) {
+        ("git fetch" | "package install", _) | (_, "GET" | "HEAD" | "OPTIONS") => EffectClass::Read,
+        (_, "PUT" | "DELETE") => EffectClass::Idempotent,
+        _ => EffectClass::Irreversible,
+    }
+}
+
+/// What a person is shown: the request line, its headers and what was read of its body.
+fn shown(request: &NetRequest) -> String {
+    let ActionRequest::HttpRequest { host, method, port, scheme, query, facts, .. } =
+        &request.action
+    else {
+        return request.action.resource();
+    };
+    let usual = matches!((scheme.as_str(), *port), ("https", 443) | ("http", 80));
+    let port = if usual { String::new() } else { format!(":{port}") };
+    let query = if query.is_empty() { String::new() } else { format!("?{query}") };
+    let mut text = format!("{method} {scheme}://{host}{port}{}{query}", request.raw_path);
+    let facts = facts.as_deref().cloned().unwrap_or_default();
+    for line in body_lines(&facts) {
+        text.push('\n');
+        text.push_str(&line);
+    }
+    text
+}
+
+fn body_lines(facts: &HttpFacts) -> Vec<String> {
+    let value = serde_json::to_value(facts).unwrap_or_default();
+    let pretty = serde_json::to_string_pretty(&value).unwrap_or_default();
+    pretty.lines().map(str::to_owned).collect()
+}
+
+/// A denial, as a program in the sandbox may read it.
+fn denied(decision: &Decision) -> NetVerdict {
+    let failure = decision.failure();
+    let code = failure.map_or_else(|| "BP-POLICY-001".to_owned(), |failure| failure.code);
+    let message = "policy does not permit this; the operator sees why".to_owned();
+    NetVerdict::Deny { code, message, approval: None }
+}
+
+impl RunTask {
+    /// Takes what happened on the network while an effect is awaited.
+    pub(super) async fn on_network(&mut self, next: Next) -> Result<(), RuntimeError> {
+        let during = self.acting;
+        match next {
+            Next::Message(NetMessage::Asked { ask, question }) => {
+                self.on_question(during, ask, question).await
+            }
+            Next::Message(NetMessage::Withdrawn { ask }) => {
+                if let Some(net) = &mut self.world.net {
+                    net.held.retain(|held| held.ask != ask);
+                }
+                Ok(())
+            }
+            Next::Message(NetMessage::Passed { permit, passage }) => {
+                self.on_passage(permit, passage).await
+            }
+            Next::Over => {
+                self.let_go().await;
+                Ok(())
+            }
+            Next::Gone => self.serve_again().await,
+        }
+    }
+
+    async fn on_question(
+        &mut self,
+        during: Option<ActionId>,
+        ask: u64,
+        question: NetQuestion,
+    ) -> Result<(), RuntimeError> {
+        match question {
+            NetQuestion::Name { host } => self.on_name(during, ask, host).await,
+            NetQuestion::Connect { host, port } => self.on_connect(during, ask, host, port).await,
+            NetQuestion::Request { request } => self.on_request(during, ask, request).await,
+            NetQuestion::Still { action, inspected } => {
+                let verdict = self.still(&action, inspected);
+                self.tell_gate(ask, verdict).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn tell_gate(&self, ask: u64, verdict: NetVerdict) {
+        if let Some(net) = &self.world.net {
+            net.answer(ask, verdict).await;
+        }
+    }
+
+    fn judge(&self, action: &ActionRequest, approved: bool) -> Decision {
+        let carried = self.carried();
+        let requests = std::slice::from_ref(action);
+        self.gatekeeper.decide(requests, &carried, &self.actor.on_behalf_of, approved)
+    }
+
+    /// What programs find in their environment: where certificates are, and a placeholder for
+    /// each secret the manifest names.
+    pub(super) fn network_environment(&self) -> Vec<(String, String)> {
+        let mut variables = trust_variables();
+        for (variable, secret) in &self.state.manifest().secrets {
+            variables.push((variable.clone(), self.placeholder(secret)));
+        }
+        variables
+    }
+
+    /// What stands for a secret in this run's sandboxes. It is worth nothing anywhere else.
+    fn placeholder(&self, secret: &str) -> String {
+        let branch = types::BRANCH_MAIN.to_be_bytes();
+        let parts: [&[u8]; 3] = [self.run.as_str().as_bytes(), &branch, secret.as_bytes()];
+        let digest = Digest::of_parts("bedplate placeholder 1", &parts).to_string();
+        format!("bpsecret-{secret}-{}", &digest[..PLACEHOLDER_DIGITS])
+    }
+
+    /// Which secrets a request uses, with their placeholders, and their values: those that policy
+    /// permits at its host. What is not permitted is sent as it is.
+    fn secrets_for(&self, request: &NetRequest) -> (Vec<(String, String)>, Vec<Zeroizing<String>>) {
+        let ActionRequest::HttpRequest { host, .. } = &request.action else {
+            return (Vec::new(), Vec::new());
+        };
+        let known: BTreeSet<&String> = self.state.manifest().secrets.values().collect();
+        let mut used = Vec::new();
+        let mut values = Vec::new();
+        for (name, placeholder) in &request.placeholders {
+            if !known.contains(name) || self.placeholder(name) != *placeholder {
+                continue;
+            }
+            let action = ActionRequest::UseSecret { secret: name.clone(), host: host.clone() };
+            let permitted = self.judge(&action, false).verdict == Verdict::Permit;
+            if let Some(value) = permitted.then(|| self.parts.secret(name)).flatten() {
+                used.push((name.clone(), placeholder.clone()));
+                values.push(value);
+            }
+        }
+        (used, values)
+    }
+
+    /// A name: answered when any rule may permit it, and then it has told nobody anything.
+    async fn on_name(
+        &mut self,
+        during: Option<ActionId>,
+        ask: u64,
+        host: String,
+    ) -> Result<(), RuntimeError> {
+        if self.gatekeeper.set().may_reach(&host) {
+            self.tell_gate(ask, NetVerdict::Permit { permit: 0, secrets: Vec::new() }).await;
+            return Ok(());
+        }
+        let action = ActionRequest::HttpRequest {
+            host,
+            method: "GET".to_owned(),
+            path: "/".to_owned(),
+            port: 443,
+            scheme: "https".to_owned(),
+            query: String::new(),
+            facts: None,
+        };
+        let decision = self.judge(&action, false);
+        let verdict = denied(&decision);
+        self.record_denial(during, &action, Digest::of(b"name"), &decision).await?;
+        self.tell_gate(ask, verdict).await;
+        Ok(())
+    }
+
+    /// A connection: carried unread when policy says `connect`, else read as HTTP.
+    async fn on_connect(
+        &mut self,
+        during: Option<ActionId>,
+        ask: u64,
+        host: String,
+        port: u16,
+    ) -> Result<(), RuntimeError> {
+        let action = ActionRequest::Connect { host: host.clone(), port };
+        let decision = self.judge(&action, false);
+        if decision.verdict == Verdict::Permit {
+            // Each connection is its own: nobody can say what it carries.
+            let seq = self.state.next_seq.to_be_bytes();
+            let parts: [&[u8]; 3] = [host.as_bytes(), &port.to_be_bytes(), &seq];
+            let digest = Digest::of_parts("bedplate connection 1", &parts);
+            let permit = self.permit(during, &action, digest, &decision, None, &[]).await?;
+            self.tell_gate(ask, NetVerdict::Permit { permit, secrets: Vec::new() }).await;
+            return Ok(());
+        }
+        if self.gatekeeper.set().may_reach(&host) {
+            self.tell_gate(ask, NetVerdict::Inspect).await;
+            return Ok(());
+        }
+        let digest = Digest::of(host.as_bytes());
+        let verdict = denied(&decision);
+        self.record_denial(during, &action, digest, &decision).await?;
+        self.tell_gate(ask, verdict).await;
+        Ok(())
+    }
+
+    async fn on_request(
+        &mut self,
+        during: Option<ActionId>,
+        ask: u64,
+        request: Box<NetRequest>,
+    ) -> Result<(), RuntimeError> {
+        let decision = self.judge(&request.action, false);
+        let effect = effect_of(&request.action);
+        let twin =
+            effect == EffectClass::Irreversible && self.state.egress.has_twin(&request.digest);
+        match decision.verdict {
+            Verdict::Permit if !twin => self.let_through(during, ask, &request, None).await,
+            Verdict::Deny => {
+                self.record_denial(during, &request.action, request.digest, &decision).await?;
+                self.tell_gate(ask, denied(&decision)).await;
+                Ok(())
+            }
+            Verdict::Permit | Verdict::Ask => {
+                let now = self.parts.clock.now_ms();
+                match self.state.egress.grant(&request.digest, now) {
+                    Some(asked) => self.let_through(during, ask, &request, Some(asked)).await,
+                    None => self.hold(during, ask, request, decision, twin).await,
+                }
+            }
+        }
+    }
+
+    /// Permits a request, decided with the approval if there is one.
+    async fn let_through(
+        &mut self,
+        during: Option<ActionId>,
+        ask: u64,
+        request: &NetRequest,
+        approved: Option<u64>,
+    ) -> Result<(), RuntimeError> {
+        let decision = self.judge(&request.action, approved.is_some());
+        if decision.verdict != Verdict::Permit {
+            self.record_denial(during, &request.action, request.digest, &decision).await?;
+            self.tell_gate(ask, denied(&decision)).await;
+            return Ok(());
+        }
+        let (names, values) = self.secrets_for(request);
+        let placeholders = names.iter().map(|(_, placeholder)| placeholder.clone()).collect();
+        let (action, digest) = (&request.action, request.digest);
+        let permit = self.permit(during, action, digest, &decision, approved, &names).await?;
+        if let Some(net) = &self.world.net {
+            let verdict = NetVerdict::Permit { permit, secrets: placeholders };
+            net.answer_with(ask, verdict, values).await;
+        }
+        Ok(())
+    }
+
+    /// Records a permit, durable as its class asks, and only then lets it go.
+    async fn permit(
+        &mut self,
+        during: Option<ActionId>,
+        action: &ActionRequest,
+        digest: Digest,
+        decision: &Decision,
+        approved: Option<u64>,
+        secrets: &[(String, String)],
+    ) -> Result<u64, RuntimeError> {
+        let effect = effect_of(action);
+        if effect != EffectClass::Read {
+            self.flush().await?;
+        }
+        let mut body = self.decided(during, action, digest, decision);
+        if let Body::EgressDecided { approved: spends, .. } = &mut body {
+            *spends = approved;
+        }
+        let seq = self.state.next_seq;
+        let started = during.map(|id| self.action(id).started).unwrap_or_default();
+        let mut drafts = vec![
+            Draft::new(body).because(Link::ResultOf, started).because(Link::ApprovedBy, approved),
+        ];
+        let host = match action {
+            ActionRequest::HttpRequest { host, .. } | ActionRequest::Connect { host, .. } => host,
+            _ => unreachable!("only requests and connections are permitted here"),
+        };
+        for (secret, _) in secrets {
+            let (secret, host) = (secret.clone(), host.clone());
+            let used = Body::SecretUsed { secret, host, under: seq };
+            drafts.push(Draft::new(used).because(Link::DecidedBy, Some(seq)));
+        }
+        let durability =
+            if effect == EffectClass::Read { Durability::Written } else { Durability::Synced };
+        self.append(durability, drafts).await?;
+        if let Some(net) = &mut self.world.net {
+            net.open.insert(seq, false);
+            net.heard.insert(host.clone());
+        }
+        Ok(seq)
+    }
+
+    fn decided(
+        &self,
+        during: Option<ActionId>,
+        action: &ActionRequest,
+        digest: Digest,
+        decision: &Decision,
+    ) -> Body {
+        Body::EgressDecided {
+            during,
+            request: Box::new(action.clone()),
+            bound: digest,
+            effect: effect_of(action),
+            verdict: decision.verdict,
+            approved: None,
+            policies: decision.policies.clone(),
+            reason: decision.reason.clone(),
+            policy_set: decision.policy_set,
+            input: decision.input,
+            carried: self.carried(),
+        }
+    }
+
+    /// Each thing that is denied stands in the log once for an action, up to a limit.
+    async fn record_denial(
+        &mut self,
+        during: Option<ActionId>,
+        action: &ActionRequest,
+        digest: Digest,
+        decision: &Decision,
+    ) -> Result<(), RuntimeError> {
+        let Some(net) = &mut self.world.net else { return Ok(()) };
+        let known = net.denied.len() >= DENIALS_RECORDED_MAX;
+        if known || !net.denied.insert(action.resource()) {
+            return Ok(());
+        }
+        let mut body = self.decided(during, action, digest, decision);
+        if let Body::EgressDecided { verdict, .. } = &mut body {
+            *verdict = Verdict::Deny;
+        }
+        let started = during.map(|id| self.action(id).started).unwrap_or_default();
+        let draft = Draft::new(body).because(Link::ResultOf, started);
+        self.record(Durability::Written, draft).await.map(|_| ())
+    }
+
+    /// Asks a person, unless one is asked already, and lets the request wait on its connection.
+    async fn hold(
+        &mut self,
+        during: Option<ActionId>,
+        ask: u64,
+        request: Box<NetRequest>,
+        mut decision: Decision,
+        twin: bool,
+    ) -> Result<(), RuntimeError> {
+        let now = self.parts.clock.now_ms();
+        let asked = match self.state.egress.question(&request.digest, now) {
+            Some(asked) => asked,
+            None => {
+                if twin && decision.verdict == Verdict::Permit {
+                    decision.reason = "the same was sent before, or may have been".to_owned();
+                }
+                decision.verdict = Verdict::Ask;
+                self.ask_about(during, &request, &decision, now).await?
+            }
+        };
+        let wait_ms = self.state.manifest().network.ask_wait_ms.unwrap_or(ASK_WAIT_MS_DEFAULT);
+        let until = Instant::now() + Duration::from_millis(wait_ms);
+        if let Some(net) = &mut self.world.net {
+            net.held.push(Held { ask, asked, until, request });
+        }
+        Ok(())
+    }
+
+    async fn ask_about(
+        &mut self,
+        during: Option<ActionId>,
+        request: &NetRequest,
+        decision: &Decision,
+        now_ms: u64,
+    ) -> Result<u64, RuntimeError> {
+        let permissions = self.state.manifest().permissions.as_ref();
+        let wait_ms = permissions.and_then(|p| p.approval_expires_ms);
+        let egress = self.state.next_seq;
+        let body = self.decided(during, &request.action, request.digest, decision);
+        let started = during.map(|id| self.action(id).started).unwrap_or_default();
+        let asked = Body::EgressAsked {
+            egress,
+            shown: shown(request),
+            bound: request.digest,
+            expires_ms: now_ms.saturating_add(wait_ms.unwrap_or(APPROVAL_EXPIRES_MS_DEFAULT)),
+        };
+        let drafts = vec![
+            Draft::new(body).because(Link::ResultOf, started),
+            Draft::new(asked).because(Link::DecidedBy, Some(egress)),
+        ];
+        let written = self.append(Durability::Synced, drafts).await?;
+        Ok(written[1].stamp.seq)
+    }
+
+    /// Held requests whose time is over are told where their question stands.
+    async fn let_go(&mut self) {
+        let run = self.run.clone();
+        let Some(net) = &mut self.world.net else { return };
+        let now = Instant::now();
+        let (over, held) = std::mem::take(&mut net.held).into_iter().partition(|h| h.until <= now);
+        net.held = held;
+        let over: Vec<Held> = over;
+        for held in over {
+            let verdict = NetVerdict::Deny {
+                code: ASKED.to_owned(),
+                message: "a person must approve this; try again when it is approved".to_owned(),
+                approval: Some(format!("{run}-{}", held.asked)),
+            };
+            net.answer(held.ask, verdict).await;
+        }
+    }
+
+    /// A person has answered a question about a request: whoever waits for it hears.
+    pub(super) async fn release_held(
+        &mut self,
+        asked: u64,
+        verdict: ApprovalVerdict,
+    ) -> Result<(), RuntimeError> {
+        let during = self.acting;
+        let Some(net) = &mut self.world.net else { return Ok(()) };
+        let (mut mine, rest): (Vec<Held>, Vec<Held>) =
+            std::mem::take(&mut net.held).into_iter().partition(|held| held.asked == asked);
+        net.held = rest;
+        // One request spends the approval; the others ask again.
+        if verdict == ApprovalVerdict::Approved && !mine.is_empty() {
+            let first = mine.remove(0);
+            self.let_through(during, first.ask, &first.request, Some(asked)).await?;
+        }
+        for held in mine {
+            if verdict == ApprovalVerdict::Approved {
+                self.on_request(during, held.ask, held.request).await?;
+                continue;
+            }
+            let verdict = NetVerdict::Deny {
+                code: REFUSED_BY_PERSON.to_owned(),
+                message: "a person denied this".to_owned(),
+                approval: None,
+            };
+            self.tell_gate(held.ask, verdict).await;
+        }
+        Ok(())
+    }
+
+    async fn on_passage(&mut self, permit: u64, passage: NetPassage) -> Result<(), RuntimeError> {
+        let Some(net) = &mut self.world.net else { return Ok(()) };
+        let Some(sent) = net.open.get_mut(&permit) else { return Ok(()) };
+        match passage {
+            NetPassage::Sent => {
+                *sent = true;
+                Ok(())
+            }
+            NetPassage::Answered { status, bytes_up, bytes_down } => {
+                net.open.remove(&permit);
+                self.record_end(permit, (status, bytes_up, bytes_down), None, true).await
+            }
+            NetPassage::Failed { why } => {
+                let sent = net.open.remove(&permit).unwrap_or(true);
+                self.record_end(permit, (0, 0, 0), Some(why), sent).await
+            }
+        }
+    }
+
+    async fn record_end(
+        &mut self,
+        egress: u64,
+        (status, bytes_up, bytes_down): (u16, u64, u64),
+        failure: Option<String>,
+        sent: bool,
+    ) -> Result<(), RuntimeError> {
+        let body = Body::EgressEnded { egress, status, bytes_up, bytes_down, failure, sent };
+        let draft = Draft::new(body).because(Link::ResultOf, Some(egress));
+        self.record(Durability::Written, draft).await.map(|_| ())
+    }
+
+    /// Whether something that was permitted may go on under the policy of now.
+    fn still(&self, action: &ActionRequest, inspected: bool) -> NetVerdict {
+        let host = match action {
+            ActionRequest::HttpRequest { host, .. } | ActionRequest::Connect { host, .. } => host,
+            _ => return denied(&self.judge(action, false)),
+        };
+        let grants = self.state.egress.grants.values();
+        let was_approved = grants.into_iter().any(|grant| *grant.request == *action);
+        let decision = self.judge(action, was_approved);
+        let goes_on = match inspected {
+            true => self.gatekeeper.set().may_reach(host),
+            false => decision.verdict == Verdict::Permit,
+        };
+        if goes_on {
+            return NetVerdict::Permit { permit: 0, secrets: Vec::new() };
+        }
+        denied(&decision)
+    }
+
+    /// Serves a network again that no gate serves.
+    pub(super) async fn ensure_served(&mut self) -> Result<(), RuntimeError> {
+        let served = self.world.net.as_ref().is_none_or(|net| net.network.is_some());
+        if served { Ok(()) } else { self.serve_again().await }
+    }
+
+    /// The gate died. What was in flight may have been sent; another gate serves from here on.
+    async fn serve_again(&mut self) -> Result<(), RuntimeError> {
+        let Some(net) = &mut self.world.net else { return Ok(()) };
+        net.network = None;
+        net.held.clear();
+        let open = std::mem::take(&mut net.open);
+        for egress in open.into_keys() {
+            let why = "the gate died".to_owned();
+            self.record_end(egress, (0, 0, 0), Some(why), true).await?;
+        }
+        let Some(net) = &mut self.world.net else { return Ok(()) };
+        let (config, authority) = (net.config.clone(), net.authority.clone());
+        let network = self.parts.gate.open_network(&net.listeners, config, Some(authority)).await;
+        // Without one, nothing leaves: connections wait, and end with the command.
+        net.network = network.ok();
+        Ok(())
+    }
+
+    /// When a command has ended: what of its requests is still open ends too, and is recorded.
+    /// Answers the labels of what was heard during it.
+    pub(super) async fn settle_network(&mut self) -> Result<Labels, RuntimeError> {
+        let until = Instant::now() + Duration::from_millis(TAIL_MS_MAX);
+        loop {
+            let Some(net) = &mut self.world.net else { return Ok(Labels::none()) };
+            if net.open.is_empty() {
+                break;
+            }
+            match tokio::time::timeout_at(until, net.next()).await {
+                Ok(next) => self.on_network(next).await?,
+                Err(_) => break,
+            }
+        }
+        let Some(net) = &mut self.world.net else { return Ok(Labels::none()) };
+        net.denied.clear();
+        let heard = std::mem::take(&mut net.heard);
+        let open = std::mem::take(&mut net.open);
+        for (egress, sent) in open {
+            let why = "it was cut off with its command".to_owned();
+            self.record_end(egress, (0, 0, 0), Some(why), sent).await?;
+        }
+        let mut labels = Labels::none();
+        for host in heard {
+            labels.join(&self.labels_of(&host));
+        }
+        Ok(labels)
+    }
+
+    /// What the operator says about a host, else that nobody vouches for it.
+    fn labels_of(&self, host: &str) -> Labels {
+        let said = self.state.manifest().network.labels.get(host);
+        said.cloned().unwrap_or_else(|| Labels::one(FOREIGN))
+    }
+
+    /// Policy has changed: what is open is asked about again.
+    pub(super) async fn recheck_network(&self) {
+        if let Some(network) = self.world.net.as_ref().and_then(|net| net.network.as_ref()) {
+            network.recheck().await;
+        }
+    }
+}
