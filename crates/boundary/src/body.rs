@@ -1,5 +1,6 @@
 //! Bodies: read ahead before the question, sent on, counted, masked, and cut off when they must be.
 
+use crate::error::BoundaryError;
 use crate::judge::{Event, Judge};
 use crate::limits::BODY_STILL_MS_MAX;
 use crate::mask::Masker;
@@ -135,6 +136,7 @@ pub(crate) struct Permit {
     pub(crate) status: u16,
     pub(crate) up: Arc<AtomicU64>,
     pub(crate) down: u64,
+    sent: bool,
     told: bool,
 }
 
@@ -146,11 +148,14 @@ impl fmt::Debug for Permit {
 
 impl Permit {
     pub(crate) fn new(id: u64, judge: Arc<dyn Judge>) -> Self {
-        Self { id, judge, status: 0, up: Arc::default(), down: 0, told: false }
+        Self { id, judge, status: 0, up: Arc::default(), down: 0, sent: false, told: false }
     }
 
-    pub(crate) fn sent(&self) {
-        self.judge.event(self.id, Event::Sent);
+    /// A byte may have left. Told once, however often it is tried.
+    pub(crate) fn sent(&mut self) {
+        if !std::mem::replace(&mut self.sent, true) {
+            self.judge.event(self.id, Event::Sent);
+        }
     }
 
     pub(crate) fn answered(&mut self) {
@@ -212,7 +217,7 @@ impl Download {
 impl Theirs {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if self.closed.poll(cx).is_ready() {
-            self.permit.failed("it may not go on by the policy of now");
+            self.permit.failed(&BoundaryError::Revoked.to_string());
             return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
         }
         loop {

@@ -105,8 +105,8 @@ async fn judge(
             match Stands::enter(inner, standing, epoch).await {
                 Some(stands) => Ok((permit, placed, stands)),
                 None => {
-                    permit.failed("it may not go on by the policy of now");
-                    Err(revoked())
+                    permit.failed(&BoundaryError::Revoked.to_string());
+                    Err(BoundaryError::Revoked)
                 }
             }
         }
@@ -115,10 +115,6 @@ async fn judge(
 
 fn stands_in(ask: &RequestAsk, used: &SecretUse) -> bool {
     ask.placeholders.iter().any(|one| one.text == used.placeholder)
-}
-
-fn revoked() -> BoundaryError {
-    BoundaryError::Upstream("it may not go on by the policy of now".to_owned())
 }
 
 impl Sending<'_> {
@@ -132,14 +128,14 @@ impl Sending<'_> {
         let result = async {
             let request = self.request(checked, body, secrets)?;
             let wait = Duration::from_millis(ANSWER_MS_MAX);
-            let sending = self.link.pool.send(self.link, &self.permit, request);
+            let sending = self.link.pool.send(self.link, &mut self.permit, request);
             let answered = timeout(wait, sending).await;
             let late = || BoundaryError::Upstream("it takes too long to answer".to_owned());
             self.checked(answered.map_err(|_| late())??)
         };
         let result = tokio::select! {
             result = result => result,
-            () = closed => Err(revoked()),
+            () = closed => Err(BoundaryError::Revoked),
         };
         match result {
             Ok(response) => Ok(self.pass(response)),

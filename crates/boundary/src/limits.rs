@@ -16,7 +16,8 @@ pub const DNS_CONNECTIONS_MAX: usize = 16;
 pub const DNS_CONNECTION_ASKS_MAX: usize = 64;
 /// Connections of a sandbox at once; those above are reset.
 pub const CONNECTIONS_MAX: usize = 256;
-/// Questions to the judge at once, DNS aside; a request above is refused.
+/// Requests that wait for the judge at once; one above is refused. Connections ask once each and
+/// are bounded by their own number.
 pub const ASKS_MAX: usize = 64;
 /// Requests of one HTTP/2 connection at once.
 pub const STREAMS_MAX: u32 = 64;
@@ -40,6 +41,8 @@ pub const JSON_DEPTH_MAX: usize = 64;
 pub const PLACEHOLDERS_MAX: usize = 16;
 /// How long the first bytes of a connection may take, milliseconds.
 pub const FIRST_BYTES_MS_MAX: u64 = 10_000;
+/// How long a connection that is denied may take to show that it can be told why, milliseconds.
+pub const DENIED_MS_MAX: u64 = 250;
 /// How long a request's head may take from its first byte, milliseconds.
 pub const HEAD_MS_MAX: u64 = 10_000;
 /// How long a TLS handshake may take, milliseconds.

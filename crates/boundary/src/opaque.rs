@@ -6,6 +6,7 @@
 use crate::accept::{Speech, speech};
 use crate::body::Permit;
 use crate::boundary::Inner;
+use crate::error::BoundaryError;
 use crate::host::Host;
 use crate::limits::HELLO_BYTES_MAX;
 use rustls::server::Acceptor;
@@ -47,7 +48,7 @@ pub(crate) async fn carry(
     };
     let result = tokio::select! {
         result = both => result.map_err(|error| error.to_string()),
-        () = closed => Err("it may not go on by the policy of now".to_owned()),
+        () = closed => Err(BoundaryError::Revoked.to_string()),
     };
     permit.down = down.load(Ordering::Relaxed);
     match result {

@@ -76,3 +76,56 @@ async fn a_body_is_read_whole_up_to_its_limit() {
         assert_eq!(seen.requests.last().unwrap().facts.body.kind, kind, "{bytes}");
     }
 }
+
+/// Opens a connection, sends what is there, and sees it end once its time is over.
+async fn ends_by_itself(host: &str, port: u16, bytes: &[u8]) {
+    let world = World::start().await;
+    let mut stream = net::connect(&world, host, port).await;
+    stream.write_all(bytes).await.unwrap();
+    world.judge.wait(|seen| seen.connects.first().map(|_| ())).await;
+    // From here on the clock runs when nothing else does.
+    tokio::time::pause();
+    let mut rest = Vec::new();
+    let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await;
+    assert_eq!(String::from_utf8_lossy(&rest), "");
+    assert_eq!(world.asked(), 0);
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn slow_first_bytes_have_an_end() {
+    ends_by_itself("ok.test", 80, b"").await;
+    ends_by_itself("ok.test", 80, b"GE").await;
+    ends_by_itself("tls.ok.test", 443, b"\x16").await;
+}
+
+#[tokio::test]
+async fn a_slow_head_has_an_end() {
+    ends_by_itself("ok.test", 80, b"GET / HTTP/1.1\r\nHost: ok.te").await;
+}
+
+#[tokio::test]
+async fn a_slow_greeting_has_an_end() {
+    ends_by_itself("tls.ok.test", 443, b"\x16\x03\x01\x02\x00\x01").await;
+}
+
+#[tokio::test]
+async fn a_denied_connection_that_says_nothing_ends() {
+    ends_by_itself("1.1.1.1", 22, b"").await;
+}
+
+#[tokio::test]
+async fn a_body_that_stands_still_is_judged_as_a_stream() {
+    let world = World::start().await;
+    let mut stream = net::connect(&world, "ok.test", 80).await;
+    let head = "POST /echo HTTP/1.1\r\nHost: ok.test\r\nContent-Length: 6\r\n\r\nabc";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    world.judge.wait(|seen| seen.requests.first().map(|_| ())).await;
+    {
+        let seen = world.judge.seen.lock().unwrap();
+        let body = &seen.requests[0].facts.body;
+        assert_eq!((body.kind, body.bytes, body.understood), (BodyKind::Streamed, 3, false));
+    }
+    let reply = net::talk(&mut stream, b"def").await.unwrap();
+    assert_eq!(reply.text(), "/echo  abcdef");
+}

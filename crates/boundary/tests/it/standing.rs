@@ -49,7 +49,8 @@ async fn a_permit_from_before_the_change_does_not_slip_past_it() {
     assert_eq!(world.boundary.recheck().await, Rechecked { kept: 1, closed: 0 });
     world.judge.still.store(false, Ordering::SeqCst);
     world.judge.go.notify_one();
-    assert_eq!(net::read_reply(&mut stream).await.unwrap().status, 502);
+    let reply = net::read_reply(&mut stream).await.unwrap();
+    assert_eq!((reply.status, reply.code().as_str()), (403, "BP-BOUNDARY-013"));
     assert_eq!(world.witness(), (0, 0, 0));
 }
 
