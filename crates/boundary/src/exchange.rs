@@ -67,8 +67,11 @@ async fn exchange(
     let (parts, body) = request.into_parts();
     let checked = request::check(&link.origin, &parts)?;
     let limit = link.inner.config.body_bytes;
-    let body = Collected::read(body, limit, checked.two_way).await;
-    let body = body.map_err(|_| BoundaryError::Body("it broke off or cannot be framed"))?;
+    let body = if checked.two_way {
+        Collected::streamed(body)
+    } else {
+        Collected::read(body, limit, &link.inner.bodies).await?
+    };
     let ask = request::ask(&link.origin, &checked, &body, &link.inner.config.seed)?;
     let (permit, secrets, stands) = judge(link, ask).await?;
     let upgrade = checked.websocket.then_some(upgrade);

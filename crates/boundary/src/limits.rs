@@ -31,6 +31,10 @@ pub const TRAILER_BYTES_MAX: usize = 8 << 10;
 pub const TARGET_BYTES_MAX: usize = 16 << 10;
 /// Bytes of a body that are read before the judge is asked.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// Bytes of bodies that one sandbox may have read ahead at once; a request above is refused.
+pub const BODIES_BYTES_MAX: usize = 32 << 20;
+/// How long a body may take before it is judged as a stream, milliseconds.
+pub const BODY_MS_MAX: u64 = 10_000;
 /// How long a body may stand still before it is judged as a stream, milliseconds.
 pub const BODY_STILL_MS_MAX: u64 = 1_000;
 /// Facts of one kind that are told of one body; a body with more is not understood.

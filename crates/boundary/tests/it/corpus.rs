@@ -3,6 +3,7 @@
 #[path = "../corpus/mod.rs"]
 mod cases;
 
+use crate::careless;
 use crate::net::{self, Reply};
 use crate::world::World;
 use cases::{Act, Case, End, Header};
@@ -34,7 +35,7 @@ async fn perform(world: &World, act: &Act) -> Outcome {
         }
         Act::Https { host, sni, bytes } => {
             let stream = net::connect(world, host, 443).await;
-            match net::secure(world, stream, sni, &[b"http/1.1"]).await {
+            match careless::secure(stream, sni, true).await {
                 Ok(mut stream) => net::talk(&mut stream, bytes).await.into(),
                 Err(_) => Outcome::Closed,
             }

@@ -2,7 +2,7 @@
 
 use crate::net;
 use crate::world::World;
-use boundary::limits::{ASKS_MAX, BODY_BYTES_MAX, CONNECTIONS_MAX};
+use boundary::limits::{ASKS_MAX, BODIES_BYTES_MAX, BODY_BYTES_MAX, CONNECTIONS_MAX};
 use tokio::io::AsyncWriteExt;
 use types::BodyKind;
 
@@ -128,4 +128,52 @@ async fn a_body_that_stands_still_is_judged_as_a_stream() {
     }
     let reply = net::talk(&mut stream, b"def").await.unwrap();
     assert_eq!(reply.text(), "/echo  abcdef");
+}
+
+#[tokio::test]
+async fn bodies_that_are_read_ahead_have_a_limit_at_its_edge() {
+    let world = World::start().await;
+    let body = "x".repeat(BODY_BYTES_MAX);
+    let request = net::post("ok.test", "/wait", "", &body);
+    let mut waiting = Vec::new();
+    for at in 0..BODIES_BYTES_MAX / BODY_BYTES_MAX {
+        let mut stream = net::connect(&world, "ok.test", 80).await;
+        stream.write_all(&request).await.unwrap();
+        world.judge.wait(|seen| (seen.requests.len() == at + 1).then_some(())).await;
+        waiting.push(stream);
+    }
+    let one = net::post("ok.test", "/", "", "x");
+    let reply = net::http(&world, "ok.test", &one).await.unwrap();
+    assert_eq!((reply.status, reply.code().as_str()), (503, "BP-BOUNDARY-010"));
+    let without = net::http(&world, "ok.test", &net::get("ok.test", "/")).await.unwrap();
+    assert_eq!(without.status, 200);
+    world.judge.go.notify_waiters();
+    for stream in &mut waiting {
+        assert_eq!(net::read_reply(stream).await.unwrap().status, 200);
+    }
+    drop(waiting);
+    world
+        .judge
+        .wait(|seen| {
+            (seen.events.len() == 2 * (BODIES_BYTES_MAX / BODY_BYTES_MAX) + 2).then_some(())
+        })
+        .await;
+    assert_eq!(net::http(&world, "ok.test", &one).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_body_that_trickles_is_judged_as_a_stream_in_the_end() {
+    let world = World::start().await;
+    let mut stream = net::connect(&world, "ok.test", 80).await;
+    let head = "POST / HTTP/1.1\r\nHost: ok.test\r\nContent-Length: 100000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::pause();
+    let mut sent = 0;
+    while world.asked() == 0 {
+        stream.write_all(b"x").await.unwrap();
+        tokio::time::advance(std::time::Duration::from_millis(900)).await;
+        sent += 1;
+    }
+    assert!(sent < 100, "{sent}");
+    tokio::time::resume();
 }
