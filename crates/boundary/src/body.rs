@@ -117,15 +117,18 @@ pub(crate) struct Upload {
     length: Option<u64>,
     sent: Arc<AtomicU64>,
     closed: Closed,
+    /// Keeps the request among what can be closed, also when its answer has ended.
+    _stands: Arc<Stands>,
     _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Upload {
-    pub(crate) fn new(body: Collected, sent: Arc<AtomicU64>, closed: Closed) -> Self {
+    pub(crate) fn new(body: Collected, sent: Arc<AtomicU64>, stands: Arc<Stands>) -> Self {
+        let closed = Closed::of(&stands.switch);
         let Collected { data, trailers, rest, length, room } = body;
         let length = if rest.is_some() { length } else { Some(data.len() as u64) };
         let first = (!data.is_empty()).then_some(data);
-        Self { first, rest, trailers, length, sent, closed, _room: room }
+        Self { first, rest, trailers, length, sent, closed, _stands: stands, _room: room }
     }
 }
 
@@ -233,7 +236,7 @@ pub(crate) struct Theirs {
     permit: Permit,
     closed: Closed,
     /// Keeps the request among what can be closed.
-    _stands: Stands,
+    _stands: Arc<Stands>,
 }
 
 impl Download {
@@ -245,7 +248,7 @@ impl Download {
         source: Incoming,
         masker: Option<Masker>,
         permit: Permit,
-        stands: Stands,
+        stands: Arc<Stands>,
     ) -> Self {
         let closed = Closed::of(&stands.switch);
         let theirs = Theirs { source, masker, trailers: None, permit, closed, _stands: stands };

@@ -12,7 +12,7 @@ use crate::limits::ANSWER_MS_MAX;
 use crate::mask::{Masker, Masks};
 use crate::request::{self, Checked};
 use crate::secrets::Swap;
-use crate::standing::{Closed, Stands};
+use crate::standing::Stands;
 use crate::{sigv4, websocket};
 use http::header::{ALT_SVC, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Request, Response, StatusCode, Uri, Version};
@@ -26,7 +26,7 @@ use tokio::time::timeout;
 struct Sending<'a> {
     link: &'a Arc<Link>,
     permit: Permit,
-    stands: Stands,
+    stands: Arc<Stands>,
     masks: Option<Arc<Masks>>,
     /// The program's side of a WebSocket.
     upgrade: Option<OnUpgrade>,
@@ -76,7 +76,7 @@ async fn exchange(
     let (permit, secrets, stands) = judge(link, ask).await?;
     let upgrade = checked.websocket.then_some(upgrade);
     let masks = Masks::new(secrets.iter().map(|used| (name_of(used), used.value.as_str())));
-    let sending = Sending { link, permit, stands, masks, upgrade };
+    let sending = Sending { link, permit, stands: Arc::new(stands), masks, upgrade };
     sending.run(checked, body, &secrets).await
 }
 
@@ -178,8 +178,8 @@ impl Sending<'_> {
         let host = HeaderValue::from_str(&authority);
         headers.insert(HOST, host.map_err(|_| BoundaryError::Misdirected)?);
         *request.headers_mut() = headers;
-        let closed = Closed::of(&self.stands.switch);
-        Ok(request.map(|()| Upload::new(body, Arc::clone(&self.permit.up), closed)))
+        let stands = Arc::clone(&self.stands);
+        Ok(request.map(|()| Upload::new(body, Arc::clone(&self.permit.up), stands)))
     }
 
     /// What an upstream may answer.

@@ -44,7 +44,7 @@ pub(crate) fn carry(
     program: OnUpgrade,
     upstream: OnUpgrade,
     mut permit: Permit,
-    stands: Stands,
+    stands: Arc<Stands>,
     masker: Option<Masker>,
 ) {
     link.shared.tunnel.store(true, Ordering::SeqCst);
