@@ -124,3 +124,19 @@ async fn trailers_of_a_request_pass() {
     assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
     assert_eq!(world.sink.last().body, "abc");
 }
+
+#[tokio::test]
+async fn headers_have_a_limit_at_its_edge() {
+    let world = World::start().await;
+    let mut sender = open(&world, "tls.ok.test").await;
+    for (count, status) in
+        [(boundary::limits::HEADERS_MAX, 200), (boundary::limits::HEADERS_MAX + 1, 503)]
+    {
+        let mut request = Request::get("https://tls.ok.test/a");
+        for at in 0..count {
+            request = request.header(format!("x-{at}"), "y");
+        }
+        let request = request.body(Full::new(Bytes::new())).unwrap();
+        assert_eq!(sender.send_request(request).await.unwrap().status(), status, "{count}");
+    }
+}

@@ -177,3 +177,47 @@ async fn a_body_that_trickles_is_judged_as_a_stream_in_the_end() {
     assert!(sent < 100, "{sent}");
     tokio::time::resume();
 }
+
+#[tokio::test]
+async fn an_idle_connection_has_an_end() {
+    let world = World::start().await;
+    let mut stream = net::connect(&world, "ok.test", 80).await;
+    assert_eq!(net::talk(&mut stream, &net::get("ok.test", "/")).await.unwrap().status, 200);
+    tokio::time::pause();
+    let mut rest = Vec::new();
+    let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await;
+    assert!(rest.is_empty());
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn dns_connections_have_a_limit_at_its_edge() {
+    use tokio::io::AsyncReadExt;
+    let world = World::start().await;
+    // A message without a question is answered with an error, which is enough here.
+    let message = [0u8, 12, 0, 7, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut open = Vec::new();
+    for at in 0..=boundary::limits::DNS_CONNECTIONS_MAX {
+        let mut stream = tokio::net::TcpStream::connect(world.dns_tcp).await.unwrap();
+        let _ = stream.write_all(&message).await;
+        let answered = stream.read_u16().await.is_ok();
+        assert_eq!(answered, at < boundary::limits::DNS_CONNECTIONS_MAX, "{at}");
+        open.push(stream);
+    }
+}
+
+#[tokio::test]
+async fn a_greeting_has_a_limit_at_its_edge() {
+    let world = World::start().await;
+    world.judge.opaque.lock().unwrap().push("rawtls.ok.test".to_owned());
+    let mut stream = net::connect(&world, "rawtls.ok.test", 443).await;
+    // A greeting that says it is as long as the limit, in records that go on.
+    let mut record = vec![0x16, 0x03, 0x01, 0x3f, 0x00, 0x01, 0x00, 0xff, 0xff];
+    record.resize(5 + 0x3f00, 0);
+    for _ in 0..=boundary::limits::HELLO_BYTES_MAX / record.len() {
+        let _ = stream.write_all(&record).await;
+        record[5] = 0;
+    }
+    assert!(matches!(world.judge.end().await, boundary::Event::Failed { .. }));
+    assert!(world.sink.raw.lock().unwrap().is_empty());
+}
