@@ -1,4 +1,7 @@
-//! The limits of the boundary. Each has a test at its edge.
+//! The limits of the boundary. What a program of the sandbox can reach has a test at its edge, but
+//! for streams of one HTTP/2 connection and idle upstream connections, which the HTTP library and a
+//! bounded list keep. Times of resolving and dialling and the number of addresses tried need a world
+//! outside and have none.
 
 /// Names that may have synthetic addresses in one sandbox.
 pub const NAMES_MAX: usize = 4096;

@@ -221,3 +221,35 @@ async fn a_greeting_has_a_limit_at_its_edge() {
     assert!(matches!(world.judge.end().await, boundary::Event::Failed { .. }));
     assert!(world.sink.raw.lock().unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn an_answer_that_never_comes_is_not_waited_for() {
+    let world = World::start().await;
+    let mut stream = net::connect(&world, "ok.test", 80).await;
+    stream.write_all(&net::get("ok.test", "/never")).await.unwrap();
+    world.judge.wait(|seen| seen.events.first().map(|_| ())).await;
+    tokio::time::pause();
+    let mut bytes = vec![0u8; 1024];
+    let read = tokio::io::AsyncReadExt::read(&mut stream, &mut bytes).await.unwrap();
+    let text = String::from_utf8_lossy(&bytes[..read]).into_owned();
+    assert!(text.starts_with("HTTP/1.1 502") && text.contains("BP-BOUNDARY-009"), "{text}");
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn dns_messages_have_a_limit_at_its_edge() {
+    let world = World::start().await;
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(world.dns_udp).await.unwrap();
+    let message = |id: u8, bytes: usize| {
+        let mut message = vec![0, id, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        message.resize(bytes, 0);
+        message
+    };
+    let limit = boundary::limits::DNS_UDP_BYTES_MAX;
+    socket.send(&message(1, limit + 1)).await.unwrap();
+    socket.send(&message(2, limit)).await.unwrap();
+    let mut reply = vec![0u8; 1500];
+    socket.recv(&mut reply).await.unwrap();
+    assert_eq!(reply[1], 2, "the first was not taken");
+}

@@ -138,6 +138,9 @@ impl Sink {
             return self.websocket(&mut request);
         }
         let (parts, body) = request.into_parts();
+        if parts.uri.path() == "/never" {
+            std::future::pending::<()>().await;
+        }
         if parts.uri.path() == "/early" {
             tokio::spawn(async move { self.watch(body).await });
             return Response::new(full("early"));

@@ -66,3 +66,16 @@ async fn dropping_the_boundary_ends_everything() {
     let end = tokio::time::timeout(net::WAIT, stream.read_to_end(&mut bytes)).await;
     end.expect("the stream ends").ok();
 }
+
+#[tokio::test]
+async fn no_answer_in_time_means_no() {
+    let world = World::start().await;
+    let mut stream = net::connect(&world, "ok.test", 80).await;
+    stream.write_all(&net::get("ok.test", "/events")).await.unwrap();
+    let mut bytes = vec![0u8; 1024];
+    assert!(stream.read(&mut bytes).await.unwrap() > 0);
+    world.judge.hangs.store(true, Ordering::SeqCst);
+    assert_eq!(world.boundary.recheck().await, Rechecked { kept: 0, closed: 2 });
+    let end = tokio::time::timeout(net::WAIT, stream.read_to_end(&mut bytes)).await;
+    end.expect("the stream ends").ok();
+}
