@@ -8,7 +8,8 @@ use crate::exchange;
 use crate::host::Host;
 use crate::judge::{ConnectAsk, ConnectVerdict, Denial, Standing};
 use crate::limits::{
-    FIRST_BYTES_MS_MAX, HANDSHAKE_MS_MAX, HEAD_BYTES_MAX, HEADERS_MAX, IDLE_MS_MAX, STREAMS_MAX,
+    DENIED_MS_MAX, FIRST_BYTES_MS_MAX, HANDSHAKE_MS_MAX, HEAD_BYTES_MAX, HEADERS_MAX, IDLE_MS_MAX,
+    STREAMS_MAX,
 };
 use crate::pool::Pool;
 use crate::request::Origin;
@@ -96,10 +97,8 @@ async fn connection(inner: &Arc<Inner>, stream: TcpStream, place: Arc<OwnedSemap
     let _ = stream.set_nodelay(true);
     let Some((host, port)) = target(inner, &stream) else { return reset(&stream) };
     let ask = ConnectAsk { host: host.to_string(), port };
-    let Ok(asking) = Arc::clone(&inner.asks).try_acquire_owned() else { return reset(&stream) };
     let epoch = inner.standings.epoch();
     let verdict = inner.judge.connect(&ask).await;
-    drop(asking);
     let standing = match verdict {
         ConnectVerdict::Deny(denial) => return deny(stream, denial).await,
         ConnectVerdict::Opaque { id } => Standing::Opaque { id, ask },
@@ -122,7 +121,8 @@ async fn connection(inner: &Arc<Inner>, stream: TcpStream, place: Arc<OwnedSemap
 
 /// Tells a program why, where it speaks in the clear; resets it otherwise.
 async fn deny(mut stream: TcpStream, denial: Denial) {
-    let (speech, _) = first_bytes(&mut stream).await;
+    let wait = Duration::from_millis(DENIED_MS_MAX);
+    let (speech, _) = first_bytes(&mut stream, wait).await;
     if speech == Speech::Http {
         let body = BoundaryError::Denied(denial).body();
         let head = "HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\nconnection: close";
@@ -131,8 +131,7 @@ async fn deny(mut stream: TcpStream, denial: Denial) {
         let _ = stream.shutdown().await;
         let mut rest = vec![0u8; HEAD_BYTES_MAX];
         // Read what is under way, or closing would take the answer back.
-        let _ =
-            timeout(Duration::from_millis(FIRST_BYTES_MS_MAX / 10), stream.read(&mut rest)).await;
+        let _ = timeout(wait, stream.read(&mut rest)).await;
     } else {
         reset(&stream);
     }
@@ -161,7 +160,7 @@ pub(crate) fn speech(bytes: &[u8]) -> Option<Speech> {
 }
 
 /// Reads until it is clear what a connection speaks, in bounded time.
-pub(crate) async fn first_bytes(stream: &mut TcpStream) -> (Speech, Vec<u8>) {
+async fn first_bytes(stream: &mut TcpStream, wait: Duration) -> (Speech, Vec<u8>) {
     let mut bytes = Vec::with_capacity(1024);
     let read = async {
         loop {
@@ -174,7 +173,7 @@ pub(crate) async fn first_bytes(stream: &mut TcpStream) -> (Speech, Vec<u8>) {
             }
         }
     };
-    let speech = timeout(Duration::from_millis(FIRST_BYTES_MS_MAX), read).await;
+    let speech = timeout(wait, read).await;
     (speech.unwrap_or(Speech::Other), bytes)
 }
 
@@ -184,7 +183,8 @@ async fn inspect(
     mut origin: Origin,
     place: Arc<OwnedSemaphorePermit>,
 ) {
-    let (speech, bytes) = first_bytes(&mut stream).await;
+    let wait = Duration::from_millis(FIRST_BYTES_MS_MAX);
+    let (speech, bytes) = first_bytes(&mut stream, wait).await;
     let link = |origin, http2| Link {
         inner: Arc::clone(inner),
         origin,

@@ -1,7 +1,8 @@
 //! Bodies: read ahead before the question, sent on, counted, masked, and cut off when they must be.
 
+use crate::error::BoundaryError;
 use crate::judge::{Event, Judge};
-use crate::limits::BODY_STILL_MS_MAX;
+use crate::limits::{BODY_MS_MAX, BODY_STILL_MS_MAX};
 use crate::mask::Masker;
 use crate::standing::{Closed, Stands};
 use bytes::{Bytes, BytesMut};
@@ -16,7 +17,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 use types::BodyKind;
 
 /// What was read of a request's body before the question.
@@ -28,6 +30,13 @@ pub(crate) struct Collected {
     pub(crate) rest: Option<Incoming>,
     /// Bytes of all of it, where that was said.
     pub(crate) length: Option<u64>,
+    /// Its part of what the sandbox may have read ahead.
+    room: Option<OwnedSemaphorePermit>,
+}
+
+const fn kib(bytes: u64) -> u32 {
+    // At most the limit of a body, far below what 32 bits hold.
+    bytes.div_ceil(1024) as u32
 }
 
 impl Collected {
@@ -37,28 +46,58 @@ impl Collected {
         Self { data, ..Self::default() }
     }
 
-    /// Reads until the end, `limit` bytes, or until nothing comes for a while. `eager` bodies
-    /// (those of two-way streams) are not waited for.
-    pub(crate) async fn read(mut body: Incoming, limit: usize, eager: bool) -> hyper::Result<Self> {
+    /// Reads until the end, `limit` bytes, its time is over, or nothing comes for a while. Bytes
+    /// that are held count among those of all bodies of the sandbox, `room` in KiB.
+    pub(crate) async fn read(
+        mut body: Incoming,
+        limit: usize,
+        room: &Arc<Semaphore>,
+    ) -> Result<Self, BoundaryError> {
         if body.is_end_stream() {
             return Ok(Self::default());
         }
         let length = body.size_hint().exact();
-        let (mut data, mut trailers) = (BytesMut::new(), None);
-        let wait = Duration::from_millis(if eager { 0 } else { BODY_STILL_MS_MAX });
+        let most = length.unwrap_or(u64::MAX).min(limit as u64);
+        let taken = Arc::clone(room).try_acquire_many_owned(kib(most));
+        let taken =
+            taken.map_err(|_| BoundaryError::Limit("bodies that are read ahead at once"))?;
+        let mut read = Self { length, room: Some(taken), ..Self::default() };
+        let mut data = BytesMut::new();
+        let end = Instant::now() + Duration::from_millis(BODY_MS_MAX);
+        let still = Duration::from_millis(BODY_STILL_MS_MAX);
+        let mut whole = false;
         while data.len() <= limit {
-            match timeout(wait, body.frame()).await {
+            match timeout_at(end.min(Instant::now() + still), body.frame()).await {
                 Err(_) => break,
                 Ok(None) => {
-                    return Ok(Self { data: data.freeze(), trailers, rest: None, length: None });
+                    whole = true;
+                    break;
                 }
-                Ok(Some(frame)) => match frame?.into_data() {
+                Ok(Some(Err(_))) => return Err(BoundaryError::Body("it broke off")),
+                Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(bytes) => data.extend_from_slice(&bytes),
-                    Err(other) => trailers = other.into_trailers().ok(),
+                    Err(other) => read.trailers = other.into_trailers().ok(),
                 },
             }
         }
-        Ok(Self { data: data.freeze(), trailers, rest: Some(body), length })
+        read.give_back(kib(most).saturating_sub(kib(data.len() as u64)));
+        read.data = data.freeze();
+        read.rest = (!whole).then_some(body);
+        Ok(read)
+    }
+
+    /// A body that nobody waits for: a call that goes both ways at once.
+    pub(crate) fn streamed(body: Incoming) -> Self {
+        if body.is_end_stream() {
+            return Self::default();
+        }
+        Self { length: body.size_hint().exact(), rest: Some(body), ..Self::default() }
+    }
+
+    /// Room in KiB that turned out not to be needed.
+    fn give_back(&mut self, surplus: u32) {
+        let surplus = usize::try_from(surplus).unwrap_or_default();
+        drop(self.room.as_mut().and_then(|room| room.split(surplus)));
     }
 
     pub(crate) fn kind(&self) -> BodyKind {
@@ -78,14 +117,18 @@ pub(crate) struct Upload {
     length: Option<u64>,
     sent: Arc<AtomicU64>,
     closed: Closed,
+    /// Keeps the request among what can be closed, also when its answer has ended.
+    _stands: Arc<Stands>,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Upload {
-    pub(crate) fn new(body: Collected, sent: Arc<AtomicU64>, closed: Closed) -> Self {
-        let Collected { data, trailers, rest, length } = body;
+    pub(crate) fn new(body: Collected, sent: Arc<AtomicU64>, stands: Arc<Stands>) -> Self {
+        let closed = Closed::of(&stands.switch);
+        let Collected { data, trailers, rest, length, room } = body;
         let length = if rest.is_some() { length } else { Some(data.len() as u64) };
         let first = (!data.is_empty()).then_some(data);
-        Self { first, rest, trailers, length, sent, closed }
+        Self { first, rest, trailers, length, sent, closed, _stands: stands, _room: room }
     }
 }
 
@@ -135,6 +178,7 @@ pub(crate) struct Permit {
     pub(crate) status: u16,
     pub(crate) up: Arc<AtomicU64>,
     pub(crate) down: u64,
+    sent: bool,
     told: bool,
 }
 
@@ -146,11 +190,14 @@ impl fmt::Debug for Permit {
 
 impl Permit {
     pub(crate) fn new(id: u64, judge: Arc<dyn Judge>) -> Self {
-        Self { id, judge, status: 0, up: Arc::default(), down: 0, told: false }
+        Self { id, judge, status: 0, up: Arc::default(), down: 0, sent: false, told: false }
     }
 
-    pub(crate) fn sent(&self) {
-        self.judge.event(self.id, Event::Sent);
+    /// A byte may have left. Told once, however often it is tried.
+    pub(crate) fn sent(&mut self) {
+        if !std::mem::replace(&mut self.sent, true) {
+            self.judge.event(self.id, Event::Sent);
+        }
     }
 
     pub(crate) fn answered(&mut self) {
@@ -189,7 +236,7 @@ pub(crate) struct Theirs {
     permit: Permit,
     closed: Closed,
     /// Keeps the request among what can be closed.
-    _stands: Stands,
+    _stands: Arc<Stands>,
 }
 
 impl Download {
@@ -201,7 +248,7 @@ impl Download {
         source: Incoming,
         masker: Option<Masker>,
         permit: Permit,
-        stands: Stands,
+        stands: Arc<Stands>,
     ) -> Self {
         let closed = Closed::of(&stands.switch);
         let theirs = Theirs { source, masker, trailers: None, permit, closed, _stands: stands };
@@ -212,7 +259,7 @@ impl Download {
 impl Theirs {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if self.closed.poll(cx).is_ready() {
-            self.permit.failed("it may not go on by the policy of now");
+            self.permit.failed(&BoundaryError::Revoked.to_string());
             return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
         }
         loop {

@@ -4,7 +4,7 @@ use crate::authority::Authority;
 use crate::dns::{self, Rate};
 use crate::error::BoundaryError;
 use crate::judge::Judge;
-use crate::limits::{ASKS_MAX, CONNECTIONS_MAX};
+use crate::limits::{ASKS_MAX, BODIES_BYTES_MAX, BODY_BYTES_MAX, CONNECTIONS_MAX};
 use crate::standing::{Rechecked, Standings, Switch, recheck};
 use crate::synthetic::Synthetic;
 use crate::upstream::Upstream;
@@ -76,6 +76,8 @@ pub(crate) struct Inner {
     pub(crate) standings: Standings,
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) asks: Arc<Semaphore>,
+    /// KiB of bodies that may be read ahead.
+    pub(crate) bodies: Arc<Semaphore>,
     pub(crate) closing: Switch,
 }
 
@@ -153,7 +155,7 @@ impl Inner {
         judge: Arc<dyn Judge>,
         original: OriginalDestination,
     ) -> Result<Self, BoundaryError> {
-        if config.body_bytes > crate::limits::BODY_BYTES_MAX {
+        if config.body_bytes > BODY_BYTES_MAX {
             return Err(BoundaryError::Config("too many bytes of a body".to_owned()));
         }
         for name in config.resolve.keys() {
@@ -170,6 +172,7 @@ impl Inner {
             standings: Standings::new(),
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             asks: Arc::new(Semaphore::new(ASKS_MAX)),
+            bodies: Arc::new(Semaphore::new(BODIES_BYTES_MAX >> 10)),
             closing: Switch::new(),
             config,
             judge,

@@ -40,6 +40,9 @@ pub enum BoundaryError {
     /// A secret cannot be put in, or its echo cannot be seen.
     #[error("a secret of the request cannot be kept: {0}")]
     Secret(&'static str),
+    /// Policy changed while it was under way.
+    #[error("it was permitted, and may not go on by the policy of now")]
+    Revoked,
     /// The judge said no.
     #[error("{}", .0.message)]
     Denied(Denial),
@@ -60,6 +63,7 @@ impl Coded for BoundaryError {
             Self::Limit(_) => "BP-BOUNDARY-010",
             Self::Secret(_) => "BP-BOUNDARY-011",
             Self::Denied(_) => "BP-BOUNDARY-012",
+            Self::Revoked => "BP-BOUNDARY-013",
         }
     }
 
@@ -78,7 +82,7 @@ impl Coded for BoundaryError {
             Self::Upstream(_) => "try again later; `bedplate logs` has what was seen",
             Self::Limit(_) => "send less at once",
             Self::Secret(_) => "send the secret in a header, the query or a short body",
-            Self::Denied(_) => "ask the operator for a rule that permits it",
+            Self::Denied(_) | Self::Revoked => "ask the operator for a rule that permits it",
         }
         .to_owned()
     }
@@ -93,7 +97,7 @@ impl BoundaryError {
             }
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Limit(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Denied(_) => StatusCode::FORBIDDEN,
+            Self::Denied(_) | Self::Revoked => StatusCode::FORBIDDEN,
             _ => StatusCode::BAD_GATEWAY,
         }
     }

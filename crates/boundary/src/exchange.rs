@@ -12,7 +12,7 @@ use crate::limits::ANSWER_MS_MAX;
 use crate::mask::{Masker, Masks};
 use crate::request::{self, Checked};
 use crate::secrets::Swap;
-use crate::standing::{Closed, Stands};
+use crate::standing::Stands;
 use crate::{sigv4, websocket};
 use http::header::{ALT_SVC, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Request, Response, StatusCode, Uri, Version};
@@ -26,7 +26,7 @@ use tokio::time::timeout;
 struct Sending<'a> {
     link: &'a Arc<Link>,
     permit: Permit,
-    stands: Stands,
+    stands: Arc<Stands>,
     masks: Option<Arc<Masks>>,
     /// The program's side of a WebSocket.
     upgrade: Option<OnUpgrade>,
@@ -67,13 +67,16 @@ async fn exchange(
     let (parts, body) = request.into_parts();
     let checked = request::check(&link.origin, &parts)?;
     let limit = link.inner.config.body_bytes;
-    let body = Collected::read(body, limit, checked.two_way).await;
-    let body = body.map_err(|_| BoundaryError::Body("it broke off or cannot be framed"))?;
+    let body = if checked.two_way {
+        Collected::streamed(body)
+    } else {
+        Collected::read(body, limit, &link.inner.bodies).await?
+    };
     let ask = request::ask(&link.origin, &checked, &body, &link.inner.config.seed)?;
     let (permit, secrets, stands) = judge(link, ask).await?;
     let upgrade = checked.websocket.then_some(upgrade);
     let masks = Masks::new(secrets.iter().map(|used| (name_of(used), used.value.as_str())));
-    let sending = Sending { link, permit, stands, masks, upgrade };
+    let sending = Sending { link, permit, stands: Arc::new(stands), masks, upgrade };
     sending.run(checked, body, &secrets).await
 }
 
@@ -105,8 +108,8 @@ async fn judge(
             match Stands::enter(inner, standing, epoch).await {
                 Some(stands) => Ok((permit, placed, stands)),
                 None => {
-                    permit.failed("it may not go on by the policy of now");
-                    Err(revoked())
+                    permit.failed(&BoundaryError::Revoked.to_string());
+                    Err(BoundaryError::Revoked)
                 }
             }
         }
@@ -115,10 +118,6 @@ async fn judge(
 
 fn stands_in(ask: &RequestAsk, used: &SecretUse) -> bool {
     ask.placeholders.iter().any(|one| one.text == used.placeholder)
-}
-
-fn revoked() -> BoundaryError {
-    BoundaryError::Upstream("it may not go on by the policy of now".to_owned())
 }
 
 impl Sending<'_> {
@@ -132,14 +131,14 @@ impl Sending<'_> {
         let result = async {
             let request = self.request(checked, body, secrets)?;
             let wait = Duration::from_millis(ANSWER_MS_MAX);
-            let sending = self.link.pool.send(self.link, &self.permit, request);
+            let sending = self.link.pool.send(self.link, &mut self.permit, request);
             let answered = timeout(wait, sending).await;
             let late = || BoundaryError::Upstream("it takes too long to answer".to_owned());
             self.checked(answered.map_err(|_| late())??)
         };
         let result = tokio::select! {
             result = result => result,
-            () = closed => Err(revoked()),
+            () = closed => Err(BoundaryError::Revoked),
         };
         match result {
             Ok(response) => Ok(self.pass(response)),
@@ -179,8 +178,8 @@ impl Sending<'_> {
         let host = HeaderValue::from_str(&authority);
         headers.insert(HOST, host.map_err(|_| BoundaryError::Misdirected)?);
         *request.headers_mut() = headers;
-        let closed = Closed::of(&self.stands.switch);
-        Ok(request.map(|()| Upload::new(body, Arc::clone(&self.permit.up), closed)))
+        let stands = Arc::clone(&self.stands);
+        Ok(request.map(|()| Upload::new(body, Arc::clone(&self.permit.up), stands)))
     }
 
     /// What an upstream may answer.

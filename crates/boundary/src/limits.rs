@@ -1,4 +1,7 @@
-//! The limits of the boundary. Each has a test at its edge.
+//! The limits of the boundary. What a program of the sandbox can reach has a test at its edge, but
+//! for streams of one HTTP/2 connection and idle upstream connections, which the HTTP library and a
+//! bounded list keep. Times of resolving and dialling and the number of addresses tried need a world
+//! outside and have none.
 
 /// Names that may have synthetic addresses in one sandbox.
 pub const NAMES_MAX: usize = 4096;
@@ -16,7 +19,8 @@ pub const DNS_CONNECTIONS_MAX: usize = 16;
 pub const DNS_CONNECTION_ASKS_MAX: usize = 64;
 /// Connections of a sandbox at once; those above are reset.
 pub const CONNECTIONS_MAX: usize = 256;
-/// Questions to the judge at once, DNS aside; a request above is refused.
+/// Requests that wait for the judge at once; one above is refused. Connections ask once each and
+/// are bounded by their own number.
 pub const ASKS_MAX: usize = 64;
 /// Requests of one HTTP/2 connection at once.
 pub const STREAMS_MAX: u32 = 64;
@@ -30,6 +34,10 @@ pub const TRAILER_BYTES_MAX: usize = 8 << 10;
 pub const TARGET_BYTES_MAX: usize = 16 << 10;
 /// Bytes of a body that are read before the judge is asked.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// Bytes of bodies that one sandbox may have read ahead at once; a request above is refused.
+pub const BODIES_BYTES_MAX: usize = 32 << 20;
+/// How long a body may take before it is judged as a stream, milliseconds.
+pub const BODY_MS_MAX: u64 = 10_000;
 /// How long a body may stand still before it is judged as a stream, milliseconds.
 pub const BODY_STILL_MS_MAX: u64 = 1_000;
 /// Facts of one kind that are told of one body; a body with more is not understood.
@@ -40,6 +48,8 @@ pub const JSON_DEPTH_MAX: usize = 64;
 pub const PLACEHOLDERS_MAX: usize = 16;
 /// How long the first bytes of a connection may take, milliseconds.
 pub const FIRST_BYTES_MS_MAX: u64 = 10_000;
+/// How long a connection that is denied may take to show that it can be told why, milliseconds.
+pub const DENIED_MS_MAX: u64 = 250;
 /// How long a request's head may take from its first byte, milliseconds.
 pub const HEAD_MS_MAX: u64 = 10_000;
 /// How long a TLS handshake may take, milliseconds.

@@ -6,6 +6,7 @@
 use crate::accept::{Speech, speech};
 use crate::body::Permit;
 use crate::boundary::Inner;
+use crate::error::BoundaryError;
 use crate::host::Host;
 use crate::limits::HELLO_BYTES_MAX;
 use rustls::server::Acceptor;
@@ -47,7 +48,7 @@ pub(crate) async fn carry(
     };
     let result = tokio::select! {
         result = both => result.map_err(|error| error.to_string()),
-        () = closed => Err("it may not go on by the policy of now".to_owned()),
+        () = closed => Err(BoundaryError::Revoked.to_string()),
     };
     permit.down = down.load(Ordering::Relaxed);
     match result {
@@ -78,13 +79,19 @@ async fn copy_up(
     host: &Host,
     count: &AtomicU64,
 ) -> io::Result<()> {
+    let mut greeting = Greeting { host, acceptor: Acceptor::default(), fed: 0 };
     let mut first = Vec::new();
-    while first.len() < HELLO_BYTES_MAX && !is_clear(&first, host)? {
+    let mut clear = false;
+    while !clear {
+        if first.len() > HELLO_BYTES_MAX {
+            return Err(io::Error::other("its greeting is too long"));
+        }
         if from.read_buf(&mut first).await? == 0 {
             break;
         }
+        clear = greeting.is_clear(&first)?;
     }
-    if !first.is_empty() && !is_clear(&first, host)? {
+    if !clear && !first.is_empty() {
         return Err(io::Error::other("it began a greeting and did not end it"));
     }
     to.write_all(&first).await?;
@@ -92,31 +99,41 @@ async fn copy_up(
     copy(from, to, count).await
 }
 
-/// Whether the first bytes may go; an error when they greet another host.
-fn is_clear(first: &[u8], host: &Host) -> io::Result<bool> {
-    if first.is_empty() || first == [0x16] {
-        return Ok(false);
-    }
-    if speech(first) != Some(Speech::Tls) {
-        return Ok(true);
-    }
-    let mut acceptor = Acceptor::default();
-    let mut left = first;
-    while !left.is_empty() {
-        acceptor.read_tls(&mut left as &mut dyn Read)?;
-        match acceptor.accept() {
-            Ok(None) => {}
-            Ok(Some(accepted)) => {
-                let asked = accepted.client_hello().server_name().map(Host::parse);
-                return match asked {
-                    Some(asked) if asked.as_ref() != Some(host) => {
-                        Err(io::Error::other("it greets another host"))
-                    }
-                    _ => Ok(true),
-                };
-            }
-            Err(_) => return Err(io::Error::other("its greeting cannot be read")),
+/// Follows the first bytes of a program, each once.
+struct Greeting<'a> {
+    host: &'a Host,
+    acceptor: Acceptor,
+    /// Bytes that the acceptor has.
+    fed: usize,
+}
+
+impl Greeting<'_> {
+    /// Whether the first bytes may go; an error when they greet another host.
+    fn is_clear(&mut self, first: &[u8]) -> io::Result<bool> {
+        if first.is_empty() || first == [0x16] {
+            return Ok(false);
         }
+        if speech(first) != Some(Speech::Tls) {
+            return Ok(true);
+        }
+        let mut left = &first[self.fed..];
+        self.fed = first.len();
+        while !left.is_empty() {
+            self.acceptor.read_tls(&mut left as &mut dyn Read)?;
+            match self.acceptor.accept() {
+                Ok(None) => {}
+                Ok(Some(accepted)) => {
+                    let asked = accepted.client_hello().server_name().map(Host::parse);
+                    return match asked {
+                        Some(asked) if asked.as_ref() != Some(self.host) => {
+                            Err(io::Error::other("it greets another host"))
+                        }
+                        _ => Ok(true),
+                    };
+                }
+                Err(_) => return Err(io::Error::other("its greeting cannot be read")),
+            }
+        }
+        Ok(false)
     }
-    Ok(false)
 }

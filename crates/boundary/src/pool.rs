@@ -54,7 +54,7 @@ impl Pool {
     pub(crate) async fn send(
         &self,
         link: &Link,
-        permit: &Permit,
+        permit: &mut Permit,
         request: Request<Upload>,
     ) -> Result<Response<Incoming>, BoundaryError> {
         let request = match self.take() {
@@ -166,7 +166,11 @@ async fn http1<S>(stream: S) -> Result<Sender, BoundaryError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let made = http1::Builder::new().max_headers(HEADERS_MAX).handshake(TokioIo::new(stream)).await;
+    let made = http1::Builder::new()
+        .max_headers(HEADERS_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
+        .handshake(TokioIo::new(stream))
+        .await;
     let (sender, connection) = made.map_err(|error| upstream(&error))?;
     // It ends with its sender, which its link owns.
     tokio::spawn(connection.with_upgrades());

@@ -33,7 +33,8 @@ impl Synthetic {
         Self { seed, pairs: HashMap::new(), names: HashMap::new() }
     }
 
-    /// The addresses of a name; none when the table is full.
+    /// The addresses of a name; none when the table is full, or when an address would be another
+    /// name's.
     pub(crate) fn of(&mut self, name: &Arc<str>) -> Option<Pair> {
         if let Some(pair) = self.pairs.get(name) {
             return Some(*pair);
@@ -43,11 +44,12 @@ impl Synthetic {
         }
         let digest = Digest::of_parts("bedplate synthetic address", &[&self.seed, name.as_bytes()]);
         let pair = Pair { v4: self.free_v4(&digest), v6: v6(&self.seed, &digest) };
+        if self.names.contains_key(&IpAddr::V6(pair.v6)) {
+            return None;
+        }
         let before = self.names.insert(pair.v4.into(), Arc::clone(name));
         assert!(before.is_none(), "a free address has no name");
-        if self.names.insert(pair.v6.into(), Arc::clone(name)).is_some() {
-            unreachable!("64 bits of SHA-256 of two names are not the same");
-        }
+        self.names.insert(pair.v6.into(), Arc::clone(name));
         self.pairs.insert(Arc::clone(name), pair);
         Some(pair)
     }

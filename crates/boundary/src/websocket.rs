@@ -6,6 +6,7 @@
 
 use crate::accept::Link;
 use crate::body::Permit;
+use crate::error::BoundaryError;
 use crate::limits::FRAME_BYTES_MAX;
 use crate::mask::Masker;
 use crate::standing::Stands;
@@ -43,7 +44,7 @@ pub(crate) fn carry(
     program: OnUpgrade,
     upstream: OnUpgrade,
     mut permit: Permit,
-    stands: Stands,
+    stands: Arc<Stands>,
     masker: Option<Masker>,
 ) {
     link.shared.tunnel.store(true, Ordering::SeqCst);
@@ -57,7 +58,7 @@ pub(crate) fn carry(
         };
         let result = tokio::select! {
             result = both => result.map_err(|error| error.to_string()),
-            () = stands.switch.closed() => Err("it may not go on by the policy of now".to_owned()),
+            () = stands.switch.closed() => Err(BoundaryError::Revoked.to_string()),
             () = link.inner.closing.closed() => Err("the sandbox ends".to_owned()),
         };
         permit.down = down.load(Ordering::Relaxed);

@@ -33,8 +33,10 @@ pub(crate) struct HostNet {
 }
 
 impl HostNet {
-    /// What cannot be read is empty: then nothing is resolved, or no certificate is good.
+    /// Also chooses the library of ciphers for this process. What cannot be read is empty: then nothing is resolved, or no certificate is good.
     pub(crate) fn read() -> Self {
+        // An error says that it was chosen already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let resolver = hickory_resolver::system_conf::read_system_conf();
         let servers = resolver.map(|(config, _)| config.name_servers().to_vec());
         let nameservers: Vec<SocketAddr> =

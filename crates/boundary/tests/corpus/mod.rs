@@ -32,6 +32,8 @@ pub(crate) type Header = (&'static str, &'static str);
 pub(crate) enum End {
     /// An HTTP status.
     Status(u16),
+    /// Refused because of where its name leads, before anything is dialled.
+    Unreachable,
     /// The connection ends without an answer.
     Closed,
     /// DNS says REFUSED, or the message is not taken.

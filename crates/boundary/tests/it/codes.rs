@@ -20,6 +20,7 @@ fn every_error_has_its_code_and_a_next_step() {
         (BoundaryError::Limit("x"), "BP-BOUNDARY-010"),
         (BoundaryError::Secret("x"), "BP-BOUNDARY-011"),
         (BoundaryError::Denied(denial), "BP-BOUNDARY-012"),
+        (BoundaryError::Revoked, "BP-BOUNDARY-013"),
     ] {
         assert_eq!(error.code(), code);
         assert!(!error.next().is_empty() && !error.to_string().is_empty());

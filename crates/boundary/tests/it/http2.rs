@@ -4,6 +4,7 @@ use crate::net;
 use crate::world::World;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Version};
+use http_body_util::channel::Channel;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Frame;
 use hyper::client::conn::http2::SendRequest;
@@ -72,7 +73,7 @@ async fn an_upstream_without_http2_is_spoken_to_in_http1() {
 #[tokio::test]
 async fn a_two_way_call_is_judged_by_its_head_and_flows() {
     let world = World::start().await;
-    let (mut send, body) = http_body_util::channel::Channel::<Bytes, std::io::Error>::new(4);
+    let (mut send, body) = Channel::<Bytes, std::io::Error>::new(4);
     let mut sender = open(&world, "tls.ok.test").await;
     let call =
         Request::post("https://tls.ok.test/trailers").header("content-type", "application/grpc");
@@ -89,16 +90,53 @@ async fn a_two_way_call_is_judged_by_its_head_and_flows() {
 }
 
 #[tokio::test]
+async fn an_upload_is_cut_off_when_it_may_not_go_on() {
+    for may in [true, false] {
+        let world = World::start().await;
+        let (mut send, body) = Channel::<Bytes, std::io::Error>::new(4);
+        let mut sender = open(&world, "tls.ok.test").await;
+        let call =
+            Request::post("https://tls.ok.test/early").header("content-type", "application/grpc");
+        let response = sender.send_request(call.body(body).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        send.send(Frame::data(Bytes::from_static(b"one"))).await.unwrap();
+        world.sink.ends_with("one").await;
+        world.judge.keep_links.store(true, std::sync::atomic::Ordering::SeqCst);
+        world.judge.still.store(may, std::sync::atomic::Ordering::SeqCst);
+        world.boundary.recheck().await;
+        let _ = send.send(Frame::data(Bytes::from_static(b"two"))).await;
+        drop(send);
+        world.sink.ends_with(if may { "onetwo(whole)" } else { "one(broken off)" }).await;
+    }
+}
+
+#[tokio::test]
 async fn trailers_of_a_request_pass() {
     let world = World::start().await;
     let mut sender = open(&world, "tls.ok.test").await;
     let mut trailers = HeaderMap::new();
     trailers.insert("x-sum", "1".parse().unwrap());
-    let (mut send, body) = http_body_util::channel::Channel::<Bytes, std::io::Error>::new(4);
+    let (mut send, body) = Channel::<Bytes, std::io::Error>::new(4);
     send.send(Frame::data(Bytes::from_static(b"abc"))).await.unwrap();
     send.send(Frame::trailers(trailers)).await.unwrap();
     drop(send);
     let request = Request::post("https://tls.ok.test/a").body(body).unwrap();
     assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
     assert_eq!(world.sink.last().body, "abc");
+}
+
+#[tokio::test]
+async fn headers_have_a_limit_at_its_edge() {
+    let world = World::start().await;
+    let mut sender = open(&world, "tls.ok.test").await;
+    for (count, status) in
+        [(boundary::limits::HEADERS_MAX, 200), (boundary::limits::HEADERS_MAX + 1, 503)]
+    {
+        let mut request = Request::get("https://tls.ok.test/a");
+        for at in 0..count {
+            request = request.header(format!("x-{at}"), "y");
+        }
+        let request = request.body(Full::new(Bytes::new())).unwrap();
+        assert_eq!(sender.send_request(request).await.unwrap().status(), status, "{count}");
+    }
 }

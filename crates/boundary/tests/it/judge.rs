@@ -31,6 +31,10 @@ pub(crate) struct Fake {
     ids: AtomicU64,
     /// What `still` answers.
     pub(crate) still: AtomicBool,
+    /// Whether `still` never answers.
+    pub(crate) hangs: AtomicBool,
+    /// Whether inspected connections may go on whatever `still` says.
+    pub(crate) keep_links: AtomicBool,
     /// Hosts whose connections are opaque.
     pub(crate) opaque: Mutex<Vec<String>>,
     /// Hosts that get the secret.
@@ -49,6 +53,8 @@ impl Default for Fake {
             moved: watch::Sender::new(0),
             ids: AtomicU64::new(1),
             still: AtomicBool::new(true),
+            hangs: AtomicBool::new(false),
+            keep_links: AtomicBool::new(false),
             opaque: Mutex::default(),
             trusted: Mutex::new(vec!["ok.test".to_owned()]),
             how: Mutex::new(How::Replace),
@@ -161,8 +167,15 @@ impl Judge for Fake {
         })
     }
 
-    fn still<'a>(&'a self, _: &'a Standing) -> Answer<'a, bool> {
-        Box::pin(async move { self.still.load(Ordering::SeqCst) })
+    fn still<'a>(&'a self, standing: &'a Standing) -> Answer<'a, bool> {
+        let link = matches!(standing, Standing::Inspected(_));
+        let kept = link && self.keep_links.load(Ordering::SeqCst);
+        Box::pin(async move {
+            if self.hangs.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            kept || self.still.load(Ordering::SeqCst)
+        })
     }
 
     fn event(&self, permit: u64, event: Event) {

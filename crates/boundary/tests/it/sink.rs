@@ -36,6 +36,8 @@ pub(crate) struct Sink {
     pub(crate) connections: AtomicUsize,
     /// Bytes that came on raw connections.
     pub(crate) raw: Mutex<Vec<u8>>,
+    /// Told when they grow.
+    moved: tokio::sync::Notify,
 }
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -136,6 +138,13 @@ impl Sink {
             return self.websocket(&mut request);
         }
         let (parts, body) = request.into_parts();
+        if parts.uri.path() == "/never" {
+            std::future::pending::<()>().await;
+        }
+        if parts.uri.path() == "/early" {
+            tokio::spawn(async move { self.watch(body).await });
+            return Response::new(full("early"));
+        }
         let body = match body.collect().await {
             Ok(body) => body.to_bytes(),
             Err(_) => Bytes::from_static(b"(broken off)"),
@@ -149,6 +158,33 @@ impl Sink {
         };
         self.got.lock().unwrap().push(got.clone());
         by_path(parts.uri.path(), &got)
+    }
+
+    /// Records a body as it comes, and how it ends.
+    async fn watch(&self, mut body: Incoming) {
+        let end = loop {
+            match body.frame().await {
+                Some(Ok(frame)) => {
+                    let bytes = frame.into_data().unwrap_or_default();
+                    self.raw.lock().unwrap().extend_from_slice(&bytes);
+                }
+                Some(Err(_)) => break "(broken off)",
+                None => break "(whole)",
+            }
+            self.moved.notify_one();
+        };
+        self.raw.lock().unwrap().extend_from_slice(end.as_bytes());
+        self.moved.notify_one();
+    }
+
+    /// Waits until the raw bytes end with these.
+    pub(crate) async fn ends_with(&self, end: &str) {
+        let waiting = async {
+            while !self.raw.lock().unwrap().ends_with(end.as_bytes()) {
+                self.moved.notified().await;
+            }
+        };
+        tokio::time::timeout(crate::net::WAIT, waiting).await.expect("the bytes come");
     }
 
     fn websocket(self: Arc<Self>, request: &mut Request<Incoming>) -> Response<Body> {

@@ -49,7 +49,8 @@ async fn a_permit_from_before_the_change_does_not_slip_past_it() {
     assert_eq!(world.boundary.recheck().await, Rechecked { kept: 1, closed: 0 });
     world.judge.still.store(false, Ordering::SeqCst);
     world.judge.go.notify_one();
-    assert_eq!(net::read_reply(&mut stream).await.unwrap().status, 502);
+    let reply = net::read_reply(&mut stream).await.unwrap();
+    assert_eq!((reply.status, reply.code().as_str()), (403, "BP-BOUNDARY-013"));
     assert_eq!(world.witness(), (0, 0, 0));
 }
 
@@ -62,6 +63,19 @@ async fn dropping_the_boundary_ends_everything() {
     assert!(stream.read(&mut bytes).await.unwrap() > 0);
     let World { boundary, .. } = world;
     drop(boundary);
+    let end = tokio::time::timeout(net::WAIT, stream.read_to_end(&mut bytes)).await;
+    end.expect("the stream ends").ok();
+}
+
+#[tokio::test]
+async fn no_answer_in_time_means_no() {
+    let world = World::start().await;
+    let mut stream = net::connect(&world, "ok.test", 80).await;
+    stream.write_all(&net::get("ok.test", "/events")).await.unwrap();
+    let mut bytes = vec![0u8; 1024];
+    assert!(stream.read(&mut bytes).await.unwrap() > 0);
+    world.judge.hangs.store(true, Ordering::SeqCst);
+    assert_eq!(world.boundary.recheck().await, Rechecked { kept: 0, closed: 2 });
     let end = tokio::time::timeout(net::WAIT, stream.read_to_end(&mut bytes)).await;
     end.expect("the stream ends").ok();
 }

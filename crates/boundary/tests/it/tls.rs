@@ -24,6 +24,19 @@ async fn two_sandboxes_do_not_trust_each_other() {
 }
 
 #[tokio::test]
+async fn a_greeting_without_a_name_is_for_the_host_that_was_dialled() {
+    let world = World::start().await;
+    let stream = net::connect(&world, "tls.ok.test", 443).await;
+    let mut stream = crate::careless::secure(stream, "evil.test", false).await.unwrap();
+    let reply = net::talk(&mut stream, &net::get("evil.test", "/")).await.unwrap();
+    assert_eq!((reply.status, reply.code().as_str()), (421, "BP-BOUNDARY-004"));
+    let stream = net::connect(&world, "tls.ok.test", 443).await;
+    let mut stream = crate::careless::secure(stream, "tls.ok.test", false).await.unwrap();
+    let reply = net::talk(&mut stream, &net::get("tls.ok.test", "/")).await.unwrap();
+    assert_eq!(reply.status, 200);
+}
+
+#[tokio::test]
 async fn an_address_without_a_name_has_a_certificate_too() {
     let world = World::start().await;
     let stream = net::connect(&world, "93.184.216.34", 443).await;

@@ -79,3 +79,17 @@ async fn a_secret_of_the_opening_does_not_come_back_in_frames() {
     assert!(!String::from_utf8_lossy(&rest).contains(VALUE));
     assert!(matches!(world.judge.end().await, Event::Failed { .. }));
 }
+
+#[tokio::test]
+async fn it_ends_when_it_may_not_go_on() {
+    let world = World::start().await;
+    let (mut stream, reply) = open(&world, "/ws", "").await;
+    assert_eq!(reply.unwrap().status, 101);
+    world.judge.keep_links.store(true, std::sync::atomic::Ordering::SeqCst);
+    world.judge.still.store(false, std::sync::atomic::Ordering::SeqCst);
+    world.boundary.recheck().await;
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(net::WAIT, stream.read_to_end(&mut rest)).await;
+    end.expect("the connection ends").ok();
+    assert!(matches!(world.judge.end().await, Event::Failed { .. }));
+}
