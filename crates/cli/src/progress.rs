@@ -58,7 +58,7 @@ pub(crate) fn lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
         }
         Body::CheckFailed { name, exit, output } => check_failed(name, *exit, &output.text),
         Body::EgressDecided { .. } | Body::EgressAsked { .. } | Body::EgressEnded { .. } => {
-            egress_lines(before, record)
+            egress_lines(before, record, allow)
         }
         Body::SecretUsed { secret, host, .. } => {
             vec![Line::new(Paint::Dim, "secret", format!("{} for {}", safe(secret), safe(host)))]
@@ -76,10 +76,10 @@ pub(crate) fn lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
 }
 
 /// A request of the sandbox: one line when it is denied or asked, one when it is over.
-fn egress_lines(before: &State, record: &Record) -> Vec<Line> {
+fn egress_lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
     match &record.body {
         Body::EgressDecided { request, verdict: Verdict::Deny, reason, .. } => {
-            let text = format!("{}: {}", safe(&request.resource()), safe(reason));
+            let text = format!("{}: {}: {allow}", safe(&request.resource()), safe(reason));
             vec![Line::new(Paint::Red, "denied", text)]
         }
         Body::EgressAsked { egress, .. } => {

@@ -17,7 +17,8 @@ use runtime::policy_sources;
 use runtime::protocol::Request;
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use types::{ActionRequest, Body, Record, RunId, Verdict};
+use store::Read as _;
+use types::{ActionRequest, BRANCH_MAIN, Body, Record, RunId, Verdict};
 
 /// Does a policy command.
 pub(crate) fn perform(session: &Session, command: PolicyCommand) -> Result<u8> {
@@ -127,16 +128,19 @@ fn check(session: &Session, dir: Option<&Path>) -> Result<u8> {
 fn denied(records: &[Record]) -> Vec<ActionRequest> {
     let state = State::of(records);
     let mut requests: Vec<ActionRequest> = Vec::new();
+    let mut add = |request: &ActionRequest| {
+        if !requests.contains(request) {
+            requests.push(request.clone());
+        }
+    };
     for record in records {
-        let Body::DecisionMade { action: Some(id), verdict: Verdict::Deny, .. } = &record.body
-        else {
-            continue;
-        };
-        let of = state.actions.get(id).into_iter().flat_map(|action| &action.requests);
-        for request in of {
-            if !requests.contains(request) {
-                requests.push(request.clone());
+        match &record.body {
+            Body::DecisionMade { action: Some(id), verdict: Verdict::Deny, .. } => {
+                let of = state.actions.get(id).into_iter().flat_map(|action| &action.requests);
+                of.for_each(&mut add);
             }
+            Body::EgressDecided { verdict: Verdict::Deny, request, .. } => add(request),
+            _ => {}
         }
     }
     requests
@@ -205,6 +209,7 @@ fn open_up(session: &Session, run: &str, list: List, yes: bool) -> Result<u8> {
             for line in edit::write(&dir, list, &additions)? {
                 session.terminal.progress(&safe(&line));
             }
+            tell_live(session, &dir)?;
         }
         None => add_to_run(session, &run, &additions)?,
     }
@@ -278,10 +283,24 @@ fn deny(session: &Session, entry: &str, dir: &Path, yes: bool) -> Result<u8> {
     for line in edit::write(&project.dir, List::Deny, &[addition])? {
         session.terminal.progress(&safe(&line));
     }
+    tell_live(session, &project.dir)?;
     if session.json {
         Terminal::answer_json(&json!({ "written": [entry] }));
     }
     Ok(exit::DONE)
+}
+
+/// Live runs of a directory go on under its policy of now, open connections included.
+fn tell_live(session: &Session, dir: &Path) -> Result<()> {
+    let reader = session.reader()?;
+    for run in session.live() {
+        let records = reader.records(&run, BRANCH_MAIN, 0)?;
+        if manifest_dir(&records).is_some_and(|of| of == dir) {
+            let request = Request::Allow { run, entries: Vec::new(), by: login() };
+            block_on(session.ask(&request))?;
+        }
+    }
+    Ok(())
 }
 
 fn diff(session: &Session, old: &Path, new: &Path) -> Result<u8> {

@@ -62,6 +62,12 @@ fn answer(mut stream: &TcpStream, notes: &Mutex<Vec<Seen>>) -> Option<()> {
     reader.read_exact(&mut body).ok()?;
     let body = String::from_utf8(body).ok()?;
     let line = line.trim().to_owned();
+    if line.contains("/long") {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nbegun ").ok()?;
+        notes.lock().ok()?.push(Seen { line, authorization, body });
+        // It goes on until the other side is cut off.
+        return stream.read(&mut [0; 1]).ok().filter(|count| *count > 0).map(drop);
+    }
     let said = format!("you sent {line} with {authorization} and {body}");
     notes.lock().ok()?.push(Seen { line, authorization, body });
     write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{said}", said.len()).ok()
@@ -264,4 +270,122 @@ fn a_network_that_cannot_be_served_sets_the_run_aside() {
     assert!(aside.stderr.contains("BP-RUN-015"), "{}", aside.stderr);
     std::fs::remove_file(world.home().join("trust")).expect("removed");
     world.run(&["resume", "last"]).exits(0);
+}
+
+#[test]
+fn a_change_of_policy_cuts_off_what_is_open() {
+    let upstream = Upstream::start();
+    let program = "go('GET', 'http://api.example.test/v1/long')\n\
+        go('GET', 'http://api.example.test/v1/a')\n";
+    let permits = "allow = [\"shell\", \"GET api.example.test/v1/*\"]";
+    let world = world(&upstream, permits, "", program);
+    let running = world.start(&["run"]);
+    until("the answer has begun", || !upstream.seen().is_empty());
+    world.run(&["policy", "deny", "api.example.test", ".", "--yes"]).exits(0);
+    assert_eq!(running.wait_with_output().expect("it ends").status.code(), Some(0));
+    let lines = printed(&world);
+    assert_eq!(lines[0], "nothing: IncompleteRead", "{lines:?}");
+    assert!(!lines[1].starts_with("200"), "{lines:?}");
+    assert_eq!(upstream.seen().len(), 1);
+    assert_eq!(of_kind(&world, "policy_changed").len(), 1);
+}
+
+#[test]
+fn a_denied_request_is_opened_by_one_command() {
+    let upstream = Upstream::start();
+    let program = "go('GET', 'http://api.example.test/v1/a')\n";
+    let world = world(&upstream, "allow = [\"shell\", \"GET api.example.test/v2/*\"]", "", program);
+    let done = world.run(&["run"]).exits(0);
+    assert!(printed(&world)[0].starts_with("403 "));
+    assert!(done.stderr.contains("policy allow"), "{}", done.stderr);
+    world.run(&["policy", "allow", "last", "--yes"]).exits(0);
+    world.run(&["run"]).exits(0);
+    assert!(printed(&world)[0].starts_with("200 "), "{:?}", printed(&world));
+}
+
+/// A server that speaks TLS with a certificate of its own authority.
+struct Secure {
+    child: std::process::Child,
+    port: u16,
+    authority: String,
+}
+
+const SECURE: &str = r#"
+import http.server, ssl, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        body = ("secure " + self.path).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *a): pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[1], sys.argv[2])
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"#;
+
+impl Secure {
+    fn start(dir: &std::path::Path) -> Self {
+        use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let authority = CertifiedIssuer::self_signed(params, key).expect("an authority");
+        let key = KeyPair::generate().expect("a key");
+        let names = vec!["api.example.test".to_owned()];
+        let params = CertificateParams::new(names).expect("a name");
+        let leaf = params.signed_by(&key, &authority).expect("a leaf");
+        let (cert, secret) = (dir.join("leaf.pem"), dir.join("leaf.key"));
+        std::fs::write(&cert, leaf.pem()).expect("written");
+        std::fs::write(&secret, key.serialize_pem()).expect("written");
+        let mut child = std::process::Command::new("python3")
+            .args(["-c", SECURE])
+            .args([&cert, &secret])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("python3 runs");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        Self { child, port: line.trim().parse().expect("a port"), authority: authority.pem() }
+    }
+}
+
+impl Drop for Secure {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn tls_is_opened_with_the_sandboxs_own_authority_and_upstreams_are_verified() {
+    let keys = tempfile::tempdir().expect("a directory");
+    let secure = Secure::start(keys.path());
+    let upstream = Upstream { port: secure.port, seen: Arc::default() };
+    let program = "import socket, ssl\n\
+        go('GET', 'https://api.example.test/v1/a')\n\
+        go('GET', 'https://api.example.test/v2/a')\n\
+        plain = socket.create_connection(('api.example.test', 443))\n\
+        shown = ssl.create_default_context().wrap_socket(plain, server_hostname='api.example.test')\n\
+        print([part for part in shown.getpeercert()['issuer']])\n";
+    let permits = "allow = [\"shell\", \"GET api.example.test/v1/*\"]";
+    let world = world(&upstream, permits, "trust = [\"ca.pem\"]", program);
+    world.write("ca.pem", &secure.authority);
+    world.run(&["run"]).exits(0);
+    let lines = printed(&world);
+    assert_eq!(lines[0], "200 secure /v1/a", "{lines:?}");
+    assert!(lines[1].starts_with("403 {\"error\""), "{lines:?}");
+    assert!(lines[2].contains("Bedplate sandbox"), "{lines:?}");
+    // An authority that the operator does not trust: nothing is sent.
+    world.write("ca.pem", "");
+    world.run(&["run"]).exits(0);
+    let lines = printed(&world);
+    assert!(!lines[0].starts_with("200"), "{lines:?}");
+    let ended = of_kind(&world, "egress_ended");
+    assert_eq!((&ended[0]["sent"], &ended[0]["status"]), (&Value::Bool(false), &Value::from(0)));
 }
