@@ -13,12 +13,13 @@
 //! ```
 //!
 //! The context's attributes stand beside `action` or in a table `context`. Reading is strict: an
-//! attribute the action does not have is an error.
+//! attribute the action does not have is an error. `facts` of an `http_request` is what the network
+//! boundary read in it, as the log has it.
 
 use crate::{Decision, DecisionInput, PolicyError, PolicySet, Principal};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use types::{ActionRequest, Carried, EffectClass, FsAccess, Labels, Verdict};
+use types::{ActionRequest, Carried, EffectClass, FsAccess, HttpFacts, Labels, Verdict};
 
 /// Most cases in one file.
 pub const CASES_MAX: usize = 10_000;
@@ -87,6 +88,7 @@ struct Fields {
     scheme: Option<String>,
     query: Option<String>,
     host: Option<String>,
+    facts: Option<HttpFacts>,
 }
 
 /// Actions and the attributes each may carry, beside those all have.
@@ -97,7 +99,7 @@ const ATTRIBUTES: [(&str, &[&str]); 9] = [
     ("read_file", &["path"]),
     ("write_file", &["path"]),
     ("mount", &["path"]),
-    ("http_request", &["method", "path", "port", "scheme", "query"]),
+    ("http_request", &["method", "path", "port", "scheme", "query", "facts"]),
     ("connect", &["port"]),
     ("use_secret", &["host"]),
 ];
@@ -226,7 +228,7 @@ fn request(fields: &Fields, effect: EffectClass) -> Result<ActionRequest, String
             port: fields.port.unwrap_or(443),
             scheme: fields.scheme.clone().unwrap_or_else(|| "https".to_owned()),
             query: fields.query.clone().unwrap_or_default(),
-            facts: None,
+            facts: fields.facts.clone().map(Box::new),
         }),
         "connect" => {
             Ok(ActionRequest::Connect { host: resource(), port: fields.port.unwrap_or(443) })

@@ -19,7 +19,8 @@ pub const OPERATORS_MAX: usize = 600;
 /// Most policies in one set.
 pub const POLICIES_MAX: usize = 20_000;
 /// Ids that start so are given by us.
-const RESERVED_PREFIXES: [&str; 5] = ["permissions.", "preset.", "run.", "own.", "people."];
+const RESERVED_PREFIXES: [&str; 6] =
+    ["permissions.", "preset.", "run.", "own.", "people.", "guard."];
 
 /// Stack for reading and checking policies, in bytes.
 const STACK_READ_BYTES: usize = 16 << 20;

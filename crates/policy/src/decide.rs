@@ -132,7 +132,7 @@ impl PolicySet {
             }
             _ => None,
         };
-        Ok(Question::of(input, arguments))
+        Ok(Question::of(input, arguments, &self.looks_at))
     }
 
     fn arguments(

@@ -1,10 +1,12 @@
-//! Permissions entries: tool names, `METHOD host[:port][/path*]`, `host`, `secret:NAME@host`.
+//! Permissions entries: tool names, `METHOD host[:port][/path*]`, `host`, `secret:NAME@host`, and
+//! those of `operation.rs`: `git push host/owner/repo refs/heads/x`.
 //!
 //! Reading is strict. An entry opens narrowly and closes widely: `host` permits GET and HEAD, but
 //! denies everything; `DELETE host/x/*` permits only below `/x/`, but also denies `/x` itself.
 
-use crate::PolicyError;
-use crate::host;
+use crate::facts::{PUSH, Seen};
+use crate::operation::{self, Operation};
+use crate::{PolicyError, host};
 
 /// Longest entry, in bytes.
 pub const ENTRY_BYTES_MAX: usize = 2048;
@@ -45,6 +47,8 @@ pub(crate) enum Entry {
         name: String,
         host: Option<String>,
     },
+    /// More than one request: git, package registries.
+    Operation(Operation),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +100,9 @@ pub(crate) fn read(
         return read_secret(secret, list).map_err(bad);
     }
     match text.split_once(' ') {
+        Some((word, _)) if operation::WORDS.contains(&word) => {
+            operation::read(text, list).map(Entry::Operation).map_err(bad)
+        }
         Some((method, rest)) => read_method(method, rest, list).map_err(bad),
         None if looks_like_host(text) => read_target(text, list)
             .map(|(hosts, port, path)| Entry::Http { method: None, hosts, port, path })
@@ -157,6 +164,9 @@ fn read_method(method: &str, rest: &str, list: List) -> Result<Entry, String> {
         return Err("one space stands between method and host, none elsewhere".to_owned());
     }
     let (hosts, port, path) = read_target(rest, list)?;
+    if list != List::Deny && method == "POST" && only_pushes(&path) {
+        return Err("pushes are opened by `git push host/owner/repo refs/heads/x`".to_owned());
+    }
     match method {
         "CONNECT" if path == PathRule::Any => Ok(Entry::Connect { hosts, port }),
         "CONNECT" => Err("an opaque connection has no path".to_owned()),
@@ -173,11 +183,34 @@ fn read_target(text: &str, list: List) -> Result<(Hosts, Option<u16>, PathRule),
         Some(slash) => (&text[..slash], Some(&text[slash..])),
         None => (text, None),
     };
-    let (name, port) = match authority.rsplit_once(':') {
+    let (hosts, port) = read_authority(authority, list)?;
+    Ok((hosts, port, read_path(path)?))
+}
+
+/// `host[:port]`.
+pub(crate) fn read_authority(text: &str, list: List) -> Result<(Hosts, Option<u16>), String> {
+    let (name, port) = match text.rsplit_once(':') {
         Some((name, port)) => (name, Some(read_port(port)?)),
-        None => (authority, None),
+        None => (text, None),
     };
-    Ok((read_hosts(name, list)?, port, read_path(path)?))
+    Ok((read_hosts(name, list)?, port))
+}
+
+/// Whether every request to this path is a push of git.
+fn only_pushes(path: &PathRule) -> bool {
+    matches!(path, PathRule::Exactly(path) if Seen::new("POST", path, "", None).operation() == PUSH)
+}
+
+impl PathRule {
+    /// Whether some request to a path that fits may be a push of git, its first question included.
+    pub(crate) fn may_be_push(&self) -> bool {
+        match self {
+            Self::Any | Self::Pattern(_) => true,
+            Self::Exactly(path) => {
+                Seen::new("GET", path, "service=git-receive-pack", None).operation() == PUSH
+            }
+        }
+    }
 }
 
 fn read_port(text: &str) -> Result<u16, String> {

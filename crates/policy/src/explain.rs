@@ -3,6 +3,7 @@
 use crate::cedar::quote;
 use crate::decide::{Because, Decision};
 use crate::entry::{self, List};
+use crate::facts::{FETCH, INSTALL, PUBLISH, PUSH, Seen};
 use crate::{ToolDecl, ToolKind, WORKSPACE};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -80,8 +81,16 @@ fn suggestion(request: &ActionRequest) -> Suggestion {
             of_tool("run_command", tool, "every command with")
         }
         ActionRequest::Path { access, path } => of_path(*access, path),
-        ActionRequest::HttpRequest { host, method, path, port, scheme, query: _, facts: _ } => {
-            of_http(host, method, path, *port, scheme)
+        ActionRequest::HttpRequest { host, method, path, port, scheme, query, facts } => {
+            let seen = Seen::new(method, path, query, facts.as_deref());
+            let target = Target { host, method, path, port: *port, scheme };
+            match seen.operation() {
+                FETCH => of_fetch(&target, &seen),
+                PUSH => of_push(&target, &seen),
+                INSTALL => of_install(&target),
+                PUBLISH if !seen.package().is_empty() => of_publish(&target, seen.package()),
+                _ => of_http(&target),
+            }
         }
         ActionRequest::Connect { host, port } => Suggestion {
             entry: valid(format!("CONNECT {host}:{port}")),
@@ -140,31 +149,142 @@ fn of_path(access: FsAccess, path: &str) -> Suggestion {
     Suggestion { entry, cedar: Some(permit(action, &scope, &[])), opens }
 }
 
-fn of_http(host: &str, method: &str, path: &str, port: u16, scheme: &str) -> Suggestion {
-    let usual = port == if scheme == "http" { 80 } else { 443 };
-    let authority = if usual { host.to_owned() } else { format!("{host}:{port}") };
+/// Where an HTTP request goes.
+struct Target<'a> {
+    host: &'a str,
+    method: &'a str,
+    path: &'a str,
+    port: u16,
+    scheme: &'a str,
+}
+
+impl Target<'_> {
+    /// Whether the port is the scheme's own.
+    fn usual(&self) -> bool {
+        self.port == if self.scheme == "http" { 80 } else { 443 }
+    }
+
+    /// The host, with a port that is not the scheme's own.
+    fn authority(&self) -> String {
+        match self.usual() {
+            true => self.host.to_owned(),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+
+    fn permit(&self, mut when: Vec<String>) -> Option<String> {
+        when.push(format!("context.port == {}", self.port));
+        let scope = format!("resource == Host::{}", quote(self.host));
+        Some(permit("http_request", &scope, &when))
+    }
+
+    /// What an entry without a port opens besides.
+    fn ports(&self, entry: &Option<String>) -> &'static str {
+        if self.usual() && entry.is_some() { ", any port" } else { "" }
+    }
+}
+
+fn of_http(target: &Target<'_>) -> Suggestion {
+    let (method, path, authority) = (target.method, target.path, target.authority());
     let entry =
         Some(format!("{method} {authority}{path}")).filter(|_| !path.contains('*')).and_then(valid);
-    let cedar = permit(
-        "http_request",
-        &format!("resource == Host::{}", quote(host)),
-        &[
-            format!("context.method == {}", quote(method)),
-            format!("context.path == {}", quote(path)),
-            format!("context.port == {port}"),
-        ],
+    let cedar = target.permit(vec![
+        format!("context.method == {}", quote(method)),
+        format!("context.path == {}", quote(path)),
+    ]);
+    let opens = format!(
+        "{} {}{} with any query and body{}",
+        shown(method),
+        shown(&authority),
+        shown(path),
+        target.ports(&entry)
     );
-    let any_port = if usual && entry.is_some() { ", any port" } else { "" };
-    Suggestion {
-        entry,
-        cedar: Some(cedar),
-        opens: format!(
-            "{} {}{} with any query and body{any_port}",
-            shown(method),
-            shown(&authority),
-            shown(path)
-        ),
+    Suggestion { entry, cedar, opens }
+}
+
+/// Conditions of one operation on one repository, and `host/owner/repo`.
+fn of_repository(target: &Target<'_>, seen: &Seen<'_>) -> (Vec<String>, String) {
+    let repository = seen.repository();
+    let when = vec![
+        format!("context.operation == {}", quote(seen.operation())),
+        format!("context.repository == {}", quote(&repository)),
+    ];
+    (when, format!("{}/{repository}", target.authority()))
+}
+
+fn of_fetch(target: &Target<'_>, seen: &Seen<'_>) -> Suggestion {
+    let (when, repository) = of_repository(target, seen);
+    let entry = valid(format!("git fetch {repository}"));
+    let opens =
+        format!("cloning and fetching all of {}{}", shown(&repository), target.ports(&entry));
+    Suggestion { entry, cedar: target.permit(when), opens }
+}
+
+fn of_push(target: &Target<'_>, seen: &Seen<'_>) -> Suggestion {
+    let (mut when, repository) = of_repository(target, seen);
+    let refs = seen.refs();
+    let to = shown(&repository);
+    if !seen.refs_known() {
+        when.push(format!("context.path == {}", quote(target.path)));
+        when.push("!context.refs_known".to_owned());
+        let opens = format!("any change of any reference of {to}: what is pushed cannot be read");
+        return Suggestion { entry: None, cedar: target.permit(when), opens };
     }
+    when.push("context.refs_known".to_owned());
+    let force = seen.may_force() || seen.deletes();
+    let verb = if force { "git force-push" } else { "git push" };
+    if refs.is_empty() {
+        when.push("context.refs.isEmpty()".to_owned());
+        let opens = format!(
+            "asking which references {to} has, as every push does first, and changing nothing; `git push {to} refs/heads/NAME` also opens creating that branch"
+        );
+        return Suggestion { entry: None, cedar: target.permit(when), opens };
+    }
+    let quoted: Vec<String> = refs.iter().map(|name| quote(name)).collect();
+    when.push(format!("[{}].containsAll(context.refs)", quoted.join(", ")));
+    if !force {
+        when.push("!context.may_force && !context.deletes".to_owned());
+    }
+    let entry = match refs.as_slice() {
+        [one] => valid(format!("{verb} {repository} {one}")),
+        _ => None,
+    };
+    let verbs = if force { "creating, moving (also by force) and deleting" } else { "creating" };
+    let ports = target.ports(&entry);
+    let besides = if entry.is_some() { ", and asking which references there are" } else { "" };
+    let opens = format!("{verbs} {} in {to}{besides}{ports}", shown(&refs.join(", ")));
+    Suggestion { entry, cedar: target.permit(when), opens }
+}
+
+fn of_install(target: &Target<'_>) -> Suggestion {
+    let authority = target.authority();
+    let entry = valid(format!("install {authority}"));
+    let cedar = target.permit(vec![
+        format!("context.operation == {}", quote(INSTALL)),
+        format!("context.method == {}", quote(target.method)),
+    ]);
+    let opens = format!(
+        "reading everything at {}, and what installers ask of it; nothing is published{}",
+        shown(&authority),
+        target.ports(&entry)
+    );
+    Suggestion { entry, cedar, opens }
+}
+
+fn of_publish(target: &Target<'_>, package: &str) -> Suggestion {
+    let entry = valid(format!("publish {}/{package}", target.authority()));
+    let cedar = target.permit(vec![
+        format!("context.operation == {}", quote(PUBLISH)),
+        format!("context.package == {}", quote(package)),
+        format!("context.method == {}", quote(target.method)),
+    ]);
+    let opens = format!(
+        "publishing any version of {} at {}{}",
+        shown(package),
+        shown(target.host),
+        target.ports(&entry)
+    );
+    Suggestion { entry, cedar, opens }
 }
 
 /// The entry, if it reads back as one.

@@ -1,6 +1,6 @@
 //! What a decision is made from, its checks and its canonical bytes.
 
-use crate::{canonical, host};
+use crate::{canonical, facts, host};
 use serde::{Deserialize, Serialize};
 use types::{ActionRequest, Carried, Digest};
 
@@ -110,11 +110,12 @@ impl DecisionInput {
             ActionRequest::Path { path, .. } => {
                 host::check_file_path(path).map_err(|why| format!("path {path:?}: {why}"))
             }
-            ActionRequest::HttpRequest { host, method, path, scheme, query, port, facts: _ } => {
+            ActionRequest::HttpRequest { host, method, path, scheme, query, port, facts } => {
                 bad_host(host)?;
                 check_port(*port)?;
                 check_http(method, path, scheme)?;
-                check_text("the query", query)
+                check_text("the query", query)?;
+                facts.as_deref().map_or(Ok(()), facts::check)
             }
             ActionRequest::Connect { host, port } => bad_host(host).and(check_port(*port)),
             ActionRequest::UseSecret { host, .. } => bad_host(host),

@@ -18,9 +18,12 @@ mod decide;
 mod entry;
 mod error;
 mod explain;
+mod facts;
+mod guard;
 mod host;
 mod input;
 mod monotone;
+mod operation;
 mod paths;
 mod question;
 mod reach;
@@ -38,6 +41,7 @@ pub use decide::{Because, Decision};
 pub use entry::{ENTRY_BYTES_MAX, ToolKind};
 pub use error::{Location, PolicyError};
 pub use explain::{Explanation, Suggestion, explain_denial, narrowest};
+pub use facts::{FACT_BYTES_MAX, FACTS_MAX, NAME_BYTES_MAX, NAME_PARTS_MAX};
 pub use host::{HOST_BYTES_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX};
 pub use input::{
     DecisionInput, PersonAction, PersonInput, Principal, PrincipalKind, TEXT_BYTES_MAX,

@@ -156,6 +156,24 @@ fn of_choice(cond: &Expr, then_expr: &Expr, else_expr: &Expr) -> Motion {
     }
 }
 
+/// Whether a policy's conditions depend on this attribute of the context. `context` as a whole
+/// depends on all.
+pub(crate) fn looks_at(tree: &Template, name: &str) -> bool {
+    let of_context = |expr: &Expr| matches!(expr, Expr::Var(Var::Context));
+    tree.clauses().iter().any(|clause| match clause {
+        Clause::When(condition) | Clause::Unless(condition) => condition.reduce(
+            &|expr| match expr {
+                Expr::GetAttr { expr, attr } if of_context(expr) => Some(attr == name),
+                Expr::HasAttr { expr, attrs } if of_context(expr) => Some(attrs.first() == name),
+                Expr::Var(Var::Context) => Some(true),
+                _ => None,
+            },
+            &|a, b| a || b,
+            false,
+        ),
+    })
+}
+
 /// Whether any condition of a policy names this attribute, of whatever.
 pub(crate) fn reads(tree: &Template, name: &str) -> bool {
     tree.clauses().iter().any(|clause| match clause {

@@ -1,5 +1,6 @@
 //! One question in Cedar's terms: entities, attributes and the request.
 
+use crate::facts::Seen;
 use crate::host;
 use crate::input::{DecisionInput, PersonInput, Principal, PrincipalKind};
 use crate::slice::uid;
@@ -97,8 +98,14 @@ pub(crate) struct Question<'a> {
 }
 
 impl<'a> Question<'a> {
-    pub(crate) fn of(input: &'a DecisionInput, arguments: Option<RestrictedExpression>) -> Self {
-        let mut pairs = own_pairs(&input.request);
+    /// `looks_at` are the attributes of [`facts::ATTRIBUTES`] that some policy looks at: the others
+    /// need not be there to get the same answer.
+    pub(crate) fn of(
+        input: &'a DecisionInput,
+        arguments: Option<RestrictedExpression>,
+        looks_at: &[&'static str],
+    ) -> Self {
+        let mut pairs = own_pairs(&input.request, looks_at);
         pairs.extend(arguments.map(|arguments| ("arguments".to_owned(), arguments)));
         pairs.extend(common_pairs(&input.carried, &input.on_behalf_of));
         Self {
@@ -193,7 +200,7 @@ fn long(name: &str, value: i64) -> (String, RestrictedExpression) {
     (name.to_owned(), RestrictedExpression::new_long(value))
 }
 
-fn own_pairs(request: &ActionRequest) -> Pairs {
+fn own_pairs(request: &ActionRequest, looks_at: &[&'static str]) -> Pairs {
     match request {
         ActionRequest::CallModel { provider, model, local, route: _ } => vec![
             text("provider", provider),
@@ -203,14 +210,17 @@ fn own_pairs(request: &ActionRequest) -> Pairs {
         ActionRequest::CallTool { effect, .. } => vec![text("effect", &effect.to_string())],
         ActionRequest::RunCommand { command, .. } => vec![text("command", command)],
         ActionRequest::Path { path, .. } => vec![text("path", path)],
-        ActionRequest::HttpRequest { method, path, port, scheme, query, host: _, facts: _ } => {
-            vec![
+        ActionRequest::HttpRequest { method, path, port, scheme, query, host: _, facts } => {
+            let mut pairs = vec![
                 text("method", method),
                 text("path", path),
                 long("port", i64::from(*port)),
                 text("scheme", scheme),
                 text("query", query),
-            ]
+            ];
+            let seen = Seen::new(method, path, query, facts.as_deref());
+            pairs.extend(looks_at.iter().map(|name| ((*name).to_owned(), seen.attribute(name))));
+            pairs
         }
         ActionRequest::Connect { port, .. } => vec![long("port", i64::from(*port))],
         ActionRequest::UseSecret { host, .. } => vec![text("host", host)],
@@ -218,7 +228,9 @@ fn own_pairs(request: &ActionRequest) -> Pairs {
 }
 
 fn common_pairs(carried: &Carried, on_behalf_of: &str) -> Pairs {
-    let labels = carried.labels.iter();
+    // `confidential:payroll` is `confidential` too: Cedar cannot look into a set's strings.
+    let kinds = carried.labels.iter().filter_map(|label| label.split_once(':').map(|(k, _)| k));
+    let labels = carried.labels.iter().chain(kinds);
     let labels = labels.map(|label| RestrictedExpression::new_string(label.to_owned()));
     let age = i64::try_from(carried.oldest_input_age).unwrap_or(i64::MAX);
     vec![

@@ -19,7 +19,10 @@ pub const ORGANISATION_FILES_MAX: usize = 64;
 /// Most tools of one agent.
 pub const TOOLS_MAX: usize = 2000;
 /// First line of every policy source; the schema's version is in it.
-const SOURCE_HEADER: &str = "// Bedplate policy, schema 1.\n\n";
+const SOURCE_HEADER: &str = "// Bedplate policy, schema 2.\n\n";
+/// The first line of sources of schema 1, and that schema: sets of then keep their digest.
+const SOURCE_HEADER_1: &str = "// Bedplate policy, schema 1.\n\n";
+const SCHEMA_TEXT_1: &str = include_str!("schema_1.cedarschema");
 
 /// A tool of the agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -102,6 +105,10 @@ pub struct PolicySet {
     pub(crate) by_id: BTreeMap<String, usize>,
     /// Types of the tools' arguments, when any policy looks at arguments.
     pub(crate) arguments: Option<BTreeMap<String, Type>>,
+    /// Facts of an HTTP request that some policy looks at.
+    pub(crate) looks_at: Vec<&'static str>,
+    /// What may permit or forbid a host, by name.
+    pub(crate) reach: crate::reach::Reach,
     /// Effect classes of the tools, for policy tests that do not say one.
     pub(crate) effects: BTreeMap<String, EffectClass>,
     source: String,
@@ -163,7 +170,8 @@ impl PolicySet {
         tools: &[ToolDecl],
     ) -> Result<Self, Vec<PolicyError>> {
         cedar::with_reading_stack(|| {
-            let mut files = Files::default();
+            let old = source.starts_with(SOURCE_HEADER_1);
+            let mut files = Files { old, ..Files::default() };
             let mut errors = Vec::new();
             files.add("policy source", source, &mut errors);
             Self::checked(files, principal, tools, errors)
@@ -185,16 +193,20 @@ impl PolicySet {
         if !errors.is_empty() {
             return Err(errors);
         }
-        let statements = files.statements;
-        let source = source_of(&statements);
+        let (statements, old) = (files.statements, files.old);
+        let header = if old { SOURCE_HEADER_1 } else { SOURCE_HEADER };
+        let source = source_of(header, &statements);
         let looks = statements.iter().any(|s| monotone::reads(&s.tree, "arguments"));
         let arguments = looks.then_some(types);
-        let digest = digest_of(&source, arguments.as_ref());
+        let schema = if old { SCHEMA_TEXT_1 } else { arguments::schema_text() };
+        let digest = digest_of(schema, &source, arguments.as_ref());
         let ids = statements.iter().map(|s| s.id().to_owned());
         Ok(Self {
             principal: principal.clone(),
             by_id: ids.zip(0..).collect(),
             slices: Slices::of(&statements),
+            looks_at: looked_at(&statements),
+            reach: crate::reach::Reach::of(&statements, principal),
             statements,
             arguments,
             effects: tools.iter().map(|t| (t.name.clone(), t.effect)).collect(),
@@ -222,8 +234,18 @@ impl PolicySet {
     }
 }
 
-fn source_of(statements: &[Statement]) -> String {
-    let mut source = SOURCE_HEADER.to_owned();
+/// The attributes that some policy on HTTP requests looks at.
+fn looked_at(statements: &[Statement]) -> Vec<&'static str> {
+    let http: Vec<&Statement> =
+        statements.iter().filter(|s| crate::slice::has_action(&s.tree, "http_request")).collect();
+    crate::facts::ATTRIBUTES
+        .into_iter()
+        .filter(|name| http.iter().any(|s| monotone::looks_at(&s.tree, name)))
+        .collect()
+}
+
+fn source_of(header: &str, statements: &[Statement]) -> String {
+    let mut source = header.to_owned();
     for statement in statements {
         source.push_str(&statement.text);
         source.push_str("\n\n");
@@ -231,13 +253,13 @@ fn source_of(statements: &[Statement]) -> String {
     source
 }
 
-fn digest_of(source: &str, arguments: Option<&BTreeMap<String, Type>>) -> Digest {
+fn digest_of(schema: &str, source: &str, arguments: Option<&BTreeMap<String, Type>>) -> Digest {
     let types: serde_json::Map<String, Value> =
         arguments.into_iter().flatten().map(|(tool, of)| (tool.clone(), of.to_schema())).collect();
     let types = crate::canonical::text(&Value::Object(types));
     Digest::of_parts(
         "bedplate policy set 1",
-        &[arguments::schema_text().as_bytes(), source.as_bytes(), types.as_bytes()],
+        &[schema.as_bytes(), source.as_bytes(), types.as_bytes()],
     )
 }
 
@@ -245,6 +267,8 @@ fn digest_of(source: &str, arguments: Option<&BTreeMap<String, Type>>) -> Digest
 #[derive(Default)]
 struct Files {
     statements: Vec<Statement>,
+    /// Whether they are a source of schema 1.
+    old: bool,
     texts: BTreeMap<String, String>,
 }
 

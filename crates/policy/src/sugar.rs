@@ -5,6 +5,8 @@
 
 use crate::cedar::{pattern, printable as shown, quote};
 use crate::entry::{self, Entry, Hosts, List, PathRule, ToolKind};
+use crate::guard;
+use crate::operation::{Operation, What};
 use crate::{PolicyError, Sources, ToolDecl};
 use types::EffectClass;
 use types::manifest::Preset;
@@ -66,6 +68,10 @@ pub(crate) fn generate(sources: &Sources) -> Result<Generated, Vec<PolicyError>>
         ] {
             push_list(&mut out, name, entries, list, &sources.tools, &mut errors);
         }
+    }
+    let guards = sources.permissions.iter().flat_map(|permissions| &permissions.guard);
+    for (id, policy) in guards.copied().flat_map(guard::policies) {
+        out.push(&id, &policy);
     }
     let extra = &sources.extra_allow;
     push_list(&mut out, "run.allow", extra, List::Allow, &sources.tools, &mut errors);
@@ -138,6 +144,8 @@ fn tool_scope(action: &str, tool: &str) -> String {
 /// What one entry covers: scopes with their conditions.
 struct Cover {
     suffix: &'static str,
+    /// Not asked even where the entry is.
+    free: bool,
     scope: String,
     when: Vec<String>,
 }
@@ -146,7 +154,7 @@ fn push_entry(out: &mut Generated, id: &str, entry: &Entry, list: List) {
     if list != List::Deny {
         let asked = list == List::Ask;
         for mut cover in opened(entry) {
-            if asked {
+            if asked && !cover.free {
                 cover.when.push(APPROVED.to_owned());
             }
             out.permit(&format!("{id}{}", cover.suffix), &cover.scope, &cover.when);
@@ -174,6 +182,7 @@ fn opened(entry: &Entry) -> Vec<Cover> {
             when.extend(host_conditions(hosts));
             when.extend(port_condition(*port));
             when.extend(path_condition(path, false));
+            when.extend(path.may_be_push().then(|| "context.operation != \"git push\"".to_owned()));
             vec![cover("http_request", hosts, when)]
         }
         Entry::Connect { hosts, port } => {
@@ -182,6 +191,16 @@ fn opened(entry: &Entry) -> Vec<Cover> {
             vec![cover("connect", hosts, when)]
         }
         Entry::Secret { name, host } => vec![secret_cover(name, host.as_deref())],
+        Entry::Operation(Operation { hosts, port, what }) => {
+            let covers = what.opened().into_iter().map(|rule| {
+                let mut when = host_conditions(hosts);
+                when.extend(port_condition(*port));
+                when.extend(rule.when);
+                let cover = cover("http_request", hosts, when);
+                Cover { suffix: rule.suffix, free: rule.free, ..cover }
+            });
+            covers.collect()
+        }
     }
 }
 
@@ -197,14 +216,25 @@ fn closed(entry: &Entry) -> Vec<Cover> {
                 .collect();
             when.extend(host_conditions(hosts));
             when.extend(port_condition(*port));
-            let mut opaque = host_conditions(hosts);
-            opaque.extend(port_condition(*port));
             when.extend(path_condition(path, true));
-            let mut connect = cover("connect", hosts, opaque);
-            connect.suffix = " (opaque)";
-            vec![cover("http_request", hosts, when), connect]
+            vec![cover("http_request", hosts, when), opaque(hosts, *port)]
+        }
+        Entry::Operation(Operation { hosts, port, what }) => {
+            let mut when = host_conditions(hosts);
+            when.extend(port_condition(*port));
+            when.extend(what.closed());
+            // Git goes over SSH as well.
+            let opaque_port =
+                port.filter(|_| !matches!(what, What::Fetch { .. } | What::Push { .. }));
+            vec![cover("http_request", hosts, when), opaque(hosts, opaque_port)]
         }
     }
+}
+
+fn opaque(hosts: &Hosts, port: Option<u16>) -> Cover {
+    let mut when = host_conditions(hosts);
+    when.extend(port_condition(port));
+    Cover { suffix: " (opaque)", ..cover("connect", hosts, when) }
 }
 
 fn tool_cover(name: &str, kind: ToolKind, effect: EffectClass) -> Cover {
@@ -217,12 +247,13 @@ fn tool_cover(name: &str, kind: ToolKind, effect: EffectClass) -> Cover {
             format!("action == Action::\"{action}\", resource in Path::{workspace}")
         }
     };
-    Cover { suffix: "", scope, when: Vec::new() }
+    Cover { suffix: "", free: false, scope, when: Vec::new() }
 }
 
 fn secret_cover(name: &str, host: Option<&str>) -> Cover {
     Cover {
         suffix: "",
+        free: false,
         scope: format!("action == Action::\"use_secret\", resource == Secret::{}", quote(name)),
         when: host.map(|host| format!("context.host == {}", quote(host))).into_iter().collect(),
     }
@@ -234,7 +265,8 @@ fn cover(action: &str, hosts: &Hosts, when: Vec<String>) -> Cover {
         Hosts::One(name) => format!("resource == Host::{}", quote(name)),
         Hosts::Below(domain) => format!("resource in Domain::{}", quote(domain)),
     };
-    Cover { suffix: "", scope: format!("action == Action::\"{action}\", {resource}"), when }
+    let scope = format!("action == Action::\"{action}\", {resource}");
+    Cover { suffix: "", free: false, scope, when }
 }
 
 /// `*.example.com` is what lies below the domain, without the domain's own name.

@@ -78,10 +78,7 @@ fn when(statement: &Statement) -> String {
         match clause {
             Clause::When(condition) => {
                 parts.extend(
-                    conjuncts(condition)
-                        .into_iter()
-                        .filter(|e| !is_approved(e))
-                        .map(ToString::to_string),
+                    conjuncts(condition).into_iter().filter(|e| !is_approved(e)).map(factor),
                 );
             }
             Clause::Unless(condition) if is_approved(condition) => {}
@@ -89,6 +86,14 @@ fn when(statement: &Statement) -> String {
         }
     }
     parts.join(" && ")
+}
+
+/// As it is written beside `&&`.
+fn factor(expr: &Expr) -> String {
+    match expr {
+        Expr::BinaryOp { op: BinaryOp::Or, .. } | Expr::IfThenElse { .. } => format!("({expr})"),
+        _ => expr.to_string(),
+    }
 }
 
 fn conjuncts(expr: &Expr) -> Vec<&Expr> {

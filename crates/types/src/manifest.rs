@@ -137,7 +137,32 @@ pub enum Preset {
     Act,
 }
 
-/// `[permissions]`: tool names, `METHOD host/path*`, `host`, `secret:NAME@host`.
+/// A built-in rule on where data may flow, named in `[permissions] guard`. It only narrows: what
+/// it catches is asked instead of permitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Guard {
+    /// Written `trifecta`: outward actions, once private data and untrusted input are together.
+    Trifecta,
+    /// Written `stale:SECONDS`: outward actions, once an input is older than that.
+    Stale {
+        /// Oldest input that is still acted on, in seconds.
+        seconds: u32,
+    },
+}
+
+impl Guard {
+    /// Its name, without what follows a colon.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Trifecta => "trifecta",
+            Self::Stale { .. } => "stale",
+        }
+    }
+}
+
+/// `[permissions]`: tool names, `METHOD host/path*`, `host`, `secret:NAME@host`, `git push ...`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Permissions {
     /// The preset, if any.
@@ -148,6 +173,9 @@ pub struct Permissions {
     pub ask: Vec<String>,
     /// Denied, whatever else says.
     pub deny: Vec<String>,
+    /// Built-in rules that are switched on, each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guard: Vec<Guard>,
     /// How long an approval may be answered, milliseconds; `None` is
     /// [`APPROVAL_EXPIRES_MS_DEFAULT`].
     #[serde(default)]

@@ -3,8 +3,11 @@
 mod approvals;
 mod arguments;
 mod explain;
+mod facts;
 mod files;
+mod guards;
 mod hostile;
+mod operations;
 mod paths;
 mod presets;
 mod properties;

@@ -234,6 +234,6 @@ fn names_that_no_rule_may_permit_are_known() {
         ("api.example.test.", false),
         ("127.0.0.1", false),
     ] {
-        assert_eq!(set.may_reach(host), may, "{host}");
+        assert_eq!(set.may_permit_host(host), may, "{host}");
     }
 }

@@ -1,13 +1,13 @@
 //! Properties of every set: deny wins, more forbids never open, approval only opens, one answer.
 
-use crate::support::{compile, sources};
+use crate::support::{compile, fetch, package, push, request, sources, unread_push};
 use policy::{Because, DecisionInput, PolicySet, Principal, Sources};
 use proptest::prelude::*;
 use serde_json::json;
 use types::manifest::{Permissions, Preset};
 use types::{ActionRequest, Carried, EffectClass, FsAccess, Labels, Verdict};
 
-const ENTRIES: [&str; 14] = [
+const ENTRIES: [&str; 22] = [
     "shell",
     "python",
     "open_ticket",
@@ -22,6 +22,14 @@ const ENTRIES: [&str; 14] = [
     "CONNECT a.test:443",
     "secret:api@a.test",
     "DELETE a.test:8443/v1",
+    "git fetch a.test/o/r",
+    "git push *.a.test/o/* refs/heads/*",
+    "git push a.test/o/r refs/heads/x",
+    "git force-push a.test/* *",
+    "install a.test",
+    "publish b.a.test/pkg",
+    "publish a.test/*",
+    "POST a.test",
 ];
 const SCOPES: [&str; 9] = [
     "action, resource",
@@ -92,6 +100,40 @@ prop_compose! {
     }
 }
 
+fn at(mut request: ActionRequest, to: String) -> ActionRequest {
+    if let ActionRequest::HttpRequest { host, .. } = &mut request {
+        *host = to;
+    }
+    request
+}
+
+/// Requests of git and to registries, told by the boundary or not.
+fn http_with_facts() -> impl Strategy<Value = ActionRequest> {
+    let change = proptest::sample::select(vec!["create", "update", "delete"]);
+    let name = proptest::sample::select(vec!["refs/heads/x", "refs/heads/a/y", "refs/tags/v1"]);
+    let changes = proptest::collection::vec((change, name), 0..3);
+    let repository = || proptest::sample::select(vec!["/o/r", "/O/r", "/p/q"]);
+    let bare = |text: &str, asked: &str| {
+        let mut request = request(text);
+        if let ActionRequest::HttpRequest { query, .. } = &mut request {
+            asked.clone_into(query);
+        }
+        request
+    };
+    prop_oneof![
+        (repository(), changes).prop_map(|(repository, changes)| push(repository, &changes)),
+        repository().prop_map(unread_push),
+        repository().prop_map(fetch),
+        Just(bare("GET a.test/o/r/info/refs", "service=git-receive-pack")),
+        Just(bare("GET a.test/o/r/info/refs", "service=git-upload-pack")),
+        Just(bare("POST a.test/o/r/git-receive-pack", "")),
+        Just(package("GET", "/pkg", "package install")),
+        Just(package("POST", "/audit", "package install")),
+        Just(package("PUT", "/pkg", "package publish")),
+        Just(package("POST", "/legacy", "package publish")),
+    ]
+}
+
 fn any_request() -> impl Strategy<Value = ActionRequest> {
     let host = || {
         proptest::sample::select(vec!["a.test", "b.a.test", "c.b.a.test", "x.test", "test"])
@@ -141,6 +183,7 @@ fn any_request() -> impl Strategy<Value = ActionRequest> {
                 query: String::new(),
                 facts: None,
             }),
+        (host(), http_with_facts()).prop_map(|(to, request)| at(request, to)),
         host().prop_map(|host| ActionRequest::Connect { host, port: 443 }),
         host().prop_map(|host| ActionRequest::UseSecret { secret: "api".into(), host }),
         proptest::sample::select(vec!["default", "other"]).prop_map(|route| {
@@ -216,8 +259,11 @@ fn whole(set: &PolicySet, input: &DecisionInput) -> Option<bool> {
     .expect("entities");
     let mut context = serde_json::to_value(&input.request).expect("a request");
     let fields = context.as_object_mut().expect("an object");
-    for gone in ["action", "route", "tool", "access", "secret"] {
+    for gone in ["action", "route", "tool", "access", "secret", "facts"] {
         fields.remove(gone);
+    }
+    if let ActionRequest::HttpRequest { method, path, query, facts, .. } = &input.request {
+        fields.extend(crate::facts::expected(method, path, query, facts.as_deref()));
     }
     fields.insert("approved".into(), json!(input.approved));
     fields.insert("labels".into(), json!(input.carried.labels));
@@ -294,7 +340,9 @@ proptest! {
         open.extra_allow = vec![entry.to_owned()];
         let (set, open) = (compile(&sources), compile(&open));
         for input in inputs {
-            let entry_permits = open.decide(&input).policies.iter().any(|id| id.starts_with("run.allow"));
+            // What every push asks first stays open while a branch is closed.
+            let entry_permits = open.decide(&input).policies.iter()
+                .any(|id| id.starts_with("run.allow") && !id.ends_with("(before a push)"));
             if entry_permits {
                 let decision = set.decide(&input);
                 prop_assert_eq!(decision.verdict, Verdict::Deny);
@@ -323,8 +371,8 @@ proptest! {
         for mut input in inputs {
             input.principal = sources.principal.clone();
             let (ActionRequest::HttpRequest { host, .. } | ActionRequest::Connect { host, .. }) = &input.request else { continue };
-            if !set.may_reach(host) {
-                prop_assert_eq!(set.decide(&input).verdict, Verdict::Deny);
+            if !set.may_permit_host(host) {
+                prop_assert_eq!(set.decide_all(&[input.clone()]).verdict, Verdict::Deny);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The Cedar text and the table of each preset, whole.
 
 use crate::support::{compile, list, sources};
-use types::manifest::{Permissions, Preset};
+use types::manifest::{Guard, Permissions, Preset};
 
 fn shown(permissions: Option<Permissions>) -> String {
     let set = compile(&sources(permissions));
@@ -53,6 +53,28 @@ fn entries() {
         ]),
         ask: list(&["open_ticket", "POST api.example.test:8443/v1/issues"]),
         deny: list(&["api.example.test/v1/admin/*", "*.evil.test"]),
+        ..Permissions::default()
+    })));
+}
+
+#[test]
+fn operations_and_guards() {
+    insta::assert_snapshot!(shown(Some(Permissions {
+        allow: list(&[
+            "git fetch git.example.test/team/*",
+            "git push git.example.test/team/app refs/heads/agent/*",
+            "install registry.example.test",
+            "publish registry.example.test/@team/app",
+        ]),
+        ask: list(&["git force-push git.example.test:8443/team/app refs/heads/agent/x"]),
+        deny: list(&[
+            "git fetch git.example.test/team/secret",
+            "git push *.example.test/team/app refs/heads/main",
+            "git force-push git.example.test/* refs/tags/*",
+            "install evil.test",
+            "publish registry.example.test/core",
+        ]),
+        guard: vec![Guard::Trifecta, Guard::Stale { seconds: 900 }],
         ..Permissions::default()
     })));
 }

@@ -3,7 +3,10 @@
 use policy::{DecisionInput, PolicyError, PolicySet, Principal, Sources, ToolDecl, ToolKind};
 use serde_json::json;
 use types::manifest::Permissions;
-use types::{ActionRequest, Coded, EffectClass, FsAccess, Verdict};
+use types::{
+    ActionRequest, BodyFacts, BodyKind, Coded, EffectClass, FsAccess, GitFacts, HttpFacts,
+    RefChange, RefUpdate, Verdict,
+};
 
 pub(crate) fn tools() -> Vec<ToolDecl> {
     let mut tools = ToolDecl::builtins();
@@ -73,6 +76,59 @@ pub(crate) fn request(text: &str) -> ActionRequest {
             }
         }
     }
+}
+
+/// An HTTP request in which the boundary read something.
+pub(crate) fn with_facts(text: &str, told: HttpFacts) -> ActionRequest {
+    let mut request = request(text);
+    let ActionRequest::HttpRequest { facts, .. } = &mut request else { panic!("{text}: no HTTP") };
+    *facts = Some(Box::new(told));
+    request
+}
+
+fn git(path: &str, service: &str, updates: Vec<RefUpdate>, complete: bool) -> ActionRequest {
+    let operation = if service == "git-receive-pack" { "git push" } else { "git fetch" };
+    let repository = path[1..].to_owned();
+    let kind = BodyKind::Buffered;
+    let told = HttpFacts {
+        operation: operation.to_owned(),
+        body: BodyFacts { kind, bytes: 99, ..BodyFacts::default() },
+        git: Some(GitFacts { repository, service: service.to_owned(), updates, complete }),
+        ..HttpFacts::default()
+    };
+    let mut of = with_facts("POST git.test/x", told);
+    let ActionRequest::HttpRequest { path: place, .. } = &mut of else { unreachable!() };
+    *place = format!("/o/r.git/{service}");
+    of
+}
+
+/// A push to git.test that makes these changes: `create`, `update` or `delete`, and the reference.
+pub(crate) fn push(repository: &str, changes: &[(&str, &str)]) -> ActionRequest {
+    let update = |(change, name): &(&str, &str)| RefUpdate {
+        name: (*name).to_owned(),
+        change: match *change {
+            "create" => RefChange::Create,
+            "update" => RefChange::Update,
+            _ => RefChange::Delete,
+        },
+    };
+    git(repository, "git-receive-pack", changes.iter().map(update).collect(), true)
+}
+
+/// A push to git.test whose commands could not be read.
+pub(crate) fn unread_push(repository: &str) -> ActionRequest {
+    git(repository, "git-receive-pack", Vec::new(), false)
+}
+
+/// A fetch from git.test.
+pub(crate) fn fetch(repository: &str) -> ActionRequest {
+    git(repository, "git-upload-pack", Vec::new(), true)
+}
+
+/// A request to git.test as to a package registry.
+pub(crate) fn package(method: &str, path: &str, operation: &str) -> ActionRequest {
+    let told = HttpFacts { operation: operation.to_owned(), ..HttpFacts::default() };
+    with_facts(&format!("{method} git.test{path}"), told)
 }
 
 pub(crate) fn verdict(set: &PolicySet, text: &str) -> Verdict {

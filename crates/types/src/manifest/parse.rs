@@ -2,8 +2,9 @@
 //! errors with a place and a suggestion.
 
 use super::{
-    Agent, Budget, Check, CommandTool, Dialect, Limits, LimitsStrength, MANIFEST_SCHEMA, Manifest,
-    Network, Permissions, Preset, Provider, RouteEntry, SandboxConfig, TOOL_TIMEOUT_MS_DEFAULT,
+    Agent, Budget, Check, CommandTool, Dialect, Guard, Limits, LimitsStrength, MANIFEST_SCHEMA,
+    Manifest, Network, Permissions, Preset, Provider, RouteEntry, SandboxConfig,
+    TOOL_TIMEOUT_MS_DEFAULT,
 };
 use crate::{Coded, EffectClass, Usd};
 use serde::Deserialize;
@@ -215,6 +216,8 @@ struct RawPermissions {
     ask: Vec<String>,
     #[serde(default)]
     deny: Vec<String>,
+    #[serde(default)]
+    guard: Vec<String>,
     approval_expires: Option<String>,
 }
 
@@ -438,13 +441,47 @@ impl RawPermissions {
         let expires = self.approval_expires.as_deref();
         let approval_expires_ms =
             expires.map(|text| duration("permissions.approval_expires", text)).transpose()?;
+        let guard: Vec<Guard> =
+            self.guard.iter().map(|text| read_guard(text)).collect::<Result<_, _>>()?;
+        unique("permissions.guard", guard.iter().map(|guard| guard.name()))?;
         Ok(Permissions {
+            guard,
             preset: self.preset,
             allow: self.allow,
             ask: self.ask,
             deny: self.deny,
             approval_expires_ms,
         })
+    }
+}
+
+/// `trifecta` or `stale:SECONDS`.
+fn read_guard(text: &str) -> Result<Guard, ManifestError> {
+    const KEY: &str = "permissions.guard";
+    const NAMES: [&str; 2] = ["trifecta", "stale"];
+    let (name, value) = match text.split_once(':') {
+        Some((name, value)) => (name, Some(value)),
+        None => (text, None),
+    };
+    match (name, value) {
+        ("trifecta", None) => Ok(Guard::Trifecta),
+        ("trifecta", Some(_)) => Err(bad(KEY, "write 'trifecta' alone")),
+        ("stale", value) => {
+            let digits = |text: &&str| text.bytes().all(|b| b.is_ascii_digit());
+            let seconds = value.filter(digits).and_then(|text| text.parse().ok());
+            let seconds = seconds.filter(|seconds| *seconds > 0).ok_or_else(|| {
+                let limit = u32::MAX;
+                bad(
+                    KEY,
+                    format!("'{text}': write 'stale:SECONDS', as 'stale:900', from 1 to {limit}"),
+                )
+            })?;
+            Ok(Guard::Stale { seconds })
+        }
+        _ => Err(match nearest(name, NAMES.into_iter()) {
+            Some(best) => bad(KEY, format!("unknown guard '{text}': did you mean '{best}'?")),
+            None => bad(KEY, format!("unknown guard '{text}'; known: trifecta, stale:SECONDS")),
+        }),
     }
 }
 

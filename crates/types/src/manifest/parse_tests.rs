@@ -63,6 +63,18 @@ fn manifest_survives_json() {
     assert_eq!(serde_json::from_str::<Manifest>(&json).expect("reads back"), manifest);
 }
 
+#[test]
+fn guards_are_read_and_survive_json() {
+    let text = "schema = 1\n[permissions]\nguard = [\"trifecta\", \"stale:900\"]\n";
+    let manifest = parse(text).expect("valid");
+    let guard = manifest.permissions.as_ref().map(|permissions| permissions.guard.clone());
+    assert_eq!(guard, Some(vec![Guard::Trifecta, Guard::Stale { seconds: 900 }]));
+    let json = serde_json::to_string(&manifest).expect("serialises");
+    assert_eq!(serde_json::from_str::<Manifest>(&json).expect("reads back"), manifest);
+    let plain = parse(WHOLE).expect("valid");
+    assert!(!serde_json::to_string(&plain).expect("serialises").contains("guard"));
+}
+
 fn refused(text: &str, code: &str, part: &str) {
     let error = parse(text).expect_err(text);
     assert_eq!(error.code(), code, "{text}: {error}");
@@ -89,6 +101,14 @@ fn values_that_cannot_be_used_name_their_key() {
         ("[budget]\nwall = \"soon\"\n", "'soon' is no duration"),
         ("[sandbox]\ndriver = \"vm\"\n", "not built yet"),
         ("[routes]\ndefault = [\"gpt\"]\n", "PROVIDER/MODEL"),
+        ("[permissions]\nguard = [\"trifcta\"]\n", "did you mean 'trifecta'?"),
+        ("[permissions]\nguard = [\"zzz\"]\n", "known: trifecta, stale:SECONDS"),
+        ("[permissions]\nguard = [\"trifecta:1\"]\n", "'trifecta' alone"),
+        ("[permissions]\nguard = [\"stale\"]\n", "'stale:900'"),
+        ("[permissions]\nguard = [\"stale:0\"]\n", "'stale:900'"),
+        ("[permissions]\nguard = [\"stale:+9\"]\n", "'stale:900'"),
+        ("[permissions]\nguard = [\"stale:4294967296\"]\n", "from 1 to 4294967295"),
+        ("[permissions]\nguard = [\"stale:1\", \"stale:2\"]\n", "'stale' is there twice"),
         ("[routes]\nfast = [\"a/b\"]\n", "no route 'default'"),
         ("[[tool]]\nname = \"shell\"\ncommand = [\"x\"]\n", "built-in"),
         ("[[tool]]\nname = \"t\"\ncommand = []\n", "empty"),
