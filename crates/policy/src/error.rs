@@ -200,10 +200,10 @@ impl Coded for PolicyError {
                 "Correct the policy; `bedplate help BP-POLICY-002` lists actions, resources and their attributes."
             }
             Self::UnknownTool { .. } => {
-                "Write a tool's name, `METHOD host/path*`, `host`, or `secret:NAME@host`. A host without a dot is written `host/*`."
+                "Write a tool's name, `METHOD host/path*`, `host`, `git push host/owner/repo refs/heads/x`, `install host`, or `secret:NAME@host`. A host without a dot is written `host/*`."
             }
             Self::BadEntry { .. } => {
-                "Write a tool's name, `METHOD host/path*`, `host`, or `secret:NAME@host`; anything else goes into policy.cedar."
+                "Write a tool's name, `METHOD host/path*`, `host`, `git push host/owner/repo refs/heads/x`, `install host`, or `secret:NAME@host`; anything else goes into policy.cedar."
             }
             Self::TooLarge { .. } => "Make it smaller, or split what it covers between agents.",
             Self::OrganisationPermits { .. } => {

@@ -13,7 +13,7 @@ use types::{BodyKind, HttpFacts, RefChange};
 /// Most facts of one kind (headers, fields, references) of one request.
 pub const FACTS_MAX: usize = 4096;
 /// Longest text of one fact, in bytes.
-pub const FACT_BYTES_MAX: usize = 1 << 20;
+pub const FACT_BYTES_MAX: usize = 2 << 20;
 /// Longest name of a repository, a reference or a package, in bytes.
 pub const NAME_BYTES_MAX: usize = 1024;
 /// Most parts between slashes of a repository's or a reference's name.

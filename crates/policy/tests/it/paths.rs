@@ -237,3 +237,49 @@ fn names_that_no_rule_may_permit_are_known() {
         assert_eq!(set.may_permit_host(host), may, "{host}");
     }
 }
+
+#[test]
+fn a_condition_on_nothing_but_the_host_is_decided_before_a_name_is_resolved() {
+    let http = "action == Action::\"http_request\", resource";
+    let permit = |when: &str| format!("permit(principal, {http}) when {{ {when} }};");
+    let forbid = |when: &str| {
+        format!("permit(principal, {http}); forbid(principal, {http}) when {{ {when} }};")
+    };
+    let a = "resource == Host::\"a.test\"";
+    for (text, may) in [
+        (permit(a), true),
+        (permit(&format!("!({a})")), false),
+        (permit("Host::\"b.test\" == resource"), false),
+        (permit("resource in Domain::\"test\" && context.approved"), true),
+        (permit("resource in Domain::\"other\" || false"), false),
+        (permit("resource in Domain::\"other\" || context.method == \"GET\""), true),
+        (forbid(a), false),
+        (forbid("resource != Host::\"b.test\""), false),
+        (forbid(&format!("{a} && context.method == \"GET\"")), true),
+        (forbid(&format!("{a} || context.method == \"GET\"")), false),
+        (forbid("resource in Domain::\"a.test\""), false),
+        (forbid("resource in Domain::\"b.a.test\""), true),
+        (format!("permit(principal, {http}); forbid(principal, {http}) unless {{ {a} }};"), true),
+        (
+            format!(
+                "permit(principal, {http}); forbid(principal, action, resource in Domain::\"test\") unless {{ context.approved }};"
+            ),
+            true,
+        ),
+        (format!("permit(principal == Agent::\"another\", {http});"), false),
+        (
+            format!(
+                "permit(principal, {http}); forbid(principal == Agent::\"another\", action, resource);"
+            ),
+            true,
+        ),
+        (
+            "permit(principal, action == Action::\"connect\", resource == Host::\"a.test\");"
+                .to_owned(),
+            true,
+        ),
+        ("permit(principal, action, resource is Tool);".to_owned(), false),
+    ] {
+        assert_eq!(cedar(&text).may_permit_host("a.test"), may, "{text}");
+    }
+}
