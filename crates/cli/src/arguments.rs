@@ -329,7 +329,8 @@ pub(crate) enum PolicyCommand {
     },
     /// Forbid ENTRY in a manifest, whatever else says
     Deny {
-        /// A tool, `METHOD host/path*`, a host, or secret:NAME@host
+        /// A tool, `METHOD host/path*`, a host, `git push host/owner/repo refs/heads/x`, `install
+        /// host`, or secret:NAME@host
         entry: String,
         /// The manifest's directory
         #[arg(default_value = ".")]

@@ -104,6 +104,14 @@ const ATTRIBUTES: [(&str, &[&str]); 9] = [
     ("use_secret", &["host"]),
 ];
 
+/// Keys of `facts` and of the tables in it.
+const FACTS: [(&str, &[&str]); 4] = [
+    ("facts", &["operation", "headers", "body", "git", "secrets", "websocket", "digest"]),
+    ("body", &["kind", "bytes", "json", "form", "rpc_methods", "understood"]),
+    ("git", &["repository", "service", "updates", "complete"]),
+    ("updates", &["name", "change"]),
+];
+
 /// Attributes of every case.
 const SHARED: [&str; 11] = [
     "name",
@@ -164,6 +172,9 @@ fn read_case(mut table: toml::Table) -> Result<Case, String> {
         }
     }
     let keys: Vec<String> = table.keys().cloned().collect();
+    if let Some(facts) = table.get("facts") {
+        check_facts("facts", facts)?;
+    }
     let fields: Fields =
         table.try_into().map_err(|error| error.to_string().trim_end().to_owned())?;
     let own = ATTRIBUTES.iter().find(|(action, _)| *action == fields.action);
@@ -183,6 +194,23 @@ fn read_case(mut table: toml::Table) -> Result<Case, String> {
         policy: fields.policy.clone(),
         fields,
     })
+}
+
+/// What was read in a request has many optional keys, in the log too: here a misspelt one is an
+/// error.
+fn check_facts(at: &str, value: &toml::Value) -> Result<(), String> {
+    match value {
+        toml::Value::Table(table) => table.iter().try_for_each(|(key, inside)| {
+            let known =
+                FACTS.iter().find(|(name, _)| *name == at).map_or(&[][..], |(_, keys)| keys);
+            if !known.contains(&key.as_str()) {
+                return Err(format!("`{at}` has no `{key}`: {}", known.join(", ")));
+            }
+            check_facts(key, inside)
+        }),
+        toml::Value::Array(list) => list.iter().try_for_each(|inside| check_facts(at, inside)),
+        _ => Ok(()),
+    }
 }
 
 fn needed(value: Option<&String>, name: &str) -> Result<String, String> {

@@ -132,7 +132,7 @@ impl PolicySet {
             }
             _ => None,
         };
-        Ok(Question::of(input, arguments, &self.looks_at))
+        Ok(Question::of(input, arguments, &self.looks_at, self.label_kinds))
     }
 
     fn arguments(

@@ -86,6 +86,14 @@ impl Kind {
     }
 }
 
+/// Whether `confidential:payroll` is `confidential` too (Cedar cannot look into a set's strings).
+/// Sets of schema 1 did not see it so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LabelKinds {
+    Hidden,
+    Shown,
+}
+
 type Pairs = Vec<(String, RestrictedExpression)>;
 
 /// A request in Cedar's terms, but for approval.
@@ -104,10 +112,11 @@ impl<'a> Question<'a> {
         input: &'a DecisionInput,
         arguments: Option<RestrictedExpression>,
         looks_at: &[&'static str],
+        kinds: LabelKinds,
     ) -> Self {
         let mut pairs = own_pairs(&input.request, looks_at);
         pairs.extend(arguments.map(|arguments| ("arguments".to_owned(), arguments)));
-        pairs.extend(common_pairs(&input.carried, &input.on_behalf_of));
+        pairs.extend(common_pairs(&input.carried, &input.on_behalf_of, kinds));
         Self {
             principal: &input.principal,
             action: input.request.name(),
@@ -125,7 +134,7 @@ impl<'a> Question<'a> {
             principal: &input.person,
             action: input.action.name(),
             keys,
-            pairs: common_pairs(&Carried::default(), ""),
+            pairs: common_pairs(&Carried::default(), "", LabelKinds::Shown),
         }
     }
 
@@ -227,9 +236,11 @@ fn own_pairs(request: &ActionRequest, looks_at: &[&'static str]) -> Pairs {
     }
 }
 
-fn common_pairs(carried: &Carried, on_behalf_of: &str) -> Pairs {
-    // `confidential:payroll` is `confidential` too: Cedar cannot look into a set's strings.
-    let kinds = carried.labels.iter().filter_map(|label| label.split_once(':').map(|(k, _)| k));
+fn common_pairs(carried: &Carried, on_behalf_of: &str, kinds: LabelKinds) -> Pairs {
+    let kinds = (kinds == LabelKinds::Shown)
+        .then(|| carried.labels.iter().filter_map(|label| Some(label.split_once(':')?.0)))
+        .into_iter()
+        .flatten();
     let labels = carried.labels.iter().chain(kinds);
     let labels = labels.map(|label| RestrictedExpression::new_string(label.to_owned()));
     let age = i64::try_from(carried.oldest_input_age).unwrap_or(i64::MAX);

@@ -4,6 +4,7 @@ use crate::arguments::{self, Type};
 use crate::cedar::{self, Statement};
 use crate::entry::ToolKind;
 use crate::monotone;
+use crate::question::LabelKinds;
 use crate::slice::Slices;
 use crate::sugar;
 use crate::{PolicyError, Principal};
@@ -107,6 +108,8 @@ pub struct PolicySet {
     pub(crate) arguments: Option<BTreeMap<String, Type>>,
     /// Facts of an HTTP request that some policy looks at.
     pub(crate) looks_at: Vec<&'static str>,
+    /// How labels with a colon are seen.
+    pub(crate) label_kinds: LabelKinds,
     /// What may permit or forbid a host, by name.
     pub(crate) reach: crate::reach::Reach,
     /// Effect classes of the tools, for policy tests that do not say one.
@@ -206,6 +209,7 @@ impl PolicySet {
             by_id: ids.zip(0..).collect(),
             slices: Slices::of(&statements),
             looks_at: looked_at(&statements),
+            label_kinds: if old { LabelKinds::Hidden } else { LabelKinds::Shown },
             reach: crate::reach::Reach::of(&statements, principal),
             statements,
             arguments,

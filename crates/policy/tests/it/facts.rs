@@ -235,6 +235,12 @@ fn a_source_of_schema_1_keeps_its_digest() {
     assert_eq!(read(&set.cedar_source()).digest(), set.digest());
     assert_eq!(read(&old).cedar_source(), old);
     assert_eq!(read(&old).digest().to_string(), OLD_DIGEST);
+    let labelled = when("context.labels.contains(\"confidential\")").cedar_source();
+    let mut input = DecisionInput::new(Principal::agent("triage", ""), request("GET a.test/"));
+    input.carried.labels.join(&types::Labels::one("confidential:payroll"));
+    let now = read(&labelled).decide(&input).verdict;
+    let then = read(&labelled.replace("schema 2.", "schema 1.")).decide(&input).verdict;
+    assert_eq!((now, then), (Verdict::Permit, Verdict::Deny));
 }
 
 /// Of the set above as schema 1 had it.

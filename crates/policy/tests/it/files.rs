@@ -156,3 +156,31 @@ fn differences_are_wider_or_narrower() {
         }
     }
 }
+
+#[test]
+fn a_case_may_say_what_the_boundary_read() {
+    let of = sources(Some(Permissions {
+        allow: list(&["git push git.test/o/r refs/heads/agent/*"]),
+        ..Permissions::default()
+    }));
+    let case = |facts: &str, expect: &str| {
+        format!(
+            "[[case]]\nname = \"a push\"\naction = \"http_request\"\nresource = \"git.test\"\nmethod = \"POST\"\npath = \"/o/r/git-receive-pack\"\nexpect = \"{expect}\"\n{facts}\n"
+        )
+    };
+    let git = |name: &str| {
+        format!(
+            "facts = {{ operation = \"git push\", git = {{ repository = \"o/r\", service = \"git-receive-pack\", complete = true, updates = [{{ name = \"{name}\", change = \"create\" }}] }} }}"
+        )
+    };
+    let text = case(&git("refs/heads/agent/x"), "permit")
+        + &case(&git("refs/heads/main"), "deny")
+        + &case("", "deny");
+    let cases = parse_cases("policy_test.toml", &text).expect("good cases");
+    for result in run_tests(&compile(&of), &cases) {
+        assert!(result.passed, "{result:?}");
+    }
+    let wrong = case("facts = { operatoin = 1 }", "deny");
+    let error = parse_cases("policy_test.toml", &wrong).expect_err("an unknown fact");
+    assert!(described(&error).starts_with("BP-POLICY-014"), "{error}");
+}

@@ -1,11 +1,13 @@
 //! Names, paths, hosts and arguments chosen by an attacker are data, never policy.
 
-use crate::support::{compile, sources};
+use crate::support::{compile, sources, with_facts};
 use policy::{DecisionInput, PolicySet, Principal, Sources, ToolDecl, ToolKind, narrowest};
 use proptest::prelude::*;
 use serde_json::json;
 use types::manifest::{Permissions, Preset};
-use types::{ActionRequest, EffectClass, FsAccess, Verdict};
+use types::{
+    ActionRequest, EffectClass, FsAccess, GitFacts, HttpFacts, RefChange, RefUpdate, Verdict,
+};
 
 const HOSTILE: [&str; 14] = [
     "x\");permit(principal,action,resource);//",
@@ -79,17 +81,23 @@ fn hostile_tool_and_route_names() {
 fn hostile_entries_are_refused_or_harmless() {
     let base = statements(&compile(&sources(None)));
     for hostile in HOSTILE {
-        for entry in [
-            hostile.to_owned(),
-            format!("GET a.test/{hostile}"),
-            format!("GET {hostile}.test/x"),
-            format!("secret:{hostile}@a.test"),
-            format!("secret:a@{hostile}"),
+        for (entry, rules) in [
+            (hostile.to_owned(), 1),
+            (format!("GET a.test/{hostile}"), 1),
+            (format!("GET {hostile}.test/x"), 1),
+            (format!("secret:{hostile}@a.test"), 1),
+            (format!("secret:a@{hostile}"), 1),
+            (format!("git fetch a.test/{hostile}"), 1),
+            (format!("git fetch {hostile}/o/r"), 1),
+            (format!("git push a.test/o/{hostile} refs/heads/x"), 2),
+            (format!("git force-push a.test/o/r refs/heads/{hostile}"), 2),
+            (format!("install {hostile}"), 1),
+            (format!("publish a.test/{hostile}"), 1),
         ] {
             let mut with = sources(None);
             with.extra_allow = vec![entry.clone()];
             if let Ok(set) = PolicySet::compile(&with) {
-                assert_eq!(statements(&set), base + 1, "{entry:?}");
+                assert_eq!(statements(&set), base + rules, "{entry:?}");
                 let other = ActionRequest::Connect { host: "evil.test".into(), port: 443 };
                 let decision =
                     set.decide(&DecisionInput::new(Principal::agent("triage", ""), other));
@@ -114,6 +122,28 @@ fn suggestions_are_one_policy(request: &ActionRequest) {
     }
 }
 
+/// A request whose every name is this text.
+fn told(text: &str, operation: &str, service: &str) -> ActionRequest {
+    let name = text.to_owned();
+    let change = if text.len().is_multiple_of(2) { RefChange::Create } else { RefChange::Delete };
+    let git = GitFacts {
+        repository: name.clone(),
+        service: service.to_owned(),
+        updates: vec![RefUpdate { name, change }],
+        complete: true,
+    };
+    let told = HttpFacts {
+        operation: operation.to_owned(),
+        git: (!service.is_empty()).then_some(git),
+        ..HttpFacts::default()
+    };
+    let mut request = with_facts("PUT a.test/x", told);
+    if let ActionRequest::HttpRequest { path, .. } = &mut request {
+        *path = format!("/{text}");
+    }
+    request
+}
+
 fn requests(text: &str) -> Vec<ActionRequest> {
     let text = text.to_owned();
     vec![
@@ -134,6 +164,10 @@ fn requests(text: &str) -> Vec<ActionRequest> {
             query: text.clone(),
             facts: None,
         },
+        told(&text, "git fetch", "git-upload-pack"),
+        told(&text, "git push", "git-receive-pack"),
+        told(&text, "package install", ""),
+        told(&text, "package publish", ""),
         ActionRequest::Connect { host: text.clone(), port: 0 },
         ActionRequest::UseSecret { secret: text.clone(), host: text.clone() },
         ActionRequest::CallModel {
