@@ -159,6 +159,31 @@ fn what_entries_close_of_git() {
 }
 
 #[test]
+fn a_denied_push_stays_closed_where_everything_else_is_open() {
+    let all =
+        "permit(principal, action in [Action::\"http_request\", Action::\"connect\"], resource);";
+    for deny in ["git push git.test/o/r refs/heads/main", "git force-push git.test/o/r *"] {
+        let mut of = sources(Some(Permissions { deny: list(&[deny]), ..Permissions::default() }));
+        of.cedar = Some(("policy.cedar".into(), all.into()));
+        let set = compile(&of);
+        let mut unnamed = unread_push("/o/r");
+        let ActionRequest::HttpRequest { path, facts, .. } = &mut unnamed else { unreachable!() };
+        (*path, *facts) = ("/a*b/git-receive-pack/".to_owned(), None);
+        for (request, expected) in [
+            (unread_push("/o/r"), Verdict::Deny),
+            (unnamed, Verdict::Deny),
+            (push("/O/r", &[("delete", "refs/heads/main")]), Verdict::Deny),
+            (request("connect git.test"), Verdict::Deny),
+            (unread_push("/o/other"), Verdict::Permit),
+            (push("/o/r", &[NEW]), Verdict::Permit),
+            (asks("/o/r")[0].clone(), Verdict::Permit),
+        ] {
+            assert_eq!(verdict(&set, request.clone()), expected, "{deny}: {request:?}");
+        }
+    }
+}
+
+#[test]
 fn installing_is_not_publishing() {
     use Verdict::{Deny, Permit};
     let audit = package("POST", "/-/npm/v1/security/audits", "package install");
