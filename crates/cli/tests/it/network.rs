@@ -303,6 +303,55 @@ fn a_denied_request_is_opened_by_one_command() {
     assert!(printed(&world)[0].starts_with("200 "), "{:?}", printed(&world));
 }
 
+#[test]
+fn what_was_in_flight_when_the_owner_died_puts_its_command_in_doubt_and_is_not_sent_again() {
+    let upstream = Upstream::start();
+    let program = "go('POST', 'http://api.example.test/v1/long', b'once')\n";
+    let permits = "allow = [\"shell\", \"POST api.example.test/v1/*\"]";
+    let world = world(&upstream, permits, "", program);
+    let running = world.start(&["run"]);
+    until("it has begun", || !upstream.seen().is_empty());
+    world.kill_owner();
+    drop(running.wait_with_output());
+    world.run(&["resume", "last"]).exits(4);
+    let all = world.run(&["approvals", "--json"]).exits(0).json();
+    assert_eq!(all["approvals"][0]["kind"], "in_doubt", "{all}");
+    let id = all["approvals"][0]["id"].as_str().expect("an id").to_owned();
+    world.run(&["resolve", &id, "--abandon"]).exits(0);
+    world.run(&["resume", "last"]).exits(0);
+    assert_eq!(upstream.seen().len(), 1, "it was sent once");
+}
+
+/// The gate that the owner started.
+fn gate_of(owner: i32) -> Option<i32> {
+    let children = std::fs::read_to_string(format!("/proc/{owner}/task/{owner}/children")).ok()?;
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|argument| argument == b"__gate")
+    })
+}
+
+#[test]
+fn when_the_gate_dies_nothing_leaves_until_the_next_one_serves() {
+    let upstream = Upstream::start();
+    let program = "go('GET', 'http://api.example.test/v1/long')\n\
+        go('GET', 'http://api.example.test/v1/a')\n";
+    let permits = "allow = [\"shell\", \"GET api.example.test/v1/*\"]";
+    let world = world(&upstream, permits, "", program);
+    let running = world.start(&["run"]);
+    until("it has begun", || !upstream.seen().is_empty());
+    let gate = gate_of(world.owner().expect("it lives")).expect("a gate");
+    let gate = rustix::process::Pid::from_raw(gate).expect("a pid");
+    rustix::process::kill_process(gate, rustix::process::Signal::KILL).expect("killed");
+    assert_eq!(running.wait_with_output().expect("it ends").status.code(), Some(0));
+    let lines = printed(&world);
+    assert!(lines[0].starts_with("nothing: "), "{lines:?}");
+    assert!(lines[1].starts_with("200 you sent GET /v1/a"), "{lines:?}");
+    let ended = of_kind(&world, "egress_ended");
+    assert_eq!((&ended[0]["failure"], &ended[0]["sent"]), (&"the gate died".into(), &true.into()));
+    assert_eq!(ended[1]["status"], 200);
+}
+
 /// A server that speaks TLS with a certificate of its own authority.
 struct Secure {
     child: std::process::Child,
