@@ -3,6 +3,7 @@
 //! The judge stands outside: it owns policy, secrets and the record. A permit is given only after
 //! the intent is recorded. Whatever is not an explicit permit is a denial.
 
+use bytes::Bytes;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -94,6 +95,8 @@ pub struct RequestAsk {
     pub query: String,
     /// Headers, body, git, operation. `facts.body.kind` says how much of the body was read.
     pub facts: HttpFacts,
+    /// What was read of its body: all of it, unless `facts.body.kind` says that it is streamed.
+    pub body: Bytes,
     /// The placeholders in it, each place once.
     pub placeholders: Vec<Placeholder>,
     /// Over method, authority, path, query, body and its type. Of a streamed body it covers what

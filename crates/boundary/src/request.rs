@@ -249,6 +249,7 @@ pub(crate) fn ask(
         raw_path: checked.path.raw.clone(),
         query: checked.query.clone(),
         facts,
+        body: body.data.clone(),
         placeholders,
         digest,
     })

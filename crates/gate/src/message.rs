@@ -51,6 +51,10 @@ pub struct NetRequest {
     pub action: ActionRequest,
     /// The path as it is sent.
     pub raw_path: String,
+    /// The beginning of its body, as text.
+    pub body: String,
+    /// Bytes that were read of its body.
+    pub body_bytes: u64,
     /// Names of secrets whose placeholders stand in it, with the whole placeholder.
     pub placeholders: Vec<(String, String)>,
     /// Digest of all that would be sent.

@@ -26,6 +26,9 @@ use zeroize::Zeroizing;
 /// Descriptors that came and whose network was not opened yet.
 const UNCLAIMED_MAX: usize = 64;
 
+/// Bytes of a body that a person is shown.
+const SHOWN_BODY_BYTES_MAX: usize = 16 << 10;
+
 /// What a network needs of the host, read before the process was confined.
 pub(crate) struct HostNet {
     nameservers: Vec<SocketAddr>,
@@ -43,6 +46,11 @@ impl HostNet {
             servers.unwrap_or_default().iter().map(|server| (server.ip, DNS_PORT).into()).collect();
         Self { nameservers, roots: rustls_native_certs::load_native_certs().certs }
     }
+}
+
+/// How much of a body a person may be shown.
+fn shown_bytes(body: &[u8]) -> usize {
+    body.len().min(SHOWN_BODY_BYTES_MAX)
 }
 
 /// Where name servers listen.
@@ -267,6 +275,8 @@ impl Judge for OwnerJudge {
             let request = NetRequest {
                 action: ask.action(),
                 raw_path: ask.raw_path.clone(),
+                body: String::from_utf8_lossy(&ask.body[..shown_bytes(&ask.body)]).into_owned(),
+                body_bytes: ask.body.len() as u64,
                 placeholders: placeholders.map(|p| (p.name.clone(), p.text.clone())).collect(),
                 digest: ask.digest,
             };

@@ -204,7 +204,8 @@ fn an_asked_request_waits_on_its_connection_and_its_twin_is_asked_again() {
     let running = world.start(&["run"]);
     until("the request is asked about", || question(&world).is_some());
     let (first, shown) = question(&world).expect("it waits");
-    assert!(shown.starts_with("POST http://api.example.test/v1/issues"), "{shown}");
+    assert!(shown.starts_with("POST http://api.example.test/v1/issues\n"), "{shown}");
+    assert!(shown.ends_with("\n\n{\"title\":\"x\"}"), "{shown}");
     assert!(upstream.seen().is_empty(), "nothing left before the answer");
     world.run(&["approve", &first]).exits(0);
     until("the twin is asked about", || question(&world).is_some_and(|(id, _)| id != first));

@@ -26,7 +26,7 @@ use store::Durability;
 use tokio::time::Instant;
 use types::manifest::APPROVAL_EXPIRES_MS_DEFAULT;
 use types::{
-    ActionId, ActionRequest, ApprovalVerdict, Body, Digest, EffectClass, HttpFacts, Labels, Link,
+    ActionId, ActionRequest, ApprovalVerdict, Body, BodyKind, Digest, EffectClass, Labels, Link,
     Verdict,
 };
 use zeroize::Zeroizing;
@@ -224,7 +224,8 @@ fn effect_of(action: &ActionRequest) -> EffectClass {
     }
 }
 
-/// What a person is shown: the request line, its headers and what was read of its body.
+/// What a person is shown: the request line, its headers and its body as it would be sent, but for
+/// secrets, whose placeholders stand in it.
 fn shown(request: &NetRequest) -> String {
     let ActionRequest::HttpRequest { host, method, port, scheme, query, facts, .. } =
         &request.action
@@ -234,19 +235,25 @@ fn shown(request: &NetRequest) -> String {
     let usual = matches!((scheme.as_str(), *port), ("https", 443) | ("http", 80));
     let port = if usual { String::new() } else { format!(":{port}") };
     let query = if query.is_empty() { String::new() } else { format!("?{query}") };
-    let mut text = format!("{method} {scheme}://{host}{port}{}{query}", request.raw_path);
+    let mut text = format!("{method} {scheme}://{host}{port}{}{query}\n", request.raw_path);
     let facts = facts.as_deref().cloned().unwrap_or_default();
-    for line in body_lines(&facts) {
+    for header in &facts.headers {
+        text.push_str(&header.replacen('=', ": ", 1));
         text.push('\n');
-        text.push_str(&line);
     }
-    text
-}
-
-fn body_lines(facts: &HttpFacts) -> Vec<String> {
-    let value = serde_json::to_value(facts).unwrap_or_default();
-    let pretty = serde_json::to_string_pretty(&value).unwrap_or_default();
-    pretty.lines().map(str::to_owned).collect()
+    if !request.body.is_empty() {
+        text.push('\n');
+        text.push_str(&request.body);
+    }
+    let shown = request.body.len() as u64;
+    let more = match facts.body.kind {
+        BodyKind::Streamed => {
+            "\n[the body goes on as it comes; what follows is not shown]".to_owned()
+        }
+        _ if request.body_bytes > shown => format!("\n[{} bytes in all]", request.body_bytes),
+        _ => String::new(),
+    };
+    text + &more
 }
 
 /// A denial, as a program in the sandbox may read it.
