@@ -4,6 +4,7 @@
 //! the intent is recorded. Whatever is not an explicit permit is a denial.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -170,7 +171,7 @@ pub enum How {
 }
 
 /// A denial, in the words that a program in the sandbox may read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Denial {
     /// `BP-AREA-NNN`.
     pub code: String,
@@ -202,7 +203,7 @@ pub enum Standing {
 }
 
 /// What became of a permit.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// The first byte may have left.
     Sent,

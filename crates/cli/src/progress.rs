@@ -29,9 +29,13 @@ impl Line {
     }
 }
 
-/// The lines of a record. `before` is the state before it; `allow` is the command that would
-/// permit what a run was denied.
-pub(crate) fn lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
+/// The lines of a record. `before` is the state before it; `command` makes the text of one
+/// of our commands as it must be typed here.
+pub(crate) fn lines(
+    before: &State,
+    record: &Record,
+    command: &dyn Fn(&str) -> String,
+) -> Vec<Line> {
     match &record.body {
         Body::RunStarted { .. } => started(record),
         Body::ModelAnswered { items, error, .. } => match error {
@@ -58,7 +62,7 @@ pub(crate) fn lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
         }
         Body::CheckFailed { name, exit, output } => check_failed(name, *exit, &output.text),
         Body::EgressDecided { .. } | Body::EgressAsked { .. } | Body::EgressEnded { .. } => {
-            egress_lines(before, record, allow)
+            egress_lines(before, record, command)
         }
         Body::SecretUsed { secret, host, .. } => {
             vec![Line::new(Paint::Dim, "secret", format!("{} for {}", safe(secret), safe(host)))]
@@ -71,14 +75,20 @@ pub(crate) fn lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
             vec![Line::new(Paint::Yellow, "cancelled", format!("by {}", safe(by)))]
         }
         Body::RunEnded { .. } => Vec::new(),
-        _ => action_lines(before, record, allow),
+        _ => action_lines(before, record, command),
     }
 }
 
+/// The command that opens what a run was denied.
+fn allow(record: &Record, command: &dyn Fn(&str) -> String) -> String {
+    command(&format!("policy allow {}", record.stamp.run))
+}
+
 /// A request of the sandbox: one line when it is denied or asked, one when it is over.
-fn egress_lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
+fn egress_lines(before: &State, record: &Record, command: &dyn Fn(&str) -> String) -> Vec<Line> {
     match &record.body {
         Body::EgressDecided { request, verdict: Verdict::Deny, reason, .. } => {
+            let allow = allow(record, command);
             let text = format!("{}: {}: {allow}", safe(&request.resource()), safe(reason));
             vec![Line::new(Paint::Red, "denied", text)]
         }
@@ -86,8 +96,8 @@ fn egress_lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
             let what = before.egress.asked_for(*egress).map(types::ActionRequest::resource);
             let what = safe(&what.unwrap_or_default());
             let id = format!("{}-{}", record.stamp.run, record.stamp.seq);
-            let text = format!("{what}: bedplate approve {id}, or deny {id}");
-            vec![Line::new(Paint::Yellow, "asks", text)]
+            let approve = command(&format!("approve {id}"));
+            vec![Line::new(Paint::Yellow, "asks", format!("{what}: {approve}, or deny {id}"))]
         }
         Body::EgressEnded { egress, status, failure, .. } => {
             let what = before.egress.passed.get(egress).map(|passed| passed.what.clone());
@@ -210,11 +220,12 @@ fn denied(state: &State, id: Option<ActionId>) -> String {
     if requests.is_empty() { call_of(state, id) } else { requests.join(" and ") }
 }
 
-fn action_lines(before: &State, record: &Record, allow: &str) -> Vec<Line> {
+fn action_lines(before: &State, record: &Record, command: &dyn Fn(&str) -> String) -> Vec<Line> {
     match &record.body {
         Body::ItemAdded { item } => refused(before, item),
         Body::DecisionMade { action, verdict: Verdict::Deny, reason, .. } => {
             let what = denied(before, *action);
+            let allow = allow(record, command);
             vec![Line::new(Paint::Red, "denied", format!("{what}: {}: {allow}", safe(reason)))]
         }
         Body::ApprovalAsked { action, .. } => {

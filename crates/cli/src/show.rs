@@ -234,9 +234,9 @@ mod tests {
     fn progress_reads_well() {
         let mut state = State::new();
         let mut text = String::new();
+        let command = |text: &str| format!("bedplate {text}");
         for record in &log().records {
-            for line in crate::progress::lines(&state, record, "bedplate policy allow k3f9x2m8q1zt")
-            {
+            for line in crate::progress::lines(&state, record, &command) {
                 text.push_str(format!("{} {}", line.word, line.rest).trim_end());
                 text.push('\n');
             }

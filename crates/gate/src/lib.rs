@@ -18,11 +18,10 @@ mod network;
 mod process;
 mod scripts;
 
+pub use boundary::{Denial, Event as NetPassage};
 pub use client::{Answered, Gate, Prepared};
 pub use error::GateError;
-pub use message::{
-    ModelCall, NetConfig, NetPassage, NetQuestion, NetRequest, NetVerdict, ReadText,
-};
+pub use message::{ModelCall, NetConfig, NetQuestion, NetRequest, NetVerdict, ReadText};
 pub use models::Secret;
 pub use network::{NetMessage, Network};
 pub use process::gate_main;

@@ -1,5 +1,6 @@
 //! What owner and gate say to each other: the headers of frames.
 
+use boundary::{Denial, Event as NetPassage};
 use models::{Answer, Endpoint};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -86,8 +87,8 @@ pub enum NetQuestion {
     Still {
         /// What it is: the request or connection policy was asked about.
         action: Box<ActionRequest>,
-        /// Whether it is a connection whose requests are judged one by one.
-        inspected: bool,
+        /// Its permit; none for a connection whose requests are judged one by one.
+        permit: Option<u64>,
     },
 }
 
@@ -105,36 +106,7 @@ pub enum NetVerdict {
     /// A connection is read as HTTP, request by request.
     Inspect,
     /// It may not.
-    Deny {
-        /// `BP-AREA-NNN`.
-        code: String,
-        /// Why, in words a program in the sandbox may read.
-        message: String,
-        /// The approval that would permit it.
-        approval: Option<String>,
-    },
-}
-
-/// What became of a permit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "passage", rename_all = "snake_case")]
-pub enum NetPassage {
-    /// The first byte may have left.
-    Sent,
-    /// It ended as it should.
-    Answered {
-        /// The HTTP status; 0 for an opaque connection.
-        status: u16,
-        /// Bytes of bodies that went up.
-        bytes_up: u64,
-        /// Bytes of bodies that came down.
-        bytes_down: u64,
-    },
-    /// It did not.
-    Failed {
-        /// In a few words.
-        why: String,
-    },
+    Deny(Denial),
 }
 
 /// Header of a frame from the owner.

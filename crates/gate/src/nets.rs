@@ -5,7 +5,7 @@
 
 use crate::error::GateError;
 use crate::frame::Frame;
-use crate::message::{Event, NetConfig, NetPassage, NetQuestion, NetRequest, NetVerdict, ToOwner};
+use crate::message::{Event, NetConfig, NetQuestion, NetRequest, NetVerdict, ToOwner};
 use boundary::{
     Answer, Boundary, Config, ConnectAsk, ConnectVerdict, Denial, How, Judge, Listeners,
     RequestAsk, RequestVerdict, SecretUse, Standing,
@@ -36,21 +36,17 @@ pub(crate) struct HostNet {
 }
 
 impl HostNet {
-    /// Also chooses the library of ciphers for this process. What cannot be read is empty: then nothing is resolved, or no certificate is good.
-    pub(crate) fn read() -> Self {
+    /// `roots` are the host's authorities. Also chooses the library of ciphers for this process.
+    /// Without a resolver's configuration nothing is resolved.
+    pub(crate) fn read(roots: Vec<CertificateDer<'static>>) -> Self {
         // An error says that it was chosen already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let resolver = hickory_resolver::system_conf::read_system_conf();
         let servers = resolver.map(|(config, _)| config.name_servers().to_vec());
         let nameservers: Vec<SocketAddr> =
             servers.unwrap_or_default().iter().map(|server| (server.ip, DNS_PORT).into()).collect();
-        Self { nameservers, roots: rustls_native_certs::load_native_certs().certs }
+        Self { nameservers, roots }
     }
-}
-
-/// How much of a body a person may be shown.
-fn shown_bytes(body: &[u8]) -> usize {
-    body.len().min(SHOWN_BODY_BYTES_MAX)
 }
 
 /// Where name servers listen.
@@ -230,13 +226,13 @@ impl OwnerJudge {
         self.say(Event::NetAsked { net: self.net, ask, question });
         let verdict = receiver.await;
         waiting.over = true;
-        verdict.unwrap_or_else(|_| (refused(), Zeroizing::default()))
+        verdict.unwrap_or_else(|_| (NetVerdict::Deny(refused()), Zeroizing::default()))
     }
 }
 
 /// What is said when the owner says nothing that can be used.
-fn refused() -> NetVerdict {
-    NetVerdict::Deny {
+fn refused() -> Denial {
+    Denial {
         code: "BP-GATE-014".to_owned(),
         message: "the runtime cannot decide now".to_owned(),
         approval: None,
@@ -245,8 +241,8 @@ fn refused() -> NetVerdict {
 
 fn denial(verdict: NetVerdict) -> Denial {
     match verdict {
-        NetVerdict::Deny { code, message, approval } => Denial { code, message, approval },
-        NetVerdict::Permit { .. } | NetVerdict::Inspect => denial(refused()),
+        NetVerdict::Deny(denial) => denial,
+        NetVerdict::Permit { .. } | NetVerdict::Inspect => refused(),
     }
 }
 
@@ -272,10 +268,11 @@ impl Judge for OwnerJudge {
     fn request<'a>(&'a self, ask: &'a RequestAsk) -> Answer<'a, RequestVerdict> {
         Box::pin(async move {
             let placeholders = ask.placeholders.iter();
+            let shown = &ask.body[..ask.body.len().min(SHOWN_BODY_BYTES_MAX)];
             let request = NetRequest {
                 action: ask.action(),
                 raw_path: ask.raw_path.clone(),
-                body: String::from_utf8_lossy(&ask.body[..shown_bytes(&ask.body)]).into_owned(),
+                body: String::from_utf8_lossy(shown).into_owned(),
                 body_bytes: ask.body.len() as u64,
                 placeholders: placeholders.map(|p| (p.name.clone(), p.text.clone())).collect(),
                 digest: ask.digest,
@@ -284,7 +281,7 @@ impl Judge for OwnerJudge {
             match self.ask(question).await {
                 (NetVerdict::Permit { permit, secrets }, values) => match uses(secrets, &values) {
                     Some(secrets) => RequestVerdict::Permit { id: permit, secrets },
-                    None => RequestVerdict::Deny(denial(refused())),
+                    None => RequestVerdict::Deny(refused()),
                 },
                 (other, _) => RequestVerdict::Deny(denial(other)),
             }
@@ -294,25 +291,18 @@ impl Judge for OwnerJudge {
     fn still<'a>(&'a self, standing: &'a Standing) -> Answer<'a, bool> {
         let connect =
             |ask: &ConnectAsk| ActionRequest::Connect { host: ask.host.clone(), port: ask.port };
-        let (action, inspected) = match standing {
-            Standing::Inspected(ask) => (connect(ask), true),
-            Standing::Opaque { ask, .. } => (connect(ask), false),
-            Standing::Request { ask, .. } => (ask.action(), false),
+        let (action, permit) = match standing {
+            Standing::Inspected(ask) => (connect(ask), None),
+            Standing::Opaque { id, ask } => (connect(ask), Some(*id)),
+            Standing::Request { id, ask } => (ask.action(), Some(*id)),
         };
         Box::pin(async move {
-            let asked = self.ask(NetQuestion::Still { action: Box::new(action), inspected }).await;
+            let asked = self.ask(NetQuestion::Still { action: Box::new(action), permit }).await;
             matches!(asked.0, NetVerdict::Permit { .. } | NetVerdict::Inspect)
         })
     }
 
-    fn event(&self, permit: u64, event: boundary::Event) {
-        let passage = match event {
-            boundary::Event::Sent => NetPassage::Sent,
-            boundary::Event::Answered { status, bytes_up, bytes_down } => {
-                NetPassage::Answered { status, bytes_up, bytes_down }
-            }
-            boundary::Event::Failed { why } => NetPassage::Failed { why },
-        };
+    fn event(&self, permit: u64, passage: boundary::Event) {
         self.say(Event::NetPassed { net: self.net, permit, passage });
     }
 }

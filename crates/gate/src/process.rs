@@ -41,8 +41,9 @@ pub fn gate_main() -> Result<(), GateError> {
         .as_fd()
         .try_clone_to_owned()
         .map_err(|error| cannot(error.to_string()))?;
-    let models = Client::from_host();
-    let host = HostNet::read();
+    let authorities = models::host_authorities();
+    let models = Client::trusting(authorities.iter().cloned());
+    let host = HostNet::read(authorities);
     let confined = confine();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

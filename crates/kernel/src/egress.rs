@@ -38,6 +38,8 @@ pub struct Egress {
     pub effect: EffectClass,
     /// What it is, in a few words.
     pub what: String,
+    /// Whether a person approved it.
+    pub approved: bool,
     /// Where it stands.
     pub passage: Passage,
 }
@@ -96,7 +98,9 @@ impl Egresses {
                     Verdict::Permit => {
                         let (during, digest) = (*during, *bound);
                         let (effect, passage, what) = (*effect, Passage::Open, request.resource());
-                        self.passed.insert(seq, Egress { during, digest, effect, what, passage });
+                        let approved = approved.is_some();
+                        let egress = Egress { during, digest, effect, what, approved, passage };
+                        self.passed.insert(seq, egress);
                     }
                     Verdict::Ask => {
                         self.asked_for.insert(seq, request.clone());

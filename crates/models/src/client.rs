@@ -22,6 +22,7 @@ use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::fmt;
@@ -110,8 +111,14 @@ impl Client {
     /// files: make it before confinement.
     #[must_use]
     pub fn from_host() -> Self {
+        Self::trusting(tls::host_authorities())
+    }
+
+    /// The same with these authorities, for who has read them already.
+    #[must_use]
+    pub fn trusting(authorities: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
         Self {
-            roots: tls::host_roots(),
+            roots: tls::roots(authorities),
             resolver: Resolver::from_host(),
             pools: Mutex::new(HashMap::new()),
         }

@@ -29,6 +29,7 @@ pub use error::ModelError;
 pub use price::{Estimate, PRICES_DATE, Prices, estimate};
 pub use provider::{Endpoint, Timeouts, builtin_names, resolve};
 pub use redact::Secret;
+pub use tls::host_authorities;
 
 pub use types::manifest::Dialect;
 

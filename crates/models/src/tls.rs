@@ -6,12 +6,19 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use std::sync::Arc;
 
-/// Certificates of the host, read once. Do this before confinement.
-pub(crate) fn host_roots() -> RootCertStore {
+/// The host's authorities. Read them before confinement. A host without certificates can still
+/// reach servers without TLS; with TLS the handshake fails and says so.
+#[must_use]
+pub fn host_authorities() -> Vec<CertificateDer<'static>> {
+    rustls_native_certs::load_native_certs().certs
+}
+
+/// Authorities as TLS takes them; what is no certificate is left out.
+pub(crate) fn roots(
+    authorities: impl IntoIterator<Item = CertificateDer<'static>>,
+) -> RootCertStore {
     let mut roots = RootCertStore::empty();
-    // A host without certificates can still reach servers without TLS; with TLS the handshake
-    // fails and says so.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots.add_parsable_certificates(authorities);
     roots
 }
 

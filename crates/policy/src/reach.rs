@@ -58,12 +58,6 @@ impl PolicySet {
         with_stack(|| self.reach.0.iter().any(|places| self.may_permit(places, host, &keys)))
     }
 
-    /// The same as [`may_permit_host`](Self::may_permit_host).
-    #[must_use]
-    pub fn may_reach(&self, host: &str) -> bool {
-        self.may_permit_host(host)
-    }
-
     fn may_permit(&self, places: &Places, host: &str, keys: &[(Kind, &str)]) -> bool {
         let filed = keys
             .iter()

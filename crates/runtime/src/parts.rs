@@ -64,9 +64,7 @@ impl Parts {
             failpoints: Failpoints::default(),
         })
     }
-}
 
-impl Parts {
     /// The value of a secret, read from the vault at each use; nothing when there is none, or the
     /// vault cannot be read: then its placeholder is sent as it is.
     pub(crate) fn secret(&self, name: &str) -> Option<Zeroizing<String>> {

@@ -107,8 +107,8 @@ impl<'a> Follower<'a> {
         if self.session.jsonl {
             Terminal::answer_json(&serde_json::to_value(&record).unwrap_or_default());
         }
-        let allow = self.session.command(&format!("policy allow {}", self.run));
-        for line in progress::lines(&self.state, &record, &allow) {
+        let command = |text: &str| self.session.command(text);
+        for line in progress::lines(&self.state, &record, &command) {
             let terminal = &self.session.terminal;
             let text = format!("{} {}", terminal.paint(line.paint, &line.word), line.rest);
             terminal.progress(text.trim_end());

@@ -93,9 +93,10 @@ fn world(upstream: &Upstream, permissions: &str, network: &str, program: &str) -
     let world = World::new();
     let manifest = format!(
         "[permissions]\npreset = \"observe\"\n{permissions}\n[network]\n{network}\n\
-         resolve = {{ \"api.example.test\" = \"127.0.0.1:{}\" }}\n\
+         resolve = {{ \"api.example.test\" = \"127.0.0.1:{port}\", \
+         \"wiki.example.test\" = \"127.0.0.1:{port}\" }}\n\
          [sandbox]\nworkspace = \"w\"\n[secrets]\nTOKEN = \"api\"\n",
-        upstream.port
+        port = upstream.port
     );
     let turns = call("I try.", "shell", "command = \"python3 try.py\"") + &say("Tried.");
     world.agent(&manifest, &turns);
@@ -143,11 +144,12 @@ fn requests_are_decided_one_by_one_and_a_secret_goes_to_its_host_only() {
          go('GET', 'http://other.example.test/v1/a')\n\
          go('GET', 'http://127.0.0.1:{}/v1/a')\n\
          go('GET', 'http://192.0.2.77/')\n\
-         print(os.environ['TOKEN'].startswith('bpsecret-api-'))\n",
+         print(os.environ['TOKEN'].startswith('bpsecret-api-'))\n\
+         go('GET', 'http://wiki.example.test/page')\n",
         upstream.port
     );
-    let permits =
-        "allow = [\"shell\", \"GET api.example.test/v1/*\", \"secret:api@api.example.test\"]";
+    let permits = "allow = [\"shell\", \"GET api.example.test/v1/*\", \
+        \"GET wiki.example.test/*\", \"secret:api@api.example.test\"]";
     let world = world(&upstream, permits, "", &program);
     set_secret(&world);
     let done = world.run(&["run"]).exits(0);
@@ -163,13 +165,16 @@ fn requests_are_decided_one_by_one_and_a_secret_goes_to_its_host_only() {
     assert!(lines[5].starts_with("403 {\"error\""), "{lines:?}");
     assert_eq!(lines[6], "True");
     let seen = upstream.seen();
-    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert_eq!(seen.len(), 2, "{seen:?}");
     assert_eq!(seen[0].authorization, format!("Bearer {SECRET}"));
+    // Another host, permitted too, gets what the program has.
+    assert!(seen[1].authorization.starts_with("Bearer bpsecret-api-"), "{seen:?}");
     // What left, under which decision and with which secret, stands in the log.
     let decided = of_kind(&world, "egress_decided");
     let verdicts: Vec<&str> = decided.iter().filter_map(|r| r["verdict"].as_str()).collect();
-    assert_eq!(verdicts, ["permit", "deny", "deny", "deny", "deny"]);
+    assert_eq!(verdicts, ["permit", "deny", "deny", "deny", "deny", "permit"]);
     let used = of_kind(&world, "secret_used");
+    assert_eq!(used.len(), 1);
     assert_eq!(used[0]["under"], decided[0]["seq"]);
     assert_eq!(of_kind(&world, "egress_ended")[0]["status"], 200);
     assert!(done.stderr.contains("denied"), "{}", done.stderr);
@@ -224,6 +229,41 @@ fn an_asked_request_waits_on_its_connection_and_its_twin_is_asked_again() {
 }
 
 #[test]
+fn what_policy_permits_is_asked_when_the_same_was_sent_before() {
+    let upstream = Upstream::start();
+    let program = "url = 'http://api.example.test/v1/issues'\n\
+        go('POST', url, b'a')\n\
+        go('POST', url, b'a')\n\
+        go('POST', url, b'b')\n";
+    let permits = "allow = [\"shell\", \"POST api.example.test/v1/issues\"]";
+    let world = world(&upstream, permits, "ask_wait = \"1s\"", program);
+    world.run(&["run"]).exits(0);
+    let lines = printed(&world);
+    assert!(lines[0].starts_with("200 ") && lines[2].starts_with("200 "), "{lines:?}");
+    assert!(lines[1].contains("BP-RUN-016"), "{lines:?}");
+    let bodies: Vec<String> = upstream.seen().into_iter().map(|seen| seen.body).collect();
+    assert_eq!(bodies, ["a", "b"]);
+}
+
+#[test]
+fn what_a_command_heard_counts_for_what_it_sends_next() {
+    let upstream = Upstream::start();
+    let program = "go('POST', 'http://wiki.example.test/a', b'before')\n\
+        go('GET', 'http://api.example.test/v1/account')\n\
+        go('POST', 'http://wiki.example.test/a', b'after')\n";
+    let permits = "guard = [\"trifecta\"]\nallow = [\"shell\", \"GET api.example.test/*\", \
+        \"POST wiki.example.test/*\"]";
+    let network =
+        "ask_wait = \"1s\"\nlabels = { \"api.example.test\" = [\"confidential:accounts\"] }";
+    let world = world(&upstream, permits, network, program);
+    world.run(&["run"]).exits(0);
+    let lines = printed(&world);
+    assert!(lines[0].starts_with("200 ") && lines[1].starts_with("200 "), "{lines:?}");
+    assert!(lines[2].contains("BP-RUN-016"), "{lines:?}");
+    assert_eq!(upstream.seen().len(), 2);
+}
+
+#[test]
 fn a_request_that_nobody_answers_in_time_is_told_where_it_waits_and_an_approval_is_kept() {
     let upstream = Upstream::start();
     let program = "import time\n\
@@ -275,8 +315,8 @@ fn a_network_that_cannot_be_served_sets_the_run_aside() {
     world.run(&["resume", "last"]).exits(0);
 }
 
-#[test]
-fn a_change_of_policy_cuts_off_what_is_open() {
+/// A run in the middle of an answer without end, which asks once more when that is cut off.
+fn begun_answer() -> (Upstream, World, std::process::Child) {
     let upstream = Upstream::start();
     let program = "go('GET', 'http://api.example.test/v1/long')\n\
         go('GET', 'http://api.example.test/v1/a')\n";
@@ -284,6 +324,32 @@ fn a_change_of_policy_cuts_off_what_is_open() {
     let world = world(&upstream, permits, "", program);
     let running = world.start(&["run"]);
     until("the answer has begun", || !upstream.seen().is_empty());
+    (upstream, world, running)
+}
+
+#[test]
+fn an_approved_answer_goes_on_under_a_policy_that_still_asks() {
+    let upstream = Upstream::start();
+    let program = "go('GET', 'http://api.example.test/v1/long')\n";
+    let permits = "allow = [\"shell\"]\nask = [\"GET api.example.test/v1/*\"]";
+    let world = world(&upstream, permits, "", program);
+    let running = world.start(&["run"]);
+    until("the request is asked about", || question(&world).is_some());
+    let (id, _) = question(&world).expect("it waits");
+    world.run(&["approve", &id]).exits(0);
+    until("the answer has begun", || !upstream.seen().is_empty());
+    world.run(&["policy", "deny", "other.example.test", ".", "--yes"]).exits(0);
+    let cut_off = || !of_kind(&world, "egress_ended").is_empty();
+    assert!(!cut_off(), "it was approved");
+    world.run(&["policy", "deny", "api.example.test", ".", "--yes"]).exits(0);
+    assert_eq!(running.wait_with_output().expect("it ends").status.code(), Some(0));
+    assert!(cut_off());
+    assert_eq!(of_kind(&world, "policy_changed").len(), 2);
+}
+
+#[test]
+fn a_change_of_policy_cuts_off_what_is_open() {
+    let (upstream, world, running) = begun_answer();
     world.run(&["policy", "deny", "api.example.test", ".", "--yes"]).exits(0);
     assert_eq!(running.wait_with_output().expect("it ends").status.code(), Some(0));
     let lines = printed(&world);
@@ -336,13 +402,7 @@ fn gate_of(owner: i32) -> Option<i32> {
 
 #[test]
 fn when_the_gate_dies_nothing_leaves_until_the_next_one_serves() {
-    let upstream = Upstream::start();
-    let program = "go('GET', 'http://api.example.test/v1/long')\n\
-        go('GET', 'http://api.example.test/v1/a')\n";
-    let permits = "allow = [\"shell\", \"GET api.example.test/v1/*\"]";
-    let world = world(&upstream, permits, "", program);
-    let running = world.start(&["run"]);
-    until("it has begun", || !upstream.seen().is_empty());
+    let (_upstream, world, running) = begun_answer();
     let gate = gate_of(world.owner().expect("it lives")).expect("a gate");
     let gate = rustix::process::Pid::from_raw(gate).expect("a pid");
     rustix::process::kill_process(gate, rustix::process::Signal::KILL).expect("killed");

@@ -16,7 +16,9 @@
 use super::{Draft, RunTask};
 use crate::error::RuntimeError;
 use crate::parts::Parts;
-use gate::{NetConfig, NetMessage, NetPassage, NetQuestion, NetRequest, NetVerdict, Network};
+use gate::{
+    Denial, NetConfig, NetMessage, NetPassage, NetQuestion, NetRequest, NetVerdict, Network,
+};
 use policy::Decision;
 use sandbox::Listeners;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,8 +28,8 @@ use store::Durability;
 use tokio::time::Instant;
 use types::manifest::APPROVAL_EXPIRES_MS_DEFAULT;
 use types::{
-    ActionId, ActionRequest, ApprovalVerdict, Body, BodyKind, Digest, EffectClass, Labels, Link,
-    Verdict,
+    ActionId, ActionRequest, ApprovalVerdict, Body, BodyKind, Carried, Digest, EffectClass, Labels,
+    Link, Verdict,
 };
 use zeroize::Zeroizing;
 
@@ -261,7 +263,7 @@ fn denied(decision: &Decision) -> NetVerdict {
     let failure = decision.failure();
     let code = failure.map_or_else(|| "BP-POLICY-001".to_owned(), |failure| failure.code);
     let message = "policy does not permit this; the operator sees why".to_owned();
-    NetVerdict::Deny { code, message, approval: None }
+    NetVerdict::Deny(Denial { code, message, approval: None })
 }
 
 impl RunTask {
@@ -299,8 +301,8 @@ impl RunTask {
             NetQuestion::Name { host } => self.on_name(during, ask, host).await,
             NetQuestion::Connect { host, port } => self.on_connect(during, ask, host, port).await,
             NetQuestion::Request { request } => self.on_request(during, ask, request).await,
-            NetQuestion::Still { action, inspected } => {
-                let verdict = self.still(&action, inspected);
+            NetQuestion::Still { action, permit } => {
+                let verdict = self.still(&action, permit);
                 self.tell_gate(ask, verdict).await;
                 Ok(())
             }
@@ -313,8 +315,17 @@ impl RunTask {
         }
     }
 
+    /// What a request carries: the context, and what its own command has heard so far.
+    fn carried_out(&self) -> Carried {
+        let mut carried = self.carried();
+        for host in self.world.net.iter().flat_map(|net| &net.heard) {
+            carried.labels.join(&self.labels_of(host));
+        }
+        carried
+    }
+
     fn judge(&self, action: &ActionRequest, approved: bool) -> Decision {
-        let carried = self.carried();
+        let carried = self.carried_out();
         let requests = std::slice::from_ref(action);
         self.gatekeeper.decide(requests, &carried, &self.actor.on_behalf_of, approved)
     }
@@ -367,7 +378,7 @@ impl RunTask {
         ask: u64,
         host: String,
     ) -> Result<(), RuntimeError> {
-        if self.gatekeeper.set().may_reach(&host) {
+        if self.gatekeeper.set().may_permit_host(&host) {
             self.tell_gate(ask, NetVerdict::Permit { permit: 0, secrets: Vec::new() }).await;
             return Ok(());
         }
@@ -406,7 +417,7 @@ impl RunTask {
             self.tell_gate(ask, NetVerdict::Permit { permit, secrets: Vec::new() }).await;
             return Ok(());
         }
-        if self.gatekeeper.set().may_reach(&host) {
+        if self.gatekeeper.set().may_permit_host(&host) {
             self.tell_gate(ask, NetVerdict::Inspect).await;
             return Ok(());
         }
@@ -428,36 +439,56 @@ impl RunTask {
         let twin =
             effect == EffectClass::Irreversible && self.state.egress.has_twin(&request.digest);
         match decision.verdict {
-            Verdict::Permit if !twin => self.let_through(during, ask, &request, None).await,
-            Verdict::Deny => {
-                self.record_denial(during, &request.action, request.digest, &decision).await?;
-                self.tell_gate(ask, denied(&decision)).await;
-                Ok(())
+            Verdict::Permit if !twin => {
+                self.let_through(during, ask, &request, decision, None).await
             }
+            Verdict::Deny => self.turn_down(during, ask, &request, decision).await,
             Verdict::Permit | Verdict::Ask => {
                 let now = self.parts.clock.now_ms();
                 match self.state.egress.grant(&request.digest, now) {
-                    Some(asked) => self.let_through(during, ask, &request, Some(asked)).await,
+                    Some(asked) => self.spend(during, ask, &request, asked).await,
                     None => self.hold(during, ask, request, decision, twin).await,
                 }
             }
         }
     }
 
-    /// Permits a request, decided with the approval if there is one.
+    /// Lets a request through by an approval, if policy still permits it with one.
+    async fn spend(
+        &mut self,
+        during: Option<ActionId>,
+        ask: u64,
+        request: &NetRequest,
+        asked: u64,
+    ) -> Result<(), RuntimeError> {
+        let decision = self.judge(&request.action, true);
+        match decision.verdict {
+            Verdict::Permit => self.let_through(during, ask, request, decision, Some(asked)).await,
+            Verdict::Ask | Verdict::Deny => self.turn_down(during, ask, request, decision).await,
+        }
+    }
+
+    async fn turn_down(
+        &mut self,
+        during: Option<ActionId>,
+        ask: u64,
+        request: &NetRequest,
+        decision: Decision,
+    ) -> Result<(), RuntimeError> {
+        self.record_denial(during, &request.action, request.digest, &decision).await?;
+        self.tell_gate(ask, denied(&decision)).await;
+        Ok(())
+    }
+
+    /// Records a permit with the secrets it puts in, and answers it.
     async fn let_through(
         &mut self,
         during: Option<ActionId>,
         ask: u64,
         request: &NetRequest,
+        decision: Decision,
         approved: Option<u64>,
     ) -> Result<(), RuntimeError> {
-        let decision = self.judge(&request.action, approved.is_some());
-        if decision.verdict != Verdict::Permit {
-            self.record_denial(during, &request.action, request.digest, &decision).await?;
-            self.tell_gate(ask, denied(&decision)).await;
-            return Ok(());
-        }
         let (names, values) = self.secrets_for(request);
         let placeholders = names.iter().map(|(_, placeholder)| placeholder.clone()).collect();
         let (action, digest) = (&request.action, request.digest);
@@ -529,7 +560,7 @@ impl RunTask {
             reason: decision.reason.clone(),
             policy_set: decision.policy_set,
             input: decision.input,
-            carried: self.carried(),
+            carried: self.carried_out(),
         }
     }
 
@@ -542,8 +573,8 @@ impl RunTask {
         decision: &Decision,
     ) -> Result<(), RuntimeError> {
         let Some(net) = &mut self.world.net else { return Ok(()) };
-        let known = net.denied.len() >= DENIALS_RECORDED_MAX;
-        if known || !net.denied.insert(action.resource()) {
+        let full = net.denied.len() >= DENIALS_RECORDED_MAX;
+        if full || !net.denied.insert(action.resource()) {
             return Ok(());
         }
         let mut body = self.decided(during, action, digest, decision);
@@ -618,12 +649,12 @@ impl RunTask {
         net.held = held;
         let over: Vec<Held> = over;
         for held in over {
-            let verdict = NetVerdict::Deny {
+            let denial = Denial {
                 code: ASKED.to_owned(),
                 message: "a person must approve this; try again when it is approved".to_owned(),
                 approval: Some(format!("{run}-{}", held.asked)),
             };
-            net.answer(held.ask, verdict).await;
+            net.answer(held.ask, NetVerdict::Deny(denial)).await;
         }
     }
 
@@ -641,19 +672,19 @@ impl RunTask {
         // One request spends the approval; the others ask again.
         if verdict == ApprovalVerdict::Approved && !mine.is_empty() {
             let first = mine.remove(0);
-            self.let_through(during, first.ask, &first.request, Some(asked)).await?;
+            self.spend(during, first.ask, &first.request, asked).await?;
         }
         for held in mine {
             if verdict == ApprovalVerdict::Approved {
                 self.on_request(during, held.ask, held.request).await?;
                 continue;
             }
-            let verdict = NetVerdict::Deny {
+            let denial = Denial {
                 code: REFUSED_BY_PERSON.to_owned(),
                 message: "a person denied this".to_owned(),
                 approval: None,
             };
-            self.tell_gate(held.ask, verdict).await;
+            self.tell_gate(held.ask, NetVerdict::Deny(denial)).await;
         }
         Ok(())
     }
@@ -689,18 +720,18 @@ impl RunTask {
         self.record(Durability::Written, draft).await.map(|_| ())
     }
 
-    /// Whether something that was permitted may go on under the policy of now.
-    fn still(&self, action: &ActionRequest, inspected: bool) -> NetVerdict {
+    /// Whether something that was permitted may go on under the policy of now: with the approval it
+    /// was permitted with, if any. A connection without a permit of its own has its requests judged.
+    fn still(&self, action: &ActionRequest, permit: Option<u64>) -> NetVerdict {
         let host = match action {
             ActionRequest::HttpRequest { host, .. } | ActionRequest::Connect { host, .. } => host,
             _ => return denied(&self.judge(action, false)),
         };
-        let grants = self.state.egress.grants.values();
-        let was_approved = grants.into_iter().any(|grant| *grant.request == *action);
-        let decision = self.judge(action, was_approved);
-        let goes_on = match inspected {
-            true => self.gatekeeper.set().may_reach(host),
-            false => decision.verdict == Verdict::Permit,
+        let passed = permit.and_then(|permit| self.state.egress.passed.get(&permit));
+        let decision = self.judge(action, passed.is_some_and(|egress| egress.approved));
+        let goes_on = match permit {
+            None => self.gatekeeper.set().may_permit_host(host),
+            Some(_) => decision.verdict == Verdict::Permit,
         };
         if goes_on {
             return NetVerdict::Permit { permit: 0, secrets: Vec::new() };
@@ -748,6 +779,8 @@ impl RunTask {
         }
         let Some(net) = &mut self.world.net else { return Ok(Labels::none()) };
         net.denied.clear();
+        // Nobody waits for an answer any more: an approval that comes is kept for the next request.
+        net.held.clear();
         let heard = std::mem::take(&mut net.heard);
         let open = std::mem::take(&mut net.open);
         for (egress, sent) in open {
