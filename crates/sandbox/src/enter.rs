@@ -375,15 +375,7 @@ const OLD_WORK_MAX: u64 = 512;
 /// step, where removing directories can be slow. What is left goes with the upper.
 fn set_old_work_aside(work: &Path) {
     let last = work.join("work");
-    let gone = |done: std::io::Result<()>| match done {
-        Ok(()) => true,
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-    };
-    let mark = last.join("incompat/volatile");
-    let dirs = [mark.as_path(), &last.join("incompat"), &last];
-    if gone(std::fs::remove_file(mark.join("dirty")))
-        && dirs.iter().all(|dir| gone(std::fs::remove_dir(dir)))
-    {
+    if clear_work(&last) {
         return;
     }
     let slot = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_nsec as u64;
@@ -394,6 +386,22 @@ fn set_old_work_aside(work: &Path) {
         let _ = std::fs::remove_dir_all(&old);
         let _ = std::fs::rename(&last, &old);
     }
+}
+
+/// Removes overlayfs's own directory when it holds nothing but the mark of a volatile mount. Says
+/// whether it is gone.
+pub(crate) fn clear_work(last: &Path) -> bool {
+    let gone = |done: std::io::Result<()>| match done {
+        Ok(()) => true,
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    };
+    if gone(std::fs::remove_dir(last)) {
+        return true;
+    }
+    let mark = last.join("incompat/volatile");
+    let dirs = [mark.as_path(), &last.join("incompat"), last];
+    gone(std::fs::remove_file(mark.join("dirty")))
+        && dirs.iter().all(|dir| gone(std::fs::remove_dir(dir)))
 }
 
 /// Replaces this process by the program; returns why not.

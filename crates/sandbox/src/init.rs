@@ -88,8 +88,19 @@ fn serve(control: &OwnedFd) -> ! {
     }
 }
 
+/// Leaves the spawner's namespaces. The pid namespace is new already.
+fn leave(weakened: &Weakened) -> Result<(), SandboxError> {
+    let without = |part, flag| if weakened.lacks(part) { 0 } else { flag };
+    let flags = libc::CLONE_NEWNS
+        | libc::CLONE_NEWUTS
+        | without(Weaken::Ipc, libc::CLONE_NEWIPC)
+        | without(Weaken::Network, libc::CLONE_NEWNET);
+    sys::unshare(flags).map_err(|error| SandboxError::setup("new namespaces", error))
+}
+
 /// Builds everything; the descriptors are the network's listeners.
 fn build(plan: &InitPlan<'_>) -> Result<Vec<OwnedFd>, SandboxError> {
+    leave(plan.weakened)?;
     let listeners = match plan.weakened.lacks(Weaken::Network) {
         false => boundary::open()?,
         true => Vec::new(),

@@ -10,12 +10,6 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Start the child in a cgroup v2 directory. (libc's constant is too narrow for its value.)
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-/// Every `CLONE_NEW*` flag that clone3 takes here but user and cgroup.
-pub(crate) const NEW_BASE: u64 = (libc::CLONE_NEWNS
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWNET) as u64;
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }

@@ -3,16 +3,19 @@
 //! A file system that has just removed many entries is slow to make new ones, and most uppers of a
 //! run that only looks are thrown away as empty as they were made. What holds: an upper in the
 //! pool has no entry, no overlay attribute and no name a layer ever had; its lock is still ours
-//! and names no layer. Never more than [`POOL_MAX`] of them; what does not qualify is refused.
+//! and names no layer. Never more than [`POOL_MAX`] of them; what does not qualify is removed.
+//! Looking and cleaning is done by a thread of its own, for which nobody waits.
 
 use super::{LOCK, TREE, Upper, WORK};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
 
-/// Uppers kept.
+/// Uppers kept, those that are looked at included.
 pub(super) const POOL_MAX: usize = 32;
 /// Prefixes of the attributes that overlayfs leaves, as root and as anybody else.
 const ATTRIBUTES: [&str; 2] = ["trusted.overlay.", "user.overlay."];
@@ -28,32 +31,97 @@ pub(super) struct Spare {
 
 /// The pool of one store.
 #[derive(Debug, Default)]
-pub(super) struct Pool(Mutex<Vec<Spare>>);
+pub(super) struct Pool {
+    shared: Arc<Shared>,
+    cleaner: Mutex<Option<Cleaner>>,
+}
+
+/// What pool and cleaner share.
+#[derive(Debug, Default)]
+struct Shared {
+    list: Mutex<List>,
+    cleaned: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    ready: Vec<Spare>,
+    /// How many the cleaner has still to look at.
+    cleaning: usize,
+}
+
+#[derive(Debug)]
+struct Cleaner {
+    uppers: SyncSender<Spare>,
+    thread: JoinHandle<()>,
+}
+
+impl Shared {
+    fn list(&self) -> MutexGuard<'_, List> {
+        self.list.lock().expect("nothing panics while it holds this lock")
+    }
+
+    /// Keeps an upper that is as new, and removes any other.
+    fn clean(&self, spare: Spare) {
+        let kept = as_new(&spare.dir).unwrap_or(false);
+        if !kept {
+            // What cannot be removed now is reaped when its lock is gone.
+            let _ = super::tree::remove(&spare.dir);
+        }
+        let mut list = self.list();
+        list.cleaning -= 1;
+        list.ready.extend(kept.then_some(spare));
+        self.cleaned.notify_all();
+    }
+}
 
 impl Pool {
     /// One of them, if there is any.
     pub(super) fn take(&self) -> Option<Spare> {
-        self.0.lock().expect("nothing panics while it holds this lock").pop()
+        self.shared.list().ready.pop()
     }
 
-    /// Keeps an upper, or gives it back when it is not as new or there are enough.
+    /// Keeps an upper if it is as new; gives it back when there are enough.
     pub(super) fn put(&self, upper: Upper) -> Result<(), Box<Upper>> {
-        let mut list = self.0.lock().expect("nothing panics while it holds this lock");
-        if list.len() >= POOL_MAX || !as_new(&upper.dir).unwrap_or(false) {
+        let mut list = self.shared.list();
+        let full = list.ready.len() + list.cleaning >= POOL_MAX;
+        if full || name_in_lock(&upper.lock, "").is_err() {
             return Err(Box::new(upper));
         }
-        if name_in_lock(&upper.lock, "").is_err() {
-            return Err(Box::new(upper));
-        }
-        list.push(Spare { dir: upper.dir, lock: upper.lock });
+        list.cleaning += 1;
+        drop(list);
+        let spare = Spare { dir: upper.dir, lock: upper.lock };
+        let mut cleaner = self.cleaner.lock().expect("nothing panics while it holds this lock");
+        let cleaner = cleaner.get_or_insert_with(|| self.start());
+        let sent = cleaner.uppers.send(spare);
+        sent.expect("the cleaner lives as long as its channel");
         Ok(())
+    }
+
+    fn start(&self) -> Cleaner {
+        let (uppers, todo) = sync_channel::<Spare>(POOL_MAX);
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::spawn(move || todo.into_iter().for_each(|s| shared.clean(s)));
+        Cleaner { uppers, thread }
+    }
+
+    /// Waits until all that was put is in the pool or gone.
+    #[cfg(test)]
+    fn settle(&self) {
+        let list = self.shared.list();
+        let busy = |list: &mut List| list.cleaning > 0;
+        drop(self.shared.cleaned.wait_while(list, busy).expect("nothing panics with this lock"));
     }
 }
 
 impl Drop for Pool {
     /// Nothing of it outlives the store. What a killed process leaves is reaped as any upper is.
     fn drop(&mut self) {
-        for spare in self.0.get_mut().map(std::mem::take).unwrap_or_default() {
+        if let Ok(Some(Cleaner { uppers, thread })) = self.cleaner.get_mut().map(Option::take) {
+            drop(uppers);
+            let _ = thread.join();
+        }
+        for spare in std::mem::take(&mut self.shared.list().ready) {
             let _ = super::tree::remove(&spare.dir);
         }
     }
@@ -65,7 +133,8 @@ pub(super) fn name_in_lock(lock: &File, layer: &str) -> io::Result<()> {
     lock.write_all_at(layer.as_bytes(), 0)
 }
 
-/// Whether nothing is left in an upper of who had it. Takes overlayfs's attributes away.
+/// Whether nothing is left in an upper of who had it. Takes overlayfs's attributes away, and what
+/// its next mount would have to.
 fn as_new(dir: &Path) -> io::Result<bool> {
     let tree = dir.join(TREE);
     if fs::read_dir(&tree)?.next().is_some() {
@@ -73,9 +142,13 @@ fn as_new(dir: &Path) -> io::Result<bool> {
     }
     for entry in fs::read_dir(dir.join(WORK))? {
         let entry = entry?;
-        // The one is made anew at each mount; the other must hold no reference to a file.
+        // The one is made anew at each mount, so it may as well go now; the other must hold no
+        // reference to a file.
         let clean = match entry.file_name().to_str() {
-            Some("work") => true,
+            Some("work") => {
+                crate::enter::clear_work(&entry.path());
+                true
+            }
             Some("index") => fs::read_dir(entry.path())?.next().is_none(),
             _ => false,
         };
@@ -128,14 +201,14 @@ mod tests {
             let (_home, store) = store();
             let base = store.empty().unwrap();
             let upper = store.begin(&base).unwrap();
-            let inode = |upper: &Upper| {
-                std::os::unix::fs::MetadataExt::ino(&fs::metadata(upper.dir.join(TREE)).unwrap())
-            };
-            let (first, old) = (inode(&upper), upper.id.clone());
+            let (dir, old) = (upper.dir.clone(), upper.id.clone());
             act(&upper.dir);
             store.recycle(upper).unwrap();
+            store.pool.settle();
+            assert_eq!(store.pool.shared.list().ready.len() == 1, again, "{index}");
+            assert_eq!(dir.exists(), again, "{index}");
             let next = store.begin(&base).unwrap();
-            assert_eq!(inode(&next) == first, again, "{index}");
+            assert!(!dir.exists(), "one that is used again has a new name");
             assert_ne!(next.id, old, "an id is not used twice");
             assert!(fs::read_dir(next.dir.join(TREE)).unwrap().next().is_none());
         }
@@ -149,6 +222,7 @@ mod tests {
         for upper in uppers {
             store.recycle(upper).unwrap();
         }
+        store.pool.settle();
         assert_eq!(fs::read_dir(home.path().join("uppers")).unwrap().count(), POOL_MAX);
         assert_eq!(store.remove_unreferenced(&std::collections::BTreeSet::new()).unwrap(), 1);
         // They are ours: nobody reaps them while we live, and they go when we do.
@@ -168,6 +242,7 @@ mod tests {
         };
         set("user.overlay.origin").unwrap();
         store.recycle(upper).unwrap();
+        store.pool.settle();
         let upper = store.begin(&base).unwrap();
         let mut names = [0; 256];
         let count = rustix::fs::listxattr(upper.dir.join(TREE), &mut names[..]).unwrap();
@@ -177,6 +252,7 @@ mod tests {
         rustix::fs::setxattr(upper.dir.join(TREE), "user.mine", b"y", flags).unwrap();
         let dir = upper.dir.clone();
         store.recycle(upper).unwrap();
+        store.pool.settle();
         assert!(!dir.exists());
     }
 }

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 const FILE_OP_MS_MAX: u64 = 60_000;
 /// The longest time limit of a program, milliseconds: a week.
 const TIMEOUT_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
+/// How long after a program's end: its sandbox may be about to be destroyed.
+const SPARE_SOON: Duration = Duration::from_millis(2);
 /// Bytes read of a report or of init at once.
 const REPORT_BYTES_MAX: usize = 4096;
 
@@ -212,7 +214,6 @@ impl Spawner {
         };
         let found = self.boxes.get_mut(&id).expect("it was found above");
         found.job = Some(running);
-        self.wants_spare = true;
         if purpose == Purpose::Asked {
             self.answer(seq, Ok(Answer::Started { pid: host }));
         }
@@ -394,6 +395,8 @@ impl Spawner {
         let Some(mut job) = found.job.take() else {
             return;
         };
+        let soon = Instant::now() + SPARE_SOON;
+        self.spare_at = self.spare_at.map(|at| at.min(soon));
         if let Some(sampler) = job.sampler.take() {
             sampler.end();
         }
@@ -455,6 +458,7 @@ impl Spawner {
         self.sweep();
         // With the last descriptors go the namespaces, and with them the mounts.
         gone.namespaces.clear();
+        self.spare_at = self.spare_at.map(|_| Instant::now());
         if let Some(seq) = gone.building {
             let unknown = || SandboxError::setup("starting init", "it ended early");
             self.answer(seq, Err(gone.failed.take().unwrap_or_else(unknown)));
@@ -478,6 +482,7 @@ impl Spawner {
                 [job.deadline.filter(|_| !job.timed_out), sample]
             })
             .flatten()
+            .chain(self.spare_at)
             .min()
     }
 

@@ -1,7 +1,7 @@
 //! Building sandboxes: from a request to an init that is ready.
 //!
 //! Most sandboxes differ only in what their programs see later, so one init is kept in store: it is
-//! made while a program runs and nobody waits, given to the next request, and used once.
+//! made when nobody waits for us, given to the next request, and used once.
 
 use super::boxes::Sandboxed;
 use super::{SANDBOXES_MAX, Source, Spawner};
@@ -11,12 +11,16 @@ use crate::init::{self, InitPlan};
 use crate::mode::Mode;
 use crate::spec::{CreateSpec, Facts, HOST_ID_AS_ROOT, Overlay, Strength};
 use crate::sys::{self, Forked};
-use crate::weaken::Weaken;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Pid;
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 use types::manifest::LimitsStrength;
+
+/// How long after a request the next init is made, unless its sandbox is gone earlier: until then
+/// its first program is still starting, and both would wait for the same locks.
+const SPARE_AFTER: Duration = Duration::from_millis(5);
 
 impl Spawner {
     pub(super) fn create(&mut self, seq: u64, spec: CreateSpec) -> Result<(), SandboxError> {
@@ -45,6 +49,7 @@ impl Spawner {
         }
         found.spec = spec;
         found.building = Some(seq);
+        self.spare_at.get_or_insert(Instant::now() + SPARE_AFTER);
         if self.spare == Some(id) {
             self.spare = None;
             if self.boxes.get(&id).is_some_and(|found| !found.namespaces.is_empty()) {
@@ -56,7 +61,7 @@ impl Spawner {
 
     /// Makes the init that the next request will get, if there is none.
     pub(super) fn refill(&mut self) {
-        self.wants_spare = false;
+        self.spare_at = None;
         if self.spare.is_none() && self.boxes.len() < SANDBOXES_MAX {
             // Without one, the next request makes its own and says what is wrong.
             self.spare = self.fork_init(plain()).ok();
@@ -94,7 +99,8 @@ impl Spawner {
         getrandom::fill(&mut machine_id).map_err(|error| SandboxError::setup("random", error))?;
         let weakened = &self.hello.weakened;
         let plan = InitPlan { mode: self.mode, spec: &spec, machine_id, weakened };
-        let forked = sys::fork(self.namespaces(), None)
+        // It makes its other namespaces itself: we have one thread, for which everybody waits.
+        let forked = sys::fork(libc::CLONE_NEWPID as u64, None)
             .map_err(|error| SandboxError::setup("new namespaces", error))?;
         let Forked::Parent { pid, pidfd } = forked else { init::run(&plan, theirs) };
         drop(theirs);
@@ -117,16 +123,6 @@ impl Spawner {
             destroying: Vec::new(),
             init_ended: false,
         })
-    }
-
-    /// The namespaces init is born with.
-    fn namespaces(&self) -> u64 {
-        let without = |part, flag: i32| {
-            if self.hello.weakened.lacks(part) { flag as u64 } else { 0 }
-        };
-        sys::NEW_BASE
-            & !without(Weaken::Network, libc::CLONE_NEWNET)
-            & !without(Weaken::Ipc, libc::CLONE_NEWIPC)
     }
 
     fn facts(&self) -> Facts {

@@ -87,8 +87,8 @@ struct Spawner {
     next_id: u64,
     /// An init in store, which no request has got yet.
     spare: Option<u64>,
-    /// Whether to make one when nobody waits for us.
-    wants_spare: bool,
+    /// When to make one.
+    spare_at: Option<Instant>,
     answers: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
     /// Cgroups of sandboxes that are gone, still busy when they were to be removed.
     lingering: Vec<Cgroup>,
@@ -246,7 +246,7 @@ impl Prepared {
             boxes: BTreeMap::new(),
             next_id: 1,
             spare: None,
-            wants_spare: true,
+            spare_at: None,
             answers: VecDeque::new(),
             lingering: Vec::new(),
             waiting: false,
@@ -297,7 +297,7 @@ impl Spawner {
             if !self.flush() {
                 return;
             }
-            if self.wants_spare {
+            if self.spare_at.is_some_and(|at| at <= Instant::now()) {
                 self.refill();
             }
         }
