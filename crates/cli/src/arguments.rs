@@ -399,4 +399,6 @@ pub(crate) enum BenchWhat {
     Store,
     /// Starting this program, beside /bin/true
     Start,
+    /// The network boundary, beside no proxy and mitmproxy; `--count` requests a turn
+    Gate,
 }

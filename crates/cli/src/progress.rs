@@ -87,6 +87,11 @@ fn allow(record: &Record, command: &dyn Fn(&str) -> String) -> String {
 /// A request of the sandbox: one line when it is denied or asked, one when it is over.
 fn egress_lines(before: &State, record: &Record, command: &dyn Fn(&str) -> String) -> Vec<Line> {
     match &record.body {
+        Body::EgressDecided { request, verdict: Verdict::Deny, failure: Some(why), .. } => {
+            let (code, message, next) = (&why.code, safe(&why.message), safe(&why.next));
+            let text = format!("{}: {code}: {message}: {next}", safe(&request.resource()));
+            vec![Line::new(Paint::Red, "denied", text)]
+        }
         Body::EgressDecided { request, verdict: Verdict::Deny, reason, .. } => {
             let allow = allow(record, command);
             let text = format!("{}: {}: {allow}", safe(&request.resource()), safe(reason));

@@ -7,6 +7,8 @@ use std::path::Path;
 
 /// `__owner HOME`: the one process of a home that decides and writes.
 const OWNER: &str = "__owner";
+/// `__load PLAN`: the load of `bench gate`, also inside its sandbox.
+const LOAD: &str = "__load";
 
 /// Plays the role that the first argument names, and gives its exit status; `None` when this is an
 /// ordinary command.
@@ -15,6 +17,7 @@ pub(crate) fn play(arguments: &[OsString]) -> Option<u8> {
     let rest = arguments.get(2);
     match role {
         OWNER => Some(owner(rest)),
+        LOAD => Some(load(rest)),
         sandbox::SPAWNER_ARG => {
             let number = rest.and_then(|text| text.to_str()).and_then(|text| text.parse().ok());
             sandbox::spawner_main(number.unwrap_or(0))
@@ -31,6 +34,17 @@ fn owner(home: Option<&OsString>) -> u8 {
     let Some(home) = home else { return 2 };
     let exe = crate::session::this_program();
     u8::try_from(runtime::owner_main(Path::new(home), exe)).unwrap_or(1)
+}
+
+fn load(plan: Option<&OsString>) -> u8 {
+    let Some(plan) = plan else { return 2 };
+    match crate::commands::perform_load(Path::new(plan)) {
+        Ok(()) => 0,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "load: {error}");
+            1
+        }
+    }
 }
 
 fn gate_role() -> u8 {

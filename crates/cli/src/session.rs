@@ -13,6 +13,7 @@ use std::time::Duration;
 use store::{Read, Reader};
 use types::manifest::{Manifest, SCRIPT_PROVIDER};
 use types::{BRANCH_MAIN, Record, RunId};
+use vault::{KEY_FILE_VARIABLE, KEY_VARIABLE};
 
 /// How long a command that only reads waits for the owner to say what lives, milliseconds.
 const LIVE_MS_MAX: u64 = 2_000;
@@ -163,7 +164,23 @@ pub(crate) fn keys_for(manifest: &Manifest) -> Keys {
         }
     });
     let held = names.filter_map(|name| std::env::var(&name).ok().map(|value| (name, value)));
-    Keys(held.collect())
+    Keys(held.chain(vault_key(manifest)).collect())
+}
+
+/// What the environment says of the vault's key, when the agent has secrets. The owner has none of
+/// it from its own environment, and another working directory.
+fn vault_key(manifest: &Manifest) -> Vec<(String, String)> {
+    let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    if manifest.secrets.is_empty() {
+        return Vec::new();
+    }
+    let text = named(KEY_VARIABLE).map(|key| (KEY_VARIABLE, key));
+    let file = named(KEY_FILE_VARIABLE).map(|path| {
+        let absolute = std::path::absolute(&path).map(PathBuf::into_os_string);
+        (KEY_FILE_VARIABLE, absolute.unwrap_or(path))
+    });
+    let both = text.into_iter().chain(file);
+    both.map(|(name, value)| (name.to_owned(), value.to_string_lossy().into_owned())).collect()
 }
 
 /// The keys for a run that exists: its own manifest names them.

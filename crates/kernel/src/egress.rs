@@ -241,6 +241,7 @@ mod tests {
             policy_set: Digest::of(b"set"),
             input: Digest::of(b"input"),
             carried: Carried::default(),
+            failure: None,
         }
     }
 

@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use store::SqliteStore;
 use types::Coded;
-use zeroize::Zeroizing;
 
 /// Shared by all runs of an owner.
 #[derive(Debug)]
@@ -63,13 +62,6 @@ impl Parts {
             clock: Clock::new(),
             failpoints: Failpoints::default(),
         })
-    }
-
-    /// The value of a secret, read from the vault at each use; nothing when there is none, or the
-    /// vault cannot be read: then its placeholder is sent as it is.
-    pub(crate) fn secret(&self, name: &str) -> Option<Zeroizing<String>> {
-        let vault = vault::Vault::open(self.home.path()).ok()?;
-        vault.get(name).ok().map(vault::SecretText::into_inner)
     }
 }
 

@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use types::manifest::Manifest;
 use types::{ApprovalId, Failure, Record, Resolution, RunId};
+use zeroize::{Zeroize, Zeroizing};
 
 /// Largest frame, in bytes.
 pub const FRAME_BYTES_MAX: usize = 32 << 20;
 /// What both sides must be.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Keys of providers by environment variable. Never printed.
+/// Keys of providers, and what names the vault's, by environment variable. Never printed; wiped
+/// when they are let go.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Keys(pub BTreeMap<String, String>);
@@ -21,6 +23,23 @@ pub struct Keys(pub BTreeMap<String, String>);
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Keys {
+    /// Adds these; one that was there already is wiped.
+    pub(crate) fn join(&mut self, mut other: Self) {
+        for (name, value) in std::mem::take(&mut other.0) {
+            if let Some(mut before) = self.0.insert(name, value) {
+                before.zeroize();
+            }
+        }
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        self.0.values_mut().for_each(Zeroize::zeroize);
     }
 }
 
@@ -221,9 +240,10 @@ pub async fn send<T: Serialize>(
 ) -> Result<(), RuntimeError> {
     let bytes =
         serde_json::to_vec(message).map_err(|e| RuntimeError::Frame { reason: e.to_string() })?;
+    let bytes = Zeroizing::new(bytes);
     let length = u32::try_from(bytes.len()).ok().filter(|n| *n as usize <= FRAME_BYTES_MAX);
     let length = length.ok_or_else(|| RuntimeError::Frame { reason: "too large".to_owned() })?;
-    let mut frame = Vec::with_capacity(bytes.len() + 4);
+    let mut frame = Zeroizing::new(Vec::with_capacity(bytes.len() + 4));
     frame.extend_from_slice(&length.to_be_bytes());
     frame.extend_from_slice(&bytes);
     stream.write_all(&frame).await.map_err(|e| RuntimeError::OwnerGone { reason: e.to_string() })
@@ -249,7 +269,7 @@ pub async fn receive<T: DeserializeOwned>(
     if length > FRAME_BYTES_MAX {
         return Err(RuntimeError::Frame { reason: format!("{length} bytes announced") });
     }
-    let mut bytes = vec![0u8; length];
+    let mut bytes = Zeroizing::new(vec![0u8; length]);
     stream
         .read_exact(&mut bytes)
         .await

@@ -511,6 +511,9 @@ pub enum Body {
         input: Digest,
         /// What it carried.
         carried: Carried,
+        /// What refuses it, when policy would not: a secret of it that cannot be opened.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
     },
     /// A person is asked about a request of the sandbox. The bytes are the attachment `request`.
     EgressAsked {

@@ -22,6 +22,29 @@ const UNFINISHED: &str = ".new";
 /// Permissions of others: none.
 const OTHERS: u32 = 0o077;
 
+/// What tells one state of a file from another: where it lies, its size, and when bytes or rights
+/// last changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    place: (u64, u64),
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// Of what lies under this path, a link itself; none when there is nothing.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        let meta = std::fs::symlink_metadata(path).ok()?;
+        Some(Self {
+            place: (meta.dev(), meta.ino()),
+            bytes: meta.len(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        })
+    }
+}
+
 /// What lies under a path.
 pub(crate) enum Found {
     Nothing,
@@ -128,6 +151,11 @@ impl Dir {
     /// Whether there is a record, in whatever state.
     pub(crate) fn has(&self, name: &str) -> bool {
         std::fs::symlink_metadata(self.file(name)).is_ok()
+    }
+
+    /// The state of a record's file; `None` when there is none.
+    pub(crate) fn stamp(&self, name: &str) -> Option<Stamp> {
+        Stamp::of(&self.file(name))
     }
 
     /// A record's bytes; `None` when there is none.

@@ -4,7 +4,7 @@
 //! A key is 32 bytes, written as base64. What is read from a file must be a regular file of ours
 //! that nobody else may touch.
 
-use crate::files::{self, Found};
+use crate::files::{self, Found, Stamp};
 use crate::{Result, VaultError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -27,8 +27,10 @@ const TEXT_BYTES_MAX: usize = 64;
 const MARK_BYTES: usize = 8;
 
 /// Where the key comes from.
+#[derive(Clone)]
 pub struct KeySource(Source);
 
+#[derive(Clone)]
 enum Source {
     /// The home's key file; made when the first secret is set.
     Home(PathBuf),
@@ -83,6 +85,19 @@ impl KeySource {
             (Some(_), Some(_)) => {
                 Self(Source::Bad(format!("{KEY_VARIABLE} and {KEY_FILE_VARIABLE} are both set")))
             }
+        }
+    }
+
+    /// Whether the key lies in a file.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self.0, Source::Home(_) | Source::File(_))
+    }
+
+    /// The state of the key's file; `None` when it comes from none, or it is not there.
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        match &self.0 {
+            Source::Home(path) | Source::File(path) => Stamp::of(path),
+            Source::Text(_) | Source::Bad(_) => None,
         }
     }
 

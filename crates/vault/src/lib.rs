@@ -14,10 +14,12 @@
 
 mod error;
 mod files;
+mod held;
 mod key;
 mod record;
 
 pub use error::VaultError;
+pub use held::{HELD_MAX, Held};
 pub use key::{KEY_FILE_VARIABLE, KEY_VARIABLE, KeySource};
 pub use record::{Entry, Kind};
 
@@ -196,7 +198,11 @@ impl Vault {
         self.key()
     }
 
-    fn no_such(&self, name: &str) -> VaultError {
+    pub(crate) fn stamp(&self, name: &str) -> Option<files::Stamp> {
+        self.dir.stamp(name)
+    }
+
+    pub(crate) fn no_such(&self, name: &str) -> VaultError {
         let names = self.dir.names().unwrap_or_default();
         let nearest = types::manifest::nearest(name, names.iter().map(String::as_str));
         VaultError::NoSuchSecret { name: name.to_owned(), nearest: nearest.map(str::to_owned) }

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use types::Coded as _;
-use vault::{KeySource, Kind, NAME_CHARS_MAX, VALUE_BYTES_MAX, Vault, VaultError};
+use vault::{HELD_MAX, Held, KeySource, Kind, NAME_CHARS_MAX, VALUE_BYTES_MAX, Vault, VaultError};
 use zeroize::Zeroizing;
 
 const VALUE: &str = "correct-horse-battery-staple";
@@ -407,4 +407,74 @@ fn a_record_that_is_being_replaced_is_read_again() {
         drop(lock);
         assert_eq!(heard.recv().unwrap().unwrap().expose(), VALUE);
     });
+}
+
+#[test]
+fn a_held_secret_is_opened_once_per_change() {
+    let home = Home::with("api");
+    let mut held = Held::new(home.path(), KeySource::of_home(home.path()));
+    for _ in 0..3 {
+        assert_eq!(held.get("api").unwrap().expose(), VALUE);
+    }
+    assert_eq!(held.opened(), 1);
+    home.vault().set("api", Kind::Plain, "another", 2).unwrap();
+    assert_eq!(held.get("api").unwrap().expose(), "another");
+    assert_eq!(held.opened(), 2);
+    home.vault().remove("api").unwrap();
+    refused(held.get("api").map(|_| ()), "BP-VAULT-002");
+    home.vault().set("api", Kind::Plain, VALUE, 3).unwrap();
+    assert_eq!(held.get("api").unwrap().expose(), VALUE);
+}
+
+#[test]
+fn a_held_secret_is_given_only_while_it_could_be_opened() {
+    let home = Home::with("api");
+    let mut held = Held::new(home.path(), KeySource::of_home(home.path()));
+    let key = home.path().join("vault.key");
+    held.get("api").unwrap();
+    let check = |held: &mut Held, code: &str| {
+        refused(held.get("api").map(|_| ()), code);
+        // It is not held from before either.
+        refused(held.get("api").map(|_| ()), code);
+    };
+    home.mode("vault.key", 0o644);
+    check(&mut held, "BP-VAULT-005");
+    home.mode("vault.key", 0o600);
+    held.get("api").unwrap();
+    home.mode("vault/api.secret", 0o644);
+    check(&mut held, "BP-VAULT-005");
+    home.mode("vault/api.secret", 0o600);
+    home.mode("vault", 0o755);
+    check(&mut held, "BP-VAULT-005");
+    home.mode("vault", 0o700);
+    held.get("api").unwrap();
+    let text = std::fs::read(&key).unwrap();
+    std::fs::remove_file(&key).unwrap();
+    check(&mut held, "BP-VAULT-004");
+    std::fs::write(&key, base64::engine::general_purpose::STANDARD.encode([9; 32])).unwrap();
+    home.mode("vault.key", 0o600);
+    check(&mut held, "BP-VAULT-006");
+    std::fs::write(&key, text).unwrap();
+    assert_eq!(held.get("api").unwrap().expose(), VALUE);
+    assert!(!format!("{held:?}").contains(VALUE));
+}
+
+#[test]
+fn values_held_have_a_limit_at_its_edge() {
+    let home = Home::new();
+    let vault = home.vault();
+    let name = |number: usize| format!("s{number}");
+    for number in 0..=HELD_MAX {
+        vault.set(&name(number), Kind::Plain, VALUE, 1).unwrap();
+    }
+    let mut held = Held::new(home.path(), KeySource::of_home(home.path()));
+    let most = HELD_MAX as u64;
+    for number in 0..HELD_MAX {
+        held.get(&name(number)).unwrap();
+    }
+    held.get(&name(0)).unwrap();
+    assert_eq!(held.opened(), most);
+    held.get(&name(HELD_MAX)).unwrap();
+    held.get(&name(0)).unwrap();
+    assert_eq!(held.opened(), most + 2);
 }

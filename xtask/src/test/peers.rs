@@ -1,4 +1,5 @@
-//! What others wrote and we are tested against: a model server, and harnesses as guests.
+//! What others wrote and we are tested against: a model server, harnesses as guests, and a proxy
+//! that `bench gate` measures beside us.
 //!
 //! Versions are pinned in `xtask/peers`; everything is installed under `target` once. The model
 //! server wants a Node newer than Debian 12 has; when the host's is too old, a pinned one comes
@@ -35,6 +36,7 @@ pub(super) fn bring(root: &Path, target: &Path) -> Result<Vec<(OsString, OsStrin
     let guests = Peer::new(root, target, "guests");
     guests.bring_node(true, None)?;
     guests.bring_python()?;
+    Peer::new(root, target, "mitmproxy").bring_python()?;
     let mut path = env::var_os("PATH").unwrap_or_default();
     if own_node {
         let folders = [bundled_node(&aimock.folder)].into_iter().chain(env::split_paths(&path));
@@ -111,6 +113,7 @@ impl Peer {
         if self.has(REQUIREMENTS) {
             return Ok(());
         }
+        fs::create_dir_all(&self.folder).map_err(|e| e.to_string())?;
         let packages = self.folder.join(PYTHON);
         if packages.exists() {
             fs::remove_dir_all(&packages).map_err(|e| e.to_string())?;

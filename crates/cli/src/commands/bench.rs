@@ -3,6 +3,12 @@
 //! Samples of us and of the peer are taken in turns, so that what disturbs one disturbs the other.
 //! Nothing is asserted.
 
+mod gate;
+mod load;
+mod upstream;
+
+pub(crate) use load::perform as perform_load;
+
 use crate::arguments::BenchWhat;
 use crate::error::{CliError, Result, exit};
 use crate::session::{Session, block_on};
@@ -58,19 +64,41 @@ pub(crate) fn bench(session: &Session, what: BenchWhat, count: u32, raw: bool) -
         BenchWhat::Sandbox => sandboxes(session, count)?,
         BenchWhat::Store => steps(count)?,
         BenchWhat::Start => starts(count)?,
+        BenchWhat::Gate => {
+            let all = gate::measure(count)?;
+            return Ok(say(
+                session,
+                raw,
+                &gate::raw(&all),
+                gate::document(&all),
+                &gate::table(&all),
+            ));
+        }
     };
+    let sides = [Some(&comparison.ours), comparison.peer.as_ref()];
+    let sides: Vec<_> = sides.into_iter().flatten().cloned().collect();
+    Ok(say(session, raw, &sides, document(&comparison), &table(&comparison)))
+}
+
+/// Says what was measured as it was asked for.
+fn say(
+    session: &Session,
+    raw: bool,
+    sides: &[(String, Samples)],
+    document: serde_json::Value,
+    table: &[String],
+) -> u8 {
     if raw {
-        print_raw(&comparison.ours);
-        comparison.peer.iter().for_each(print_raw);
+        sides.iter().for_each(print_raw);
     }
     if session.json {
-        Terminal::answer_json(&document(&comparison));
+        Terminal::answer_json(&document);
     } else if !raw {
-        table(&comparison).iter().for_each(|line| Terminal::answer(line));
+        table.iter().for_each(|line| Terminal::answer(line));
     } else {
-        table(&comparison).iter().for_each(|line| session.terminal.progress(line));
+        table.iter().for_each(|line| session.terminal.progress(line));
     }
-    Ok(exit::DONE)
+    exit::DONE
 }
 
 fn print_raw((name, samples): &(String, Samples)) {

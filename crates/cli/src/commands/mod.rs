@@ -2,6 +2,7 @@
 
 mod answers;
 mod bench;
+pub(crate) use bench::perform_load;
 mod doctor;
 mod files;
 mod follow;

@@ -1,7 +1,7 @@
 //! The network of a sandbox through the binary: requests are decided one by one, asked, recorded;
 //! secrets are put in on the way out.
 
-use crate::support::{World, call, say, until};
+use crate::support::{Said, World, call, say, until};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -500,4 +500,54 @@ fn tls_is_opened_with_the_sandboxs_own_authority_and_upstreams_are_verified() {
     assert!(!lines[0].starts_with("200"), "{lines:?}");
     let ended = of_kind(&world, "egress_ended");
     assert_eq!((&ended[0]["sent"], &ended[0]["status"]), (&Value::Bool(false), &Value::from(0)));
+}
+
+/// Keys of a vault, as text.
+const KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+const OTHER_KEY: &str = "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=";
+
+#[test]
+fn a_vault_keyed_by_the_environment_serves_and_without_its_key_nothing_is_sent() {
+    let upstream = Upstream::start();
+    let program = "go('GET', 'http://api.example.test/v1/a')\n";
+    let permits =
+        "allow = [\"shell\", \"GET api.example.test/v1/*\", \"secret:api@api.example.test\"]";
+    let world = world(&upstream, permits, "", program);
+    let keyed = |line: &[&str], name: &str, value: &str| {
+        let mut command = world.command(line);
+        let mut child = command.env(name, value).stdin(std::process::Stdio::piped());
+        child = child.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut child = child.spawn().expect("it runs");
+        // Who reads no input leaves at once.
+        let _ = child.stdin.take().expect("piped").write_all(SECRET.as_bytes());
+        Said::of(child.wait_with_output().expect("it ends"))
+    };
+    keyed(&["secret", "set", "api"], "BEDPLATE_VAULT_KEY", KEY).exits(0);
+    let sent = || upstream.seen().into_iter().map(|seen| seen.authorization).collect::<Vec<_>>();
+    let one = format!("Bearer {SECRET}");
+    keyed(&["run"], "BEDPLATE_VAULT_KEY", KEY).exits(0);
+    assert_eq!(sent(), [one.as_str()], "{:?}", printed(&world));
+    // The path is that of the command, not of the owner.
+    world.write("key", KEY);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(world.project().join("key"), mode).expect("set");
+    keyed(&["run"], "BEDPLATE_VAULT_KEY_FILE", "key").exits(0);
+    assert_eq!(sent(), [one.as_str(), one.as_str()], "{:?}", printed(&world));
+    let check = |said: Said, code: &str| {
+        assert!(said.stderr.contains(code), "{}", said.stderr);
+        assert!(!said.stderr.contains("policy allow"), "{}", said.stderr);
+        assert!(printed(&world)[0].starts_with("403 "), "{:?}", printed(&world));
+        assert!(printed(&world)[0].contains(code), "{:?}", printed(&world));
+        let denied = of_kind(&world, "egress_decided");
+        assert_eq!(
+            (&denied[0]["verdict"], &denied[0]["failure"]["code"]),
+            (&"deny".into(), &code.into())
+        );
+        assert_eq!(sent().len(), 2, "nothing was sent");
+    };
+    check(world.run(&["run"]).exits(0), "BP-VAULT-004");
+    check(keyed(&["run"], "BEDPLATE_VAULT_KEY", OTHER_KEY).exits(0), "BP-VAULT-006");
+    check(keyed(&["run"], "BEDPLATE_VAULT_KEY", "no key").exits(0), "BP-VAULT-004");
+    world.run(&["secret", "rm", "api"]).exits(0);
+    check(keyed(&["run"], "BEDPLATE_VAULT_KEY", KEY).exits(0), "BP-VAULT-002");
 }

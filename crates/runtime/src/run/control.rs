@@ -36,7 +36,11 @@ impl RunTask {
     /// Takes one post: records what it changes, then answers it.
     pub(super) async fn take(&mut self, post: Post) {
         let Wanted { keys, resume, control } = post.wanted;
-        self.keys.0.extend(keys.0);
+        let rekeyed = super::secrets::name_a_key(&keys);
+        self.keys.join(keys);
+        if rekeyed {
+            self.held = super::secrets::held(self.parts.home.path(), &self.keys);
+        }
         let mut result = match control {
             Some(control) => self.control(control).await,
             None => Ok(()),

@@ -18,6 +18,7 @@ mod gatekeeper;
 mod model;
 mod network;
 mod recover;
+mod secrets;
 mod world;
 
 pub(crate) use control::{Control, Post};
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use store::{Append, Durability, NewRecord, Read, Store};
 use tokio::sync::{mpsc, watch};
 use types::{Actor, BRANCH_MAIN, Body, Cause, EndStatus, Failure, Link, Record, RunId, WaitReason};
+use vault::Held;
 use world::World;
 
 /// A record to be, with what only the task knows.
@@ -66,6 +68,8 @@ pub(crate) struct RunTask {
     state: State,
     actor: Actor,
     keys: Keys,
+    /// Secrets of the vault that were used, opened.
+    held: Held,
     gatekeeper: Gatekeeper,
     world: World,
     inbox: mpsc::Receiver<Post>,
@@ -92,6 +96,7 @@ pub(crate) async fn attend(
         Ok(loaded) => loaded,
         Err(error) => return refuse_all(&mut inbox, error.into_failure(), leave),
     };
+    let held = secrets::held(parts.home.path(), &Keys::default());
     let mut task = RunTask {
         parts,
         run,
@@ -99,6 +104,7 @@ pub(crate) async fn attend(
         state,
         actor,
         keys: Keys::default(),
+        held,
         gatekeeper,
         world,
         inbox,

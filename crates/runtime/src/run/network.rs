@@ -13,6 +13,7 @@
 //! what was sent irreversibly is asked, whatever policy permits; while no gate serves, nothing
 //! leaves.
 
+use super::secrets::Used;
 use super::{Draft, RunTask};
 use crate::error::RuntimeError;
 use crate::parts::Parts;
@@ -28,8 +29,8 @@ use store::Durability;
 use tokio::time::Instant;
 use types::manifest::APPROVAL_EXPIRES_MS_DEFAULT;
 use types::{
-    ActionId, ActionRequest, ApprovalVerdict, Body, BodyKind, Carried, Digest, EffectClass, Labels,
-    Link, Verdict,
+    ActionId, ActionRequest, ApprovalVerdict, Body, BodyKind, Carried, Digest, EffectClass,
+    Failure, Labels, Link, Verdict,
 };
 use zeroize::Zeroizing;
 
@@ -56,8 +57,6 @@ const TRUST_VARIABLES: [&str; 9] = [
 const ASKED: &str = "BP-RUN-016";
 /// What a program is told when a person denied its request: `BP-RUN-017`.
 const REFUSED_BY_PERSON: &str = "BP-RUN-017";
-/// Hexadecimal digits of a placeholder.
-const PLACEHOLDER_DIGITS: usize = 32;
 /// What comes from a host that the operator says nothing about.
 const FOREIGN: &str = "untrusted";
 
@@ -324,7 +323,7 @@ impl RunTask {
         carried
     }
 
-    fn judge(&self, action: &ActionRequest, approved: bool) -> Decision {
+    pub(super) fn judge(&self, action: &ActionRequest, approved: bool) -> Decision {
         let carried = self.carried_out();
         let requests = std::slice::from_ref(action);
         self.gatekeeper.decide(requests, &carried, &self.actor.on_behalf_of, approved)
@@ -338,37 +337,6 @@ impl RunTask {
             variables.push((variable.clone(), self.placeholder(secret)));
         }
         variables
-    }
-
-    /// What stands for a secret in this run's sandboxes. It is worth nothing anywhere else.
-    fn placeholder(&self, secret: &str) -> String {
-        let branch = types::BRANCH_MAIN.to_be_bytes();
-        let parts: [&[u8]; 3] = [self.run.as_str().as_bytes(), &branch, secret.as_bytes()];
-        let digest = Digest::of_parts("bedplate placeholder 1", &parts).to_string();
-        format!("bpsecret-{secret}-{}", &digest[..PLACEHOLDER_DIGITS])
-    }
-
-    /// Which secrets a request uses, with their placeholders, and their values: those that policy
-    /// permits at its host. What is not permitted is sent as it is.
-    fn secrets_for(&self, request: &NetRequest) -> (Vec<(String, String)>, Vec<Zeroizing<String>>) {
-        let ActionRequest::HttpRequest { host, .. } = &request.action else {
-            return (Vec::new(), Vec::new());
-        };
-        let known: BTreeSet<&String> = self.state.manifest().secrets.values().collect();
-        let mut used = Vec::new();
-        let mut values = Vec::new();
-        for (name, placeholder) in &request.placeholders {
-            if !known.contains(name) || self.placeholder(name) != *placeholder {
-                continue;
-            }
-            let action = ActionRequest::UseSecret { secret: name.clone(), host: host.clone() };
-            let permitted = self.judge(&action, false).verdict == Verdict::Permit;
-            if let Some(value) = permitted.then(|| self.parts.secret(name)).flatten() {
-                used.push((name.clone(), placeholder.clone()));
-                values.push(value);
-            }
-        }
-        (used, values)
     }
 
     /// A name: answered when any rule may permit it, and then it has told nobody anything.
@@ -489,7 +457,11 @@ impl RunTask {
         decision: Decision,
         approved: Option<u64>,
     ) -> Result<(), RuntimeError> {
-        let (names, values) = self.secrets_for(request);
+        let used = match self.secrets_for(request) {
+            Ok(used) => used,
+            Err(failure) => return self.cannot_use(during, ask, request, decision, failure).await,
+        };
+        let Used { names, values } = used;
         let placeholders = names.iter().map(|(_, placeholder)| placeholder.clone()).collect();
         let (action, digest) = (&request.action, request.digest);
         let permit = self.permit(during, action, digest, &decision, approved, &names).await?;
@@ -497,6 +469,24 @@ impl RunTask {
             let verdict = NetVerdict::Permit { permit, secrets: placeholders };
             net.answer_with(ask, verdict, values).await;
         }
+        Ok(())
+    }
+
+    /// Turns down what policy permits, because a secret of it cannot be opened.
+    async fn cannot_use(
+        &mut self,
+        during: Option<ActionId>,
+        ask: u64,
+        request: &NetRequest,
+        decision: Decision,
+        failure: Failure,
+    ) -> Result<(), RuntimeError> {
+        let code = failure.code.clone();
+        let message = "a secret of this request cannot be used; the operator sees why".to_owned();
+        let (action, digest) = (&request.action, request.digest);
+        self.record_refusal(during, action, digest, &decision, Some(failure)).await?;
+        let denial = Denial { code, message, approval: None };
+        self.tell_gate(ask, NetVerdict::Deny(denial)).await;
         Ok(())
     }
 
@@ -561,6 +551,7 @@ impl RunTask {
             policy_set: decision.policy_set,
             input: decision.input,
             carried: self.carried_out(),
+            failure: None,
         }
     }
 
@@ -572,14 +563,31 @@ impl RunTask {
         digest: Digest,
         decision: &Decision,
     ) -> Result<(), RuntimeError> {
+        self.record_refusal(during, action, digest, decision, None).await
+    }
+
+    /// The same; `why` when it is not policy that refuses.
+    async fn record_refusal(
+        &mut self,
+        during: Option<ActionId>,
+        action: &ActionRequest,
+        digest: Digest,
+        decision: &Decision,
+        why: Option<Failure>,
+    ) -> Result<(), RuntimeError> {
         let Some(net) = &mut self.world.net else { return Ok(()) };
         let full = net.denied.len() >= DENIALS_RECORDED_MAX;
-        if full || !net.denied.insert(action.resource()) {
+        let code = why.as_ref().map_or("", |failure| &failure.code);
+        if full || !net.denied.insert(format!("{code} {}", action.resource())) {
             return Ok(());
         }
         let mut body = self.decided(during, action, digest, decision);
-        if let Body::EgressDecided { verdict, .. } = &mut body {
+        if let Body::EgressDecided { verdict, reason, failure, .. } = &mut body {
             *verdict = Verdict::Deny;
+            if let Some(why) = &why {
+                reason.clone_from(&why.message);
+            }
+            *failure = why;
         }
         let started = during.map(|id| self.action(id).started).unwrap_or_default();
         let draft = Draft::new(body).because(Link::ResultOf, started);
