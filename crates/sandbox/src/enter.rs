@@ -12,6 +12,7 @@ use crate::fileops;
 use crate::init::{MOUNT_NAMESPACE, NAMESPACES, USER_NAMESPACE};
 use crate::mode::Mode;
 use crate::mounts::{self, READ_ONLY};
+use crate::self_probe::{self, Contained};
 use crate::spec::{
     AGENT_ID, FileOp, FsRules, HOME_INSIDE, Overlay, PATH_INSIDE, Strength, TRUST_INSIDE, WORKSPACE,
 };
@@ -61,6 +62,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) stdio: [BorrowedFd<'a>; 3],
     /// Where a failure is reported; close-on-exec.
     pub(crate) report: BorrowedFd<'a>,
+    /// The namespaces of the spawner, none of which may be the program's.
+    pub(crate) outside: &'a [String],
     pub(crate) weakened: &'a Weakened,
 }
 
@@ -279,7 +282,16 @@ impl Entry<'_> {
         if !self.weakened.lacks(Weaken::Seccomp) {
             confine::install_filter()?;
         }
-        Ok(())
+        if self.weakened.lacks(Weaken::SelfProbe) {
+            return Ok(());
+        }
+        self_probe::of_program(&Contained {
+            outside: self.outside,
+            rules: self.rules,
+            limits: self.limits,
+            landlock_abi: self.landlock_abi,
+            report: self.report,
+        })
     }
 
     /// With descriptors left open on purpose: the host's root directory, across exec.

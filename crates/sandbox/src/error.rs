@@ -184,6 +184,14 @@ pub enum SandboxError {
         /// What is wrong.
         why: String,
     },
+    /// The sandbox tried its own containment, and something got through.
+    #[error("the sandbox is not contained ({probe}): {why}")]
+    NotContained {
+        /// Which probe got through.
+        probe: String,
+        /// What it found.
+        why: String,
+    },
     /// A process could not confine itself.
     #[error("the gate could not confine itself: {step}: {why}")]
     Confine {
@@ -240,6 +248,7 @@ impl Coded for SandboxError {
             Self::Invalid { .. } => "BP-SANDBOX-024",
             Self::Confine { .. } => "BP-SANDBOX-026",
             Self::Network { .. } => "BP-SANDBOX-027",
+            Self::NotContained { .. } => "BP-SANDBOX-028",
         }
     }
 
@@ -255,6 +264,10 @@ impl Coded for SandboxError {
             Self::Network { .. } => {
                 "As root, load the kernel's nftables modules (`modprobe -a nft_redir nft_ct \
                  nft_reject_inet nf_nat`); `bedplate doctor` tries it."
+            }
+            Self::NotContained { .. } => {
+                "Nothing was started in it. Run `bedplate doctor`, and report this privately: the \
+                 kernel or another program undoes what holds a sandbox."
             }
             Self::SpawnerGone => "Resume the run: it starts a new spawner. Nothing sealed is lost.",
             Self::Frame { .. } => "Send less in one request; a long input belongs in a file.",
@@ -322,6 +335,7 @@ mod tests {
             SandboxError::UpperInUse { upper: why() },
             SandboxError::Confine { step: why(), why: why() },
             SandboxError::network("step", &std::io::Error::other("why")),
+            SandboxError::NotContained { probe: why(), why: why() },
         ];
         for error in all {
             let page =

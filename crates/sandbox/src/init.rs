@@ -11,6 +11,7 @@ use crate::boundary;
 use crate::confine;
 use crate::mode::Mode;
 use crate::mounts::{self, PLAIN, READ_ONLY};
+use crate::self_probe;
 use crate::spec::{AGENT_ID, CreateSpec, Mount};
 use crate::sys;
 use crate::weaken::{Weaken, Weakened};
@@ -275,12 +276,15 @@ fn seclude(
     // The change of identity has cleared it.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| SandboxError::setup("tying init to the spawner", error))?;
-    // From here on nothing can fail but the filter, and the spawner sees that as our end.
+    confine::install_filter()?;
+    if !plan.weakened.lacks(Weaken::SelfProbe) {
+        self_probe::of_network(&listeners)?;
+    }
     let fds: Vec<_> = namespaces.iter().chain(&listeners).map(AsFd::as_fd).collect();
     crate::wire::send(control, &[READY], &fds)
         .map_err(|error| SandboxError::setup("handing over the namespaces", error))?;
     drop((namespaces, listeners));
+    // The spawner sees a failure of this as our end.
     sys::close_all_but(control.as_fd())
-        .map_err(|error| SandboxError::setup("closing descriptors", error))?;
-    confine::install_filter()
+        .map_err(|error| SandboxError::setup("closing descriptors", error))
 }

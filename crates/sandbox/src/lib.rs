@@ -32,6 +32,7 @@ mod netlink;
 mod probe;
 mod running;
 mod seccomp;
+mod self_probe;
 mod spawner;
 mod spec;
 mod sys;

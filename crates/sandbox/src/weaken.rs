@@ -30,10 +30,13 @@ pub enum Weaken {
     Descriptors,
     /// Limits.
     Limits,
+    /// The sandbox's look at its own containment. Holds nothing by itself: left out together with
+    /// another part, so that the corpus sees what that part alone holds.
+    SelfProbe,
 }
 
 impl Weaken {
-    /// Every part that can be left out.
+    /// Every part that holds something.
     pub const ALL: [Self; 11] = [
         Self::Seccomp,
         Self::Landlock,

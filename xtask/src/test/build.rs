@@ -17,8 +17,10 @@ const SCRIPTS: [(&str, &str, &str); 1] = [("bedplate-store", "fdatasync.sh", "ap
 
 /// Tests that want a feature no other test may have. They are built last, because their programs
 /// take the place of the ordinary ones.
-pub(super) const APART: [Apart; 1] =
-    [Apart { package: "bedplate-sandbox", feature: "weakened", test: "escape" }];
+pub(super) const APART: [Apart; 2] = [
+    Apart { package: "bedplate-sandbox", feature: "weakened", test: "escape" },
+    Apart { package: "bedplate-sandbox", feature: "weakened", test: "self_probe" },
+];
 
 /// One test executable with a feature of its own.
 pub(super) struct Apart {

@@ -252,6 +252,7 @@ impl Spawner {
             tasks: found.cgroup.as_ref().map_or(&[], |cgroup| &cgroup.tasks),
             stdio: [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()],
             report: report.as_fd(),
+            outside: &self.outside,
             weakened: &self.hello.weakened,
         };
         self.children_in(found.namespaces[init::PID_NAMESPACE].as_fd()).map_err(wrap)?;

@@ -19,6 +19,7 @@ use crate::base;
 use crate::cgroup::{Cgroup, Cgroups};
 use crate::confine;
 use crate::mode::Mode;
+use crate::self_probe;
 use crate::sys::{self, Forked};
 use crate::wire::{self, Answer, AnswerFrame, AskFrame, FRAME_BYTES_MAX, Hello};
 use boxes::Sandboxed;
@@ -77,6 +78,8 @@ struct Spawner {
     /// Our uid outside any namespace of ours.
     uid: u32,
     landlock_abi: u32,
+    /// Our own namespaces, none of which a sandbox may share.
+    outside: Vec<String>,
     hello: Hello,
     cgroups: Cgroups,
     socket: OwnedFd,
@@ -238,6 +241,7 @@ impl Prepared {
             mode: self.mode,
             uid: self.uid,
             landlock_abi: self.landlock_abi,
+            outside: self_probe::own_namespaces()?,
             hello: self.hello,
             cgroups: self.cgroups,
             socket,
