@@ -364,7 +364,7 @@ pub(crate) enum SandboxCommand {
         /// See this directory as the workspace; changes to it are dropped
         #[arg(long, value_name = "DIR")]
         workspace: Option<PathBuf>,
-        /// Cedar that says what the command may do
+        /// What the command may do and reach: Cedar, or a bedplate.toml
         #[arg(long, value_name = "FILE")]
         policy: Option<PathBuf>,
         /// The command

@@ -1,18 +1,23 @@
 //! `sandbox run`: one command in a new sandbox, which is dropped afterwards.
 //!
-//! No owner, no log, nothing in the home: the layers lie in a temporary directory that goes with
-//! the command, and this process holds its own spawner. What always holds: the command's own exit
-//! status is passed on; ours are 2 (a mistake on the command line or in the policy) and 125.
+//! No owner and no run: the layers lie in a temporary directory that goes with the command, and this
+//! process holds its own spawner, and with `--policy` its own gate, whose decisions it leaves in the
+//! home. Without `--policy` nothing is in the home and nothing reaches outward. What always holds:
+//! the command's own exit status is passed on; ours are 2 (a mistake on the command line or in the
+//! policy) and 125.
+
+mod network;
 
 use super::files::part;
 use crate::error::{CliError, Failed, Result, exit};
-use crate::session::{Session, block_on, existing_dir, login};
+use crate::session::{Session, block_on, existing_dir};
 use ::sandbox::layers::LayerStore;
 use ::sandbox::{
-    CreateSpec, Ended, ExecSpec, FsRules, SandboxError, SandboxId, Spawner, SpawnerConfig,
+    CreateSpec, Ended, ExecSpec, Overlay, SandboxError, SandboxId, Spawner, SpawnerConfig,
 };
-use policy::{DecisionInput, PolicySet, Principal, Sources};
-use runtime::config;
+use network::{Governed, governed};
+use policy::{DecisionInput, PolicySet, Principal};
+use runtime::Outside;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,8 +39,8 @@ pub(crate) fn run(
     command: Vec<String>,
 ) -> Result<u8> {
     let workspace = workspace.map(workspace_dir).transpose()?;
-    let rules = policy.map(|file| rules_of(file, &command)).transpose()?.unwrap_or_default();
-    let begun = Begun { workspace, rules, command };
+    let governed = policy.map(|file| governed(file, &command)).transpose()?;
+    let begun = Begun { session, workspace, governed, command };
     // An overlay cannot be the upper of another: in many containers only the home's device serves.
     let places = [std::env::temp_dir(), session.home.path().to_owned()];
     let mut done = begun.in_place(&places[0]);
@@ -72,25 +77,6 @@ fn workspace_dir(path: &Path) -> Result<PathBuf> {
     })
 }
 
-/// The path rules of a policy, once it permits the command.
-fn rules_of(file: &Path, command: &[String]) -> Result<FsRules> {
-    let text = config::read_text(file)?;
-    let principal = Principal::user(&login());
-    let name = file.to_string_lossy().into_owned();
-    let sources = Sources { cedar: Some((name, text)), ..Sources::new(principal.clone()) };
-    let set = PolicySet::compile(&sources)
-        .map_err(|errors| part(errors.first().expect("a refused policy has an error")))?;
-    permit(&set, principal, command)?;
-    let rules = set.fs_rules().map_err(|error| part(&error))?;
-    Ok(FsRules {
-        read: rules.read,
-        write: rules.write,
-        deny_read: rules.deny_read,
-        deny_write: rules.deny_write,
-        mounts: Vec::new(),
-    })
-}
-
 /// Asks `run_command`, where the policy speaks of it at all.
 fn permit(set: &PolicySet, principal: Principal, command: &[String]) -> Result<()> {
     let speaks = set.table().iter().any(|row| matches!(row.action.as_str(), "run_command" | "any"));
@@ -113,21 +99,41 @@ fn permit(set: &PolicySet, principal: Principal, command: &[String]) -> Result<(
     Err(CliError::CannotAllow { reason: format!("the command is denied: {reason}"), next }.into())
 }
 
+/// How a sandbox is contained: wholly.
+#[cfg(not(feature = "weakened"))]
+fn containment() -> SpawnerConfig {
+    SpawnerConfig::default()
+}
+
+/// Without the parts that `BEDPLATE_WEAKEN` names: for tests, in a build of theirs.
+#[cfg(feature = "weakened")]
+fn containment() -> SpawnerConfig {
+    let named = std::env::var("BEDPLATE_WEAKEN").unwrap_or_default();
+    let parts = named.split(',').filter(|name| !name.is_empty());
+    let part = |name: &str| {
+        let all = ::sandbox::Weaken::ALL.into_iter().chain([::sandbox::Weaken::SelfProbe]);
+        all.into_iter().find(|part| format!("{part:?}") == name).expect("a part of the containment")
+    };
+    SpawnerConfig { weaken: parts.map(part).collect() }
+}
+
 /// What is to be run.
-struct Begun {
+struct Begun<'a> {
+    session: &'a Session,
     workspace: Option<PathBuf>,
-    rules: FsRules,
+    governed: Option<Governed>,
     command: Vec<String>,
 }
 
-impl Begun {
+impl Begun<'_> {
     /// Runs it with its layers in a temporary directory below `place`.
     fn in_place(&self, place: &Path) -> Result<u8> {
         let temporary = tempfile::Builder::new().prefix("bedplate-").tempdir_in(place);
         let temporary = temporary.map_err(|e| own(format!("a temporary directory: {e}")))?;
         let layers = LayerStore::open(temporary.path()).map_err(|error| part(&error))?;
         let base = base(&layers, self.workspace.as_deref())?;
-        let done = block_on(live(&layers, &base, self.rules.clone(), self.command.clone()));
+        let bundle = temporary.path().join("certificates.pem");
+        let done = block_on(self.live(&layers, &base, &bundle));
         // What the command wrote may have odd modes; the layer store knows how to remove it.
         let _ = layers.remove_unreferenced(&std::collections::BTreeSet::new());
         done
@@ -148,48 +154,66 @@ fn own(what: String) -> Failed {
     failed.with_exit(exit::SANDBOX_OWN)
 }
 
-/// The sandbox's whole life.
-async fn live(
-    layers: &LayerStore,
-    base: &LayerId,
-    rules: FsRules,
-    command: Vec<String>,
-) -> Result<u8> {
-    let exe = crate::session::this_program();
-    let spawner = Spawner::start(&exe, SpawnerConfig::default()).await.map_err(|e| part(&e))?;
-    let upper = layers.begin(base).map_err(|error| part(&error))?;
-    let spec = CreateSpec { rules, ..CreateSpec::new(upper.overlay()) };
-    let created = spawner.create(spec).await;
-    let status = match created {
-        Ok(sandbox) => exec(&spawner, &sandbox.id, command).await,
-        Err(error) => Err(part(&error)),
-    };
-    spawner.close().await;
-    let _ = layers.discard(upper);
-    status
-}
+impl Begun<'_> {
+    /// The sandbox's whole life.
+    async fn live(&self, layers: &LayerStore, base: &LayerId, bundle: &Path) -> Result<u8> {
+        let exe = crate::session::this_program();
+        let spawner = Spawner::start(&exe, containment()).await.map_err(|e| part(&e))?;
+        let upper = layers.begin(base).map_err(|error| part(&error))?;
+        let status = self.inside(&spawner, upper.overlay(), bundle).await;
+        spawner.close().await;
+        let _ = layers.discard(upper);
+        status
+    }
 
-/// Runs the command on our own streams and waits for it.
-async fn exec(spawner: &Spawner, sandbox: &SandboxId, command: Vec<String>) -> Result<u8> {
-    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let streams = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
-    let started = spawner.exec_with(sandbox, ExecSpec::new(command), streams).await;
-    let mut running = match started {
-        Ok(running) => running,
-        Err(error) => return not_started(&error),
-    };
-    let mut ends = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
-        .map(|kind| (kind.as_raw_value(), signal(kind)));
-    let [(int, interrupt), (term, terminate), (hup, hangup)] = &mut ends;
-    let exited = tokio::select! {
-        exited = running.exit() => exited,
-        () = came(interrupt) => return ended_by(spawner, sandbox, *int).await,
-        () = came(terminate) => return ended_by(spawner, sandbox, *term).await,
-        () = came(hangup) => return ended_by(spawner, sandbox, *hup).await,
-    };
-    match exited {
-        Ok(exit) => Ok(status_of(exit.ended)),
-        Err(error) => not_started(&error),
+    async fn inside(&self, spawner: &Spawner, overlay: Overlay, bundle: &Path) -> Result<u8> {
+        let rules = self.governed.as_ref().map(|governed| governed.rules.clone());
+        let rules = rules.unwrap_or_default();
+        let spec = CreateSpec { rules, ..CreateSpec::new(overlay) };
+        let mut program = ExecSpec::new(self.command.clone());
+        let Some(governed) = &self.governed else {
+            let sandbox = spawner.create(spec).await.map_err(|error| part(&error))?;
+            return self.exec(spawner, &sandbox.id, program, None).await;
+        };
+        let made = spawner.create_with_network(spec).await;
+        let (sandbox, listeners) = made.map_err(|error| part(&error))?;
+        let mut outside = governed.open(self.session, listeners, bundle).await?;
+        program.env = outside.environment();
+        program.trust = Some(bundle.to_owned());
+        let status = self.exec(spawner, &sandbox.id, program, Some(&mut outside)).await;
+        outside.close().await;
+        status
+    }
+
+    /// Runs the command on our own streams and waits for it, serving its network meanwhile.
+    async fn exec(
+        &self,
+        spawner: &Spawner,
+        sandbox: &SandboxId,
+        program: ExecSpec,
+        outside: Option<&mut Outside>,
+    ) -> Result<u8> {
+        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        let streams = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+        let started = spawner.exec_with(sandbox, program, streams).await;
+        let mut running = match started {
+            Ok(running) => running,
+            Err(error) => return not_started(&error),
+        };
+        let mut ends = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
+            .map(|kind| (kind.as_raw_value(), signal(kind)));
+        let [(int, interrupt), (term, terminate), (hup, hangup)] = &mut ends;
+        let exited = tokio::select! {
+            exited = running.exit() => exited,
+            never = network::serve(self.session, outside) => match never {},
+            () = came(interrupt) => return ended_by(spawner, sandbox, *int).await,
+            () = came(terminate) => return ended_by(spawner, sandbox, *term).await,
+            () = came(hangup) => return ended_by(spawner, sandbox, *hup).await,
+        };
+        match exited {
+            Ok(exit) => Ok(status_of(exit.ended)),
+            Err(error) => not_started(&error),
+        }
     }
 }
 
@@ -228,6 +252,7 @@ fn not_started(error: &SandboxError) -> Result<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ::sandbox::FsRules;
 
     #[test]
     fn a_command_s_end_is_a_shell_s_status() {
@@ -243,7 +268,8 @@ mod tests {
         let file = dir.path().join("p.cedar");
         std::fs::write(&file, text).expect("written");
         let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
-        rules_of(&file, &command).map_err(|failed| (failed.failure.code, failed.exit))
+        let governed = governed(&file, &command);
+        governed.map(|found| found.rules).map_err(|failed| (failed.failure.code, failed.exit))
     }
 
     #[test]

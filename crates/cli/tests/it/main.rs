@@ -5,6 +5,7 @@
 mod answers;
 mod apply;
 mod crash;
+mod egress_kills;
 mod failures;
 mod homes;
 mod network;
@@ -12,6 +13,7 @@ mod policy;
 mod provider;
 mod runs;
 mod sandbox;
+mod sandbox_network;
 mod secrets;
 mod support;
 mod tasks;

@@ -7,24 +7,24 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-const SECRET: &str = "value-of-the-vault-4711";
+pub(crate) const SECRET: &str = "value-of-the-vault-4711";
 
 /// One request as the server got it.
 #[derive(Debug, Clone, PartialEq)]
-struct Seen {
-    line: String,
-    authorization: String,
-    body: String,
+pub(crate) struct Seen {
+    pub(crate) line: String,
+    pub(crate) authorization: String,
+    pub(crate) body: String,
 }
 
 /// A server on loopback that notes what it gets and says back what it was sent.
-struct Upstream {
-    port: u16,
+pub(crate) struct Upstream {
+    pub(crate) port: u16,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Upstream {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
@@ -38,7 +38,7 @@ impl Upstream {
         Self { port, seen }
     }
 
-    fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().expect("no panic holds it").clone()
     }
 }
@@ -74,7 +74,7 @@ fn answer(mut stream: &TcpStream, notes: &Mutex<Vec<Seen>>) -> Option<()> {
 }
 
 /// A Python program for the sandbox: `go` does a request and prints what came of it.
-const PRELUDE: &str = r#"
+pub(crate) const PRELUDE: &str = r#"
 import os, urllib.request, urllib.error
 def go(method, url, data=None):
     headers = {"authorization": "Bearer " + os.environ.get("TOKEN", "")}
@@ -104,7 +104,7 @@ fn world(upstream: &Upstream, permissions: &str, network: &str, program: &str) -
     world
 }
 
-fn set_secret(world: &World) {
+pub(crate) fn set_secret(world: &World) {
     let mut command = world.command(&["secret", "set", "api"]);
     let mut child = command.stdin(std::process::Stdio::piped()).spawn().expect("it runs");
     child.stdin.take().expect("piped").write_all(SECRET.as_bytes()).expect("written");
@@ -392,7 +392,7 @@ fn what_was_in_flight_when_the_owner_died_puts_its_command_in_doubt_and_is_not_s
 }
 
 /// The gate that the owner started.
-fn gate_of(owner: i32) -> Option<i32> {
+pub(crate) fn gate_of(owner: i32) -> Option<i32> {
     let children = std::fs::read_to_string(format!("/proc/{owner}/task/{owner}/children")).ok()?;
     children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid: &i32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -16,7 +16,7 @@ mod effect_kinds;
 mod finish;
 mod gatekeeper;
 mod model;
-mod network;
+pub(crate) mod network;
 mod recover;
 mod secrets;
 mod world;

@@ -163,7 +163,7 @@ fn cannot_trust(error: &std::io::Error) -> RuntimeError {
 }
 
 /// How the manifest says that a sandbox reaches the world. `trust` are its files, read.
-pub(super) fn config_of(
+pub(crate) fn config_of(
     network: &types::manifest::Network,
     trust: Vec<String>,
 ) -> Result<NetConfig, RuntimeError> {
@@ -182,7 +182,7 @@ pub(super) fn config_of(
 }
 
 /// The host's authorities and the sandbox's own.
-fn bundle_text(own: &str) -> String {
+pub(crate) fn bundle_text(own: &str) -> String {
     let host = sandbox::TRUST_INSIDE.iter().find_map(|path| std::fs::read_to_string(path).ok());
     format!("{}\n{own}", host.unwrap_or_default())
 }
@@ -207,13 +207,13 @@ pub(super) async fn next(net: &mut Option<Net>) -> Next {
 }
 
 /// The environment by which programs find certificates.
-pub(super) fn trust_variables() -> Vec<(String, String)> {
+pub(crate) fn trust_variables() -> Vec<(String, String)> {
     let file = sandbox::TRUST_INSIDE[0];
     TRUST_VARIABLES.iter().map(|name| ((*name).to_owned(), file.to_owned())).collect()
 }
 
 /// What sending a request twice would mean.
-fn effect_of(action: &ActionRequest) -> EffectClass {
+pub(crate) fn effect_of(action: &ActionRequest) -> EffectClass {
     let ActionRequest::HttpRequest { method, facts, .. } = action else {
         return EffectClass::Irreversible;
     };
@@ -258,7 +258,7 @@ fn shown(request: &NetRequest) -> String {
 }
 
 /// A denial, as a program in the sandbox may read it.
-fn denied(decision: &Decision) -> NetVerdict {
+pub(crate) fn denied(decision: &Decision) -> NetVerdict {
     let failure = decision.failure();
     let code = failure.map_or_else(|| "BP-POLICY-001".to_owned(), |failure| failure.code);
     let message = "policy does not permit this; the operator sees why".to_owned();
