@@ -17,9 +17,10 @@ const SCRIPTS: [(&str, &str, &str); 1] = [("bedplate-store", "fdatasync.sh", "ap
 
 /// Tests that want a feature no other test may have. They are built last, because their programs
 /// take the place of the ordinary ones.
-pub(super) const APART: [Apart; 2] = [
+pub(super) const APART: [Apart; 3] = [
     Apart { package: "bedplate-sandbox", feature: "weakened", test: "escape" },
     Apart { package: "bedplate-sandbox", feature: "weakened", test: "self_probe" },
+    Apart { package: "bedplate", feature: "weakened", test: "bypass" },
 ];
 
 /// One test executable with a feature of its own.
