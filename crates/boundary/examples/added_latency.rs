@@ -214,6 +214,7 @@ async fn before(
         clock: Arc::new(now_s),
         authority: None,
         body_bytes: boundary::limits::BODY_BYTES_MAX,
+        as_of: std::collections::BTreeMap::new(),
     };
     let listeners = Listeners { tcp: vec![listener], ..Listeners::default() };
     let original =

@@ -205,6 +205,7 @@ mod tests {
             clock: Arc::new(|| 1_800_000_000),
             authority: None,
             body_bytes: 0,
+            as_of: BTreeMap::new(),
         };
         Authority::new(&config).unwrap()
     }

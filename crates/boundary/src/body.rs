@@ -1,5 +1,6 @@
 //! Bodies: read ahead before the question, sent on, counted, masked, and cut off when they must be.
 
+use crate::age::Ahead;
 use crate::error::BoundaryError;
 use crate::judge::{Event, Judge};
 use crate::limits::{BODY_MS_MAX, BODY_STILL_MS_MAX};
@@ -19,7 +20,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
-use types::BodyKind;
+use types::{AsOf, BodyKind};
 
 /// What was read of a request's body before the question.
 #[derive(Debug, Default)]
@@ -200,6 +201,11 @@ impl Permit {
         }
     }
 
+    /// The answer says how old it is.
+    pub(crate) fn dated(&self, as_of: AsOf) {
+        self.judge.event(self.id, Event::Dated { as_of });
+    }
+
     pub(crate) fn answered(&mut self) {
         let bytes_up = self.up.load(Ordering::Relaxed);
         self.tell(Event::Answered { status: self.status, bytes_up, bytes_down: self.down });
@@ -230,6 +236,7 @@ pub(crate) enum Download {
 
 /// A body that an upstream sends.
 pub(crate) struct Theirs {
+    ahead: Ahead,
     source: Incoming,
     masker: Option<Masker>,
     trailers: Option<HeaderMap>,
@@ -246,12 +253,14 @@ impl Download {
 
     pub(crate) fn theirs(
         source: Incoming,
+        ahead: Ahead,
         masker: Option<Masker>,
         permit: Permit,
         stands: Arc<Stands>,
     ) -> Self {
         let closed = Closed::of(&stands.switch);
-        let theirs = Theirs { source, masker, trailers: None, permit, closed, _stands: stands };
+        let theirs =
+            Theirs { ahead, source, masker, trailers: None, permit, closed, _stands: stands };
         Self::Theirs(Box::new(theirs))
     }
 }
@@ -266,7 +275,12 @@ impl Theirs {
             if let Some(trailers) = self.trailers.take() {
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
             }
-            let frame = match ready!(Pin::new(&mut self.source).poll_frame(cx)) {
+            let ahead = self.ahead.frames.pop_front().map(|frame| Some(Ok(frame)));
+            let next = match ahead {
+                Some(frame) => frame,
+                None => ready!(Pin::new(&mut self.source).poll_frame(cx)),
+            };
+            let frame = match next {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => {
                     self.permit.failed("the answer broke off");
@@ -300,7 +314,8 @@ impl Theirs {
 
     fn is_over(&self) -> bool {
         let held = self.masker.as_ref().is_some_and(Masker::holds);
-        self.source.is_end_stream() && self.trailers.is_none() && !held
+        let read = self.ahead.frames.is_empty();
+        read && self.source.is_end_stream() && self.trailers.is_none() && !held
     }
 }
 
@@ -337,7 +352,9 @@ impl Body for Download {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Self::Theirs(theirs) if theirs.masker.is_none() => theirs.source.size_hint(),
+            Self::Theirs(theirs) if theirs.masker.is_none() && theirs.ahead.frames.is_empty() => {
+                theirs.source.size_hint()
+            }
             Self::Theirs(_) => SizeHint::default(),
         }
     }

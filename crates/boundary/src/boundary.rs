@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use types::AsOfField;
 use zeroize::Zeroizing;
 
 /// Tells where a connection was going before it was redirected.
@@ -45,6 +46,8 @@ pub struct Config {
     /// Bytes of a body that are read before the judge is asked; at most
     /// [`BODY_BYTES_MAX`](crate::limits::BODY_BYTES_MAX).
     pub body_bytes: usize,
+    /// Where the answers to GETs say how old they are, by `HOST` or `HOST/PATH*`.
+    pub as_of: BTreeMap<String, AsOfField>,
 }
 
 impl fmt::Debug for Config {

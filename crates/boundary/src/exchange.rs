@@ -4,6 +4,7 @@
 //! connection of the sandbox and to one host; they are never shared.
 
 use crate::accept::Link;
+use crate::age::{self, Ahead};
 use crate::body::{Collected, Download, Permit, Upload};
 use crate::error::BoundaryError;
 use crate::head::REFUSED;
@@ -128,20 +129,28 @@ impl Sending<'_> {
         secrets: &[SecretUse],
     ) -> Result<Response<Download>, BoundaryError> {
         let closed = self.stands.switch.closed();
+        let dated = age::field(self.link, &checked);
         let result = async {
-            let request = self.request(checked, body, secrets)?;
+            let request = self.request(checked, body, secrets, dated.is_some())?;
             let wait = Duration::from_millis(ANSWER_MS_MAX);
             let sending = self.link.pool.send(self.link, &mut self.permit, request);
             let answered = timeout(wait, sending).await;
             let late = || BoundaryError::Upstream("it takes too long to answer".to_owned());
-            self.checked(answered.map_err(|_| late())??)
+            let mut response = self.checked(answered.map_err(|_| late())??)?;
+            let mut ahead = Ahead::default();
+            if let Some(field) = &dated {
+                let (as_of, read) = age::read(self.link, field, &mut response).await;
+                as_of.into_iter().for_each(|as_of| self.permit.dated(as_of));
+                ahead = read;
+            }
+            Ok((response, ahead))
         };
         let result = tokio::select! {
             result = result => result,
             () = closed => Err(BoundaryError::Revoked),
         };
         match result {
-            Ok(response) => Ok(self.pass(response)),
+            Ok((response, ahead)) => Ok(self.pass(response, ahead)),
             Err(error) => {
                 self.permit.failed(&error.to_string());
                 Err(error)
@@ -155,13 +164,14 @@ impl Sending<'_> {
         checked: Checked,
         mut body: Collected,
         secrets: &[SecretUse],
+        dated: bool,
     ) -> Result<Request<Upload>, BoundaryError> {
         let Checked { method, path, mut query, mut headers, .. } = checked;
         let swap = Swap::new(secrets);
         swap.query(&mut query);
         swap.body(&headers, &mut body);
         swap.headers(&mut headers)?;
-        if !secrets.is_empty() {
+        if !secrets.is_empty() || dated {
             request::ask_for_plain_bytes(&mut headers);
         }
         let authority = self.link.origin.authority();
@@ -199,7 +209,7 @@ impl Sending<'_> {
     }
 
     /// The answer as the program gets it.
-    fn pass(mut self, mut response: Response<Incoming>) -> Response<Download> {
+    fn pass(mut self, mut response: Response<Incoming>, ahead: Ahead) -> Response<Download> {
         self.permit.status = response.status().as_u16();
         let mut headers = request::stripped(response.headers()).unwrap_or_default();
         headers.remove(ALT_SVC);
@@ -218,7 +228,10 @@ impl Sending<'_> {
                 websocket::carry(link, program, upstream, self.permit, self.stands, masker);
                 Download::own(String::new())
             }
-            _ => Download::theirs(response.into_body(), masker, self.permit, self.stands),
+            _ => {
+                let body = response.into_body();
+                Download::theirs(body, ahead, masker, self.permit, self.stands)
+            }
         };
         let mut passed = Response::new(download);
         *passed.status_mut() = status;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use types::{ActionRequest, Digest, HttpFacts};
+use types::{ActionRequest, AsOf, Digest, HttpFacts};
 use zeroize::Zeroizing;
 
 /// A judge's answer on its way. To drop it takes the question back.
@@ -207,6 +207,11 @@ pub enum Standing {
 pub enum Event {
     /// The first byte may have left.
     Sent,
+    /// The answer says how old it is. Told before the program has all of it.
+    Dated {
+        /// What it says.
+        as_of: AsOf,
+    },
     /// It ended as it should.
     Answered {
         /// The HTTP status; 0 for an opaque connection.

@@ -10,6 +10,7 @@
 
 mod accept;
 mod address;
+mod age;
 mod authority;
 mod body;
 mod boundary;

@@ -64,6 +64,10 @@ pub const DIAL_MS_MAX: u64 = 5_000;
 pub const ADDRESSES_MAX: usize = 4;
 /// How long an upstream may take to answer a request's head, milliseconds.
 pub const ANSWER_MS_MAX: u64 = 600_000;
+/// Bytes of an answer that are read for how old it is; a longer one cannot be read for that.
+pub const DATED_BYTES_MAX: usize = 256 << 10;
+/// How long that may take, milliseconds.
+pub const DATED_MS_MAX: u64 = 10_000;
 /// Idle upstream connections kept for one connection of the sandbox.
 pub const IDLE_UPSTREAM_MAX: usize = 8;
 /// Leaf certificates kept.

@@ -241,6 +241,7 @@ impl Log {
                 layer: layer_id(self.layer),
                 took_ms: 420,
                 labels: Labels::none(),
+                as_of: None,
             },
             &[(Link::ResultOf, started)],
         )

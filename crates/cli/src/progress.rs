@@ -270,7 +270,9 @@ fn answered(before: &State, asked: u64, verdict: ApprovalVerdict, by: &str, reas
     let action = before.actions.values().find(
         |action| matches!(&action.phase, kernel::Phase::Asked(question) if question.seq == asked),
     );
-    let call = action.map_or_else(|| format!("record {asked}"), |a| call_of(before, a.id));
+    let request = || before.egress.grants.get(&asked).map(|grant| render::request(&grant.request));
+    let call = action.map(|action| call_of(before, action.id)).or_else(request);
+    let call = call.unwrap_or_else(|| format!("record {asked}"));
     let reason = if reason.is_empty() { String::new() } else { format!(": {}", safe(reason)) };
     match verdict {
         ApprovalVerdict::Approved => {

@@ -56,6 +56,17 @@ pub(crate) fn took(milliseconds: u64) -> String {
     }
 }
 
+/// An age in seconds, as people say it: `3 s old`, `2 h old`, `93 days old`.
+pub(crate) fn age(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} s old"),
+        120..=7_199 => format!("{} min old", seconds / 60),
+        7_200..=172_799 => format!("{} h old", seconds / 3_600),
+        _ if seconds > 100 * 366 * 86_400 / 2 => "of unknown age".to_owned(),
+        _ => format!("{} days old", seconds / 86_400),
+    }
+}
+
 /// A number of bytes: `512 B`, `1.5 KiB`, `3.0 MiB`.
 #[expect(clippy::cast_precision_loss, reason = "display only")]
 pub(crate) fn bytes(count: u64) -> String {
@@ -156,6 +167,12 @@ mod tests {
         check(61_000, "1m01s");
         check(7_800_000, "2h10m");
         let check = |count: u64, expected: &str| assert_eq!(bytes(count), expected);
+        let old = |seconds: u64, expected: &str| assert_eq!(age(seconds), expected);
+        old(119, "119 s old");
+        old(120, "2 min old");
+        old(7_200, "2 h old");
+        old(93 * 86_400, "93 days old");
+        old(1_800_000_000, "of unknown age");
         check(1_023, "1023 B");
         check(1_024, "1.0 KiB");
         check(1_572_864, "1.5 MiB");

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use types::{Coded as _, Digest, Failure, ModelFault};
+use types::{AsOf, AsOfField, Coded as _, Digest, Failure, ModelFault};
 use zeroize::Zeroizing;
 
 /// The gate as the owner uses it. Clones share one process. When it has died, the next use starts
@@ -161,9 +161,22 @@ impl Gate {
     /// # Errors
     /// `BP-GATE-007`, `BP-GATE-008`, `BP-GATE-009`, `BP-GATE-013`; codes of the gate.
     pub async fn parse_json(&self, bytes: Bytes, schema: Option<Value>) -> Result<Value, Failure> {
+        self.parse_dated(bytes, schema, None).await.map(|(value, _)| value)
+    }
+
+    /// The same, and what the value says about its age when `as_of` says where that stands.
+    ///
+    /// # Errors
+    /// Those of [`Self::parse_json`].
+    pub async fn parse_dated(
+        &self,
+        bytes: Bytes,
+        schema: Option<Value>,
+        as_of: Option<AsOfField>,
+    ) -> Result<(Value, Option<AsOf>), Failure> {
         let attached = vec![Attachment::Plain(bytes)];
-        match self.ask(Request::ParseJson { schema }, attached).await? {
-            Event::Json { value } => Ok(value),
+        match self.ask(Request::ParseJson { schema, as_of }, attached).await? {
+            Event::Json { value, as_of } => Ok((value, as_of)),
             other => Err(failure_of(other)),
         }
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use types::{ActionRequest, Digest, Failure, Item, ModelFault, ToolSpec};
+use types::{ActionRequest, AsOf, AsOfField, Digest, Failure, Item, ModelFault, ToolSpec};
 
 /// A model call as the owner asks for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +43,9 @@ pub struct NetConfig {
     pub trust: Vec<String>,
     /// Decides the synthetic addresses.
     pub seed: [u8; 32],
+    /// Where the answers to GETs say how old they are, by `HOST` or `HOST/PATH*`.
+    #[serde(default)]
+    pub as_of: BTreeMap<String, AsOfField>,
 }
 
 /// A request of a sandbox, as it will be sent but for its secrets.
@@ -131,7 +134,8 @@ pub(crate) enum Request {
     /// Serve a script. Attachment: its text.
     ScriptStart { name: String, instance: String },
     /// Parse JSON and check it. Attachment: the bytes.
-    ParseJson { schema: Option<Value> },
+    /// Says how old the value is when `as_of` says where that stands.
+    ParseJson { schema: Option<Value>, as_of: Option<AsOfField> },
     /// Check a value.
     CheckArguments { value: Value, schema: Value },
     /// Make output readable. Attachment: the bytes.
@@ -175,7 +179,7 @@ pub(crate) enum Event {
     /// A scripted model listens.
     ScriptStarted { base_url: String },
     /// JSON, parsed.
-    Json { value: Value },
+    Json { value: Value, as_of: Option<AsOf> },
     /// Output, readable.
     Text { read: ReadText },
     /// A sandbox's network is served. Attachment: the authority's key.

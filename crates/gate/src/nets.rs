@@ -118,6 +118,7 @@ impl Nets {
             authority,
             clock: Arc::new(now_s),
             body_bytes: boundary::limits::BODY_BYTES_MAX,
+            as_of: config.as_of,
         };
         let judge = Arc::new(OwnerJudge { net, asking: Arc::clone(&self.asking) });
         let original =

@@ -7,7 +7,7 @@
 use crate::confine::confine;
 use crate::error::GateError;
 use crate::frame::{self, Attachment, Frame, Received};
-use crate::hostile::{check_value, compile, parse_json, read_output};
+use crate::hostile::{as_of_in, check_value, compile, parse_json, read_output};
 use crate::limits::{IN_FLIGHT_MAX, PREPARED_MAX, QUEUE_FRAMES_MAX};
 use crate::message::{Event, ModelCall, Request, ToGate, ToOwner};
 use crate::nets::{HostNet, Nets};
@@ -206,10 +206,11 @@ impl Shared {
             Request::ScriptStart { name, instance } => {
                 self.scripts.start(&name, &first.unwrap_or_default(), &instance).await
             }
-            Request::ParseJson { schema } => or_failed(
-                parse_json(&first.unwrap_or_default(), schema.as_ref())
-                    .map(|value| Event::Json { value }),
-            ),
+            Request::ParseJson { schema, as_of } => {
+                or_failed(parse_json(&first.unwrap_or_default(), schema.as_ref()).map(|value| {
+                    Event::Json { as_of: as_of.map(|field| as_of_in(&value, &field)), value }
+                }))
+            }
             Request::CheckArguments { value, schema } => {
                 or_failed(check_value(&value, &schema).map(|()| Event::Good))
             }

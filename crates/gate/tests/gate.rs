@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use types::{FaultClass, Item, ToolSpec};
+use types::{AsOf, AsOfField, FaultClass, Item, ToolSpec};
 
 const HARNESS: &str = env!("CARGO_BIN_EXE_gate-harness");
 
@@ -248,6 +248,14 @@ async fn output_of_tools_is_read_in_the_gate() {
     let too_large = Bytes::from(vec![b'x'; limits::OUTPUT_BYTES_MAX + 1]);
     let refused = gate.read_output(too_large, 1000).await.expect_err("too large");
     assert_eq!(refused.code, "BP-GATE-013");
+    let old = Bytes::from_static(b"{\"at\": \"2024-12-31T23:59:59Z\"}");
+    for (pointer, expected) in
+        [("/at", AsOf::At(1_735_689_599_000)), ("/updated_at", AsOf::Unreadable)]
+    {
+        let field = AsOfField::Json(pointer.to_owned());
+        let (_, as_of) = gate.parse_dated(old.clone(), None, Some(field)).await.expect("parsed");
+        assert_eq!(as_of, Some(expected), "{pointer}");
+    }
     let beyond_a_frame = Bytes::from(vec![b' '; limits::FRAME_BYTES_MAX]);
     let refused = gate.parse_json(beyond_a_frame, None).await.expect_err("too large");
     assert_eq!(refused.code, "BP-GATE-004");

@@ -247,7 +247,7 @@ mod tests {
 
     fn ended(egress: u64, sent: bool) -> Body {
         let (status, bytes_up, bytes_down, failure) = (200, 0, 0, None);
-        Body::EgressEnded { egress, status, bytes_up, bytes_down, failure, sent }
+        Body::EgressEnded { egress, status, bytes_up, bytes_down, failure, sent, as_of: None }
     }
 
     fn asked(egress: u64, what: &str) -> Body {

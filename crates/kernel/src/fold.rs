@@ -5,8 +5,8 @@ use crate::state::{
     State, Timer,
 };
 use types::{
-    ActionId, ApprovalVerdict, Body, EffectClass, Item, Labels, OutcomeStatus, Output, Record,
-    Resolution, TimerPurpose, Verdict, WaitReason,
+    ActionId, ApprovalVerdict, AsOf, Body, EffectClass, Item, Labels, OutcomeStatus, Output,
+    Record, Resolution, TimerPurpose, Verdict, WaitReason,
 };
 
 impl State {
@@ -68,7 +68,7 @@ impl State {
             Body::PolicyChanged { allow, .. } => self.fold_policy(allow),
             Body::CancelRequested { .. } => self.cancel = true,
             Body::EgressDecided { .. } | Body::EgressAsked { .. } | Body::EgressEnded { .. } => {
-                self.denials += u64::from(self.egress.fold(seq, &record.body));
+                self.fold_egress(seq, &record.body);
             }
             Body::ArtifactApplied { .. } | Body::SecretUsed { .. } => {}
         }
@@ -283,7 +283,8 @@ impl State {
                 action.attempts = *attempt;
                 action.started = Some(seq);
             }
-            Body::ActionFinished { action, status, output, labels, exit, .. } => {
+            Body::ActionFinished { action, status, output, labels, exit, as_of, .. } => {
+                self.count_input(seq, *as_of);
                 self.fold_outcome(seq, *action, *status, *exit, output, labels);
             }
             Body::ActionInDoubt { action, .. } => {
@@ -365,7 +366,6 @@ impl State {
         output: &Output,
         labels: &Labels,
     ) {
-        self.oldest_input_ms = self.oldest_input_ms.or(Some(self.last_ms));
         let retries_left = self.attempts_left(id);
         let action = self.action_mut(id);
         action.output = Some(output.clone());
@@ -382,6 +382,15 @@ impl State {
         }
         let is_error = status != OutcomeStatus::Ok;
         self.settle(seq, id, output.text.clone(), is_error, labels);
+    }
+
+    /// An input counts from what it says of itself, else from when it came; the oldest counts.
+    fn count_input(&mut self, seq: u64, as_of: Option<AsOf>) {
+        let from_ms = as_of.map_or(self.last_ms, |as_of| as_of.counts_from(self.last_ms));
+        if self.oldest_input_ms.is_none_or(|oldest| from_ms < oldest) {
+            self.oldest_input_ms = Some(from_ms);
+            self.oldest_input = Some(seq);
+        }
     }
 
     fn tool_config(&self, id: ActionId) -> Option<&types::manifest::CommandTool> {
@@ -514,6 +523,18 @@ impl State {
     fn fold_check(&mut self, seq: u64, name: &str, passed: bool) {
         self.checking = None;
         self.checks.push(CheckState { name: name.to_owned(), passed, seq });
+    }
+
+    /// An answer that an action heard is an input; one that a check heard reaches nobody.
+    fn fold_egress(&mut self, seq: u64, body: &Body) {
+        if let Body::EgressEnded { egress, as_of: Some(as_of), .. } = body {
+            let heard =
+                self.egress.passed.get(egress).is_some_and(|passed| passed.during.is_some());
+            if heard {
+                self.count_input(seq, Some(*as_of));
+            }
+        }
+        self.denials += u64::from(self.egress.fold(seq, body));
     }
 
     /// Live policy: what was permitted and not started is decided again.

@@ -256,8 +256,10 @@ pub struct State {
     pub ended: Option<Ended>,
     /// Labels of everything in the context.
     pub labels: Labels,
-    /// Wall time of the oldest fetched input.
+    /// Wall time of the oldest fetched input: its own word, else its receipt.
     pub oldest_input_ms: Option<u64>,
+    /// The record that brought it.
+    pub oldest_input: Option<u64>,
     /// Permission entries added to this run alone.
     pub allowed: Vec<String>,
     /// Actions denied.
@@ -300,6 +302,7 @@ impl State {
             ended: None,
             labels: Labels::none(),
             oldest_input_ms: None,
+            oldest_input: None,
             allowed: Vec::new(),
             denials: 0,
             approvals: 0,

@@ -6,9 +6,9 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use types::manifest::{self, Manifest};
 use types::{
-    ActionRequest, Actor, ApprovalVerdict, Body, Carried, Cause, Digest, EffectClass, EndStatus,
-    Failure, FaultClass, Item, Labels, LayerId, Link, ModelFault, OutcomeStatus, Output, Record,
-    Resolution, ResolvedBy, RunId, Stamp, TimerPurpose, Usage, Usd, Verdict,
+    ActionRequest, Actor, ApprovalVerdict, AsOf, Body, Carried, Cause, Digest, EffectClass,
+    EndStatus, Failure, FaultClass, Item, Labels, LayerId, Link, ModelFault, OutcomeStatus, Output,
+    Record, Resolution, ResolvedBy, RunId, Stamp, TimerPurpose, Usage, Usd, Verdict,
 };
 
 const TEXT: &str = r#"
@@ -302,6 +302,7 @@ fn finished(
         layer,
         took_ms: 1,
         labels: Labels::none(),
+        as_of: None,
     }
 }
 
@@ -601,4 +602,59 @@ proptest! {
         }
         prop_assert_eq!(State::of(&run.records), run.state);
     }
+}
+
+/// A GET that was answered, with what the answer says about its age.
+fn heard(run: &mut Run, during: Option<u64>, as_of: Option<AsOf>) -> u64 {
+    let request = ActionRequest::HttpRequest {
+        host: "api.test".to_owned(),
+        method: "GET".to_owned(),
+        path: "/".to_owned(),
+        port: 443,
+        scheme: "https".to_owned(),
+        query: String::new(),
+        facts: None,
+    };
+    let egress = run.append(Body::EgressDecided {
+        during,
+        request: Box::new(request),
+        bound: Digest::ZERO,
+        effect: EffectClass::Read,
+        verdict: Verdict::Permit,
+        approved: None,
+        policies: Vec::new(),
+        reason: String::new(),
+        policy_set: Digest::ZERO,
+        input: Digest::ZERO,
+        carried: Carried::default(),
+    });
+    let (status, bytes_up, bytes_down, failure, sent) = (200, 0, 0, None, true);
+    run.append(Body::EgressEnded { egress, status, bytes_up, bytes_down, failure, sent, as_of })
+}
+
+#[test]
+fn the_oldest_input_counts_from_its_own_word_else_from_its_receipt() {
+    let mut run = Run::new(vec![vec![("mail", EffectClass::Irreversible)]]);
+    while !matches!(next(&run.state, 0), Command::Start { .. }) {
+        assert!(run.step(false));
+    }
+    let action = *run.state.actions.keys().next().expect("one action");
+    let layer = run.state.layer.clone().expect("has a layer");
+    let (key, epoch) = (String::new(), 1);
+    run.append(Body::ActionStarted { action, attempt: 1, key, epoch, layer: layer.clone() });
+    run.world.now_ms = 10_000;
+    let oldest = |run: &Run| (run.state.oldest_input_ms, run.state.oldest_input);
+    assert_eq!(oldest(&run), (None, None));
+    heard(&mut run, Some(action), None);
+    assert_eq!(oldest(&run), (None, None), "its receipt counts with the command's outcome");
+    let future = heard(&mut run, Some(action), Some(AsOf::At(99_000)));
+    assert_eq!(oldest(&run), (Some(10_000), Some(future)), "nothing is younger than its receipt");
+    let old = heard(&mut run, Some(action), Some(AsOf::At(3_000)));
+    assert_eq!(oldest(&run), (Some(3_000), Some(old)));
+    heard(&mut run, None, Some(AsOf::Unreadable));
+    assert_eq!(oldest(&run), (Some(3_000), Some(old)), "a check's answer reaches nobody");
+    let silent = heard(&mut run, Some(action), Some(AsOf::Unreadable));
+    assert_eq!(oldest(&run), (Some(0), Some(silent)));
+    run.append(finished(action, 1, OutcomeStatus::Ok, Some(0), layer));
+    assert_eq!(oldest(&run), (Some(0), Some(silent)));
 }

@@ -5,6 +5,7 @@
 //! with test vectors; what people write (the manifest) is here too, with its errors.
 
 mod action;
+mod as_of;
 mod digest;
 mod failure;
 mod http_facts;
@@ -16,6 +17,7 @@ mod money;
 mod record;
 
 pub use action::{ActionRequest, Carried, EffectClass, FsAccess, Verdict};
+pub use as_of::{AsOf, AsOfField, as_of_covers};
 pub use digest::{Digest, DigestParseError};
 pub use failure::{Coded, Failure};
 pub use http_facts::{BodyFacts, BodyKind, GitFacts, HttpFacts, RefChange, RefUpdate};

@@ -249,6 +249,9 @@ pub struct Network {
     /// Labels of what comes from a host. What comes from any other is `untrusted`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, crate::Labels>,
+    /// Where the answers to GETs of a host say how old they are, by `HOST` or `HOST/PATH*`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub as_of: BTreeMap<String, crate::AsOfField>,
     /// How long a request that a person is asked about waits on its connection, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ask_wait_ms: Option<u64>,
@@ -281,6 +284,9 @@ pub struct CommandTool {
     pub attempts: u32,
     /// Pause before the second attempt, milliseconds; doubled each time.
     pub backoff_ms: u64,
+    /// Where its result says how old it is; never a header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<crate::AsOfField>,
 }
 
 /// `[[check]]`.

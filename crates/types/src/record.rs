@@ -7,8 +7,8 @@
 //! Kinds may be added; none is ever given another meaning.
 
 use crate::{
-    ActionId, ActionRequest, ApprovalId, BranchId, Carried, Digest, EffectClass, Failure, Item,
-    Labels, LayerId, RunId, Usage, Usd, Verdict,
+    ActionId, ActionRequest, ApprovalId, AsOf, BranchId, Carried, Digest, EffectClass, Failure,
+    Item, Labels, LayerId, RunId, Usage, Usd, Verdict,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -349,6 +349,9 @@ pub enum Body {
         /// Where the output came from.
         #[serde(default, skip_serializing_if = "Labels::is_empty")]
         labels: Labels,
+        /// What a command tool's result says about its age, when the manifest says where.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        as_of: Option<AsOf>,
     },
     /// Nobody knows whether the action happened.
     ActionInDoubt {
@@ -541,6 +544,9 @@ pub enum Body {
         failure: Option<String>,
         /// Whether a byte may have left.
         sent: bool,
+        /// What the answer says about its age, when the manifest says where.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        as_of: Option<AsOf>,
     },
     /// A secret was used at egress.
     SecretUsed {

@@ -37,6 +37,7 @@ async fn a_configuration_that_cannot_be_used_is_refused() {
         clock: Arc::new(crate::net::now_s),
         authority: None,
         body_bytes,
+        as_of: std::collections::BTreeMap::new(),
     };
     let start = |config| {
         let judge = Arc::new(crate::judge::Fake::default());

@@ -102,7 +102,8 @@ impl Fake {
     pub(crate) async fn end(&self) -> Event {
         self.wait(|seen| {
             let mut events = seen.events.iter().rev().map(|(_, event)| event);
-            events.find(|event| **event != Event::Sent).cloned()
+            let ends = |event: &&Event| !matches!(event, Event::Sent | Event::Dated { .. });
+            events.find(ends).cloned()
         })
         .await
     }

@@ -217,6 +217,25 @@ fn set(response: &mut Response<Body>, name: &'static str, value: &[u8]) {
     response.headers_mut().insert(name, http::HeaderValue::from_bytes(value).unwrap());
 }
 
+/// An answer that says how old it is, in its body and in a header.
+fn be_dated(path: &str, response: &mut Response<Body>) {
+    let text = r#"{"at":"2024-12-31T23:59:59Z"}"#;
+    let padded = |bytes: usize| format!("{text}{}", " ".repeat(bytes - text.len()));
+    let limit = boundary::limits::DATED_BYTES_MAX;
+    set(response, "last-modified", b"Tue, 31 Dec 2024 23:59:59 GMT");
+    *response.body_mut() = match path {
+        "/dated/silent" => full("{}"),
+        "/dated/most" => full(padded(limit)),
+        "/dated/more" => full(padded(limit + 1)),
+        _ => full(text),
+    };
+    match path {
+        "/dated/encoded" => set(response, "content-encoding", b"gzip"),
+        "/dated/gone" => *response.status_mut() = StatusCode::NOT_FOUND,
+        _ => {}
+    }
+}
+
 /// The answer that a path asks for.
 fn by_path(path: &str, got: &Got) -> Response<Body> {
     let mut response = Response::new(full("fine"));
@@ -277,6 +296,7 @@ fn by_path(path: &str, got: &Got) -> Response<Body> {
             set(&mut response, "connection", b"upgrade");
             set(&mut response, "upgrade", b"websocket");
         }
+        dated if dated.starts_with("/dated/") => be_dated(dated, &mut response),
         "/large" => *response.body_mut() = full(vec![b'x'; 3 << 20]),
         _ => {}
     }

@@ -12,6 +12,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use types::AsOfField;
 
 /// Where each connection of a test was going, by its own address.
 pub(crate) type Destinations = Arc<Mutex<HashMap<SocketAddr, SocketAddr>>>;
@@ -27,6 +28,13 @@ pub(crate) struct World {
     pub(crate) tcp: SocketAddr,
     pub(crate) dns_udp: SocketAddr,
     pub(crate) dns_tcp: SocketAddr,
+}
+
+/// Which answers say how old they are, and where.
+fn dated() -> BTreeMap<String, AsOfField> {
+    let rules = [("ok.test/dated/*", "/at"), ("plain.ok.test/dated/*", "header:Last-Modified")];
+    let field = |text: &str| AsOfField::try_from(text.to_owned()).unwrap();
+    rules.map(|(key, text)| (key.to_owned(), field(text))).into()
 }
 
 /// What the name server outside says.
@@ -127,6 +135,7 @@ impl World {
             clock: Arc::new(net::now_s),
             authority: None,
             body_bytes: boundary::limits::BODY_BYTES_MAX,
+            as_of: dated(),
         };
         let listeners = Listeners {
             tcp: vec![TcpListener::bind("127.0.0.1:0").await.unwrap()],

@@ -8,6 +8,7 @@
 
 mod blame;
 mod evidence;
+mod requests;
 mod steps;
 mod suspects;
 mod text;
@@ -18,9 +19,10 @@ mod tests;
 
 use kernel::{State, Status};
 use serde::Serialize;
-use types::{Item, Record};
+use types::{Body, Item, Record};
 
 pub(crate) use blame::Finding;
+pub(crate) use requests::Outgoing;
 pub(crate) use steps::Step;
 pub(crate) use text::text;
 
@@ -35,12 +37,16 @@ pub(crate) struct Explanation {
     pub(crate) output: String,
     /// Everything with an effect or a disclosure, in order.
     pub(crate) steps: Vec<Step>,
+    /// What left the sandbox, or was stopped on its way.
+    pub(crate) requests: Vec<Outgoing>,
     /// What went from step to step.
     pub(crate) carried: Vec<String>,
     /// Where a failure, or the record asked for, goes back to.
     pub(crate) finding: Option<Finding>,
     /// Whether and how the run can go on.
     pub(crate) resume: String,
+    /// Whether it can be replayed.
+    pub(crate) replay: String,
 }
 
 /// Something a person said.
@@ -58,10 +64,23 @@ pub(crate) fn explain(records: &[Record], at: Option<u64>) -> Explanation {
         status: crate::outcome::status_word(state.status(false)),
         output: crate::outcome::output_of(&state),
         steps: steps::steps(records, &state),
+        requests: requests::requests(records, &state),
         carried: steps::carried(records),
         finding: blame::find(records, &state, at),
         resume: resume(&state, records),
+        replay: replay(records),
     }
+}
+
+/// Whether the run can be replayed, and what that leaves alone.
+fn replay(records: &[Record]) -> String {
+    let answers = records.iter().filter(|r| matches!(r.body, Body::ModelAnswered { .. })).count();
+    let last = records.last().map_or(0, |record| record.stamp.seq);
+    format!(
+        "{answers} answers of the model and every decision, result and approval stand in the log: \
+         folding it gives the same state at any record up to {last} (bedplate show RUN@SEQ), \
+         and does nothing outside again"
+    )
 }
 
 fn asked(state: &State) -> Vec<Said> {

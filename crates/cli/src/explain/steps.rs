@@ -97,16 +97,6 @@ fn because(record: &Record, records: &[Record], last: Option<u64>) -> Option<(u6
         Body::ActionStarted { action, attempt, .. } if *attempt > 1 => {
             Some((*action, format!("attempt {attempt}")))
         }
-        Body::EgressDecided { during: Some(id), request, verdict, policies, reason, .. } => {
-            let by = if policies.is_empty() { reason.clone() } else { policies.join(", ") };
-            let verdict = serde_json::to_value(verdict).unwrap_or_default();
-            let verdict = verdict.as_str().unwrap_or_default().to_owned();
-            Some((*id, format!("{}: {verdict} by {by}", request.resource())))
-        }
-        Body::SecretUsed { secret, host, under } => {
-            let id = action_of(records, *under).unwrap_or(*under);
-            Some((id, format!("secret {secret} sent to {host}")))
-        }
         Body::ActionInDoubt { action, reason, .. } => {
             Some((*action, format!("in doubt, {reason}")))
         }
@@ -158,8 +148,6 @@ fn action_of(records: &[Record], seq: u64) -> Option<u64> {
     let record = records.iter().find(|record| record.stamp.seq == seq)?;
     match &record.body {
         Body::ApprovalAsked { action, .. } | Body::ActionStarted { action, .. } => Some(*action),
-        Body::EgressDecided { during, .. } => *during,
-        Body::EgressAsked { egress, .. } => action_of(records, *egress),
         _ => None,
     }
 }

@@ -1,6 +1,6 @@
 //! An explanation as people read it: the finding first, then what led there.
 
-use super::{Explanation, Finding, Step};
+use super::{Explanation, Finding, Outgoing, Step};
 use crate::render;
 use crate::terminal::{safe, short};
 use kernel::State;
@@ -26,6 +26,7 @@ pub(crate) fn text(run: &RunId, records: &[Record], explanation: &Explanation) -
     if let Some(finding) = &explanation.finding {
         of_finding(&mut out, records, finding);
     }
+    of_requests(&mut out, &explanation.requests);
     let (outward, inside): (Vec<&Step>, Vec<&Step>) =
         explanation.steps.iter().partition(|step| step.outward);
     section(&mut out, "beyond the sandbox", &outward);
@@ -36,7 +37,43 @@ pub(crate) fn text(run: &RunId, records: &[Record], explanation: &Explanation) -
     }
     more(&mut out, explanation.carried.len());
     let _ = writeln!(out, "\n{}", explanation.resume.replace("RUN", run.as_str()));
+    let _ = writeln!(out, "replay: {}", explanation.replay.replace("RUN", run.as_str()));
     out
+}
+
+/// The requests of the sandbox. What only reads and was let through takes two lines.
+fn of_requests(out: &mut String, requests: &[Outgoing]) {
+    if requests.is_empty() {
+        return;
+    }
+    let sent = requests.iter().filter(|one| one.sent && !one.reads).count();
+    let read = requests.iter().filter(|one| one.sent && one.reads).count();
+    let stopped = requests.len() - sent - read;
+    let all = render::count(requests.len() as u64, "request");
+    let _ = writeln!(out, "\nrequests: {all}: {sent} sent, {read} only read, {stopped} stopped");
+    for one in requests.iter().take(LINES_MAX) {
+        let _ = writeln!(out, "{:>4}  {}: {}", one.seq, safe(&one.what), safe(&one.outcome));
+        let secrets = match one.secrets.as_slice() {
+            [] => "none put in".to_owned(),
+            names => names.join(", "),
+        };
+        let brief = one.reads && one.sent;
+        let rows = [
+            ("rule", Some(one.rule.as_str())),
+            ("person", one.person.as_deref()),
+            ("secret", Some(secrets.as_str())),
+            ("as of", one.as_of.as_deref()),
+            ("carried", Some(one.carried.as_str()).filter(|_| !brief)),
+            ("led to by", one.led_to_by.as_deref().filter(|_| !brief)),
+            ("again", Some(one.again).filter(|_| !brief)),
+        ];
+        for (name, text) in rows {
+            if let Some(text) = text {
+                let _ = writeln!(out, "        {name:<9}  {}", safe(text));
+            }
+        }
+    }
+    more(out, requests.len());
 }
 
 fn more(out: &mut String, count: usize) {

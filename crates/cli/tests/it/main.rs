@@ -19,5 +19,6 @@ mod support;
 mod tasks;
 mod terminal;
 mod tools;
+mod triage;
 mod understand;
 mod usage;

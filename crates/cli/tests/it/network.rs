@@ -180,11 +180,7 @@ fn requests_are_decided_one_by_one_and_a_secret_goes_to_its_host_only() {
     assert!(done.stderr.contains("denied"), "{}", done.stderr);
     assert!(!done.stderr.contains(SECRET) && !done.stdout.contains(SECRET));
     let explained = world.run(&["explain", "last"]).exits(0);
-    assert!(
-        explained.stdout.contains("secret api sent to api.example.test"),
-        "{}",
-        explained.stdout
-    );
+    assert!(explained.stdout.contains("secret     api\n"), "{}", explained.stdout);
     // Not while a sandbox lives: parts of what it is made of are closed even to us then.
     until("the owner left", || world.owner().is_none());
     assert!(!scan(&world.home()), "the value stands in the home");

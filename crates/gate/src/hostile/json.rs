@@ -6,6 +6,7 @@ use crate::limits::{JSON_BYTES_MAX, JSON_DEPTH_MAX, SCHEMA_BYTES_MAX};
 use jsonschema::{Retrieve, Uri, Validator};
 use serde_json::Value;
 use std::error::Error;
+use types::{AsOf, AsOfField};
 
 /// Places in a value that an error names.
 const PLACES_MAX: usize = 3;
@@ -37,6 +38,14 @@ pub(crate) fn parse_json(bytes: &[u8], schema: Option<&Value>) -> Result<Value, 
         check_value(&value, schema)?;
     }
     Ok(value)
+}
+
+/// What a result says about its age. It has no headers.
+pub(crate) fn as_of_in(value: &Value, field: &AsOfField) -> AsOf {
+    match field {
+        AsOfField::Json(pointer) => AsOf::of_json(value.pointer(pointer)),
+        AsOfField::Header(_) => AsOf::Unreadable,
+    }
 }
 
 /// Checks a value against a schema.

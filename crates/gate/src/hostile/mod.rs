@@ -5,5 +5,5 @@
 mod json;
 mod text;
 
-pub(crate) use json::{check_value, compile, parse_json};
+pub(crate) use json::{as_of_in, check_value, compile, parse_json};
 pub(crate) use text::read_output;

@@ -80,9 +80,16 @@ impl RunTask {
 
     /// What this moment's action carries.
     pub(super) fn carried(&self) -> Carried {
+        Carried {
+            labels: self.state.labels.clone(),
+            oldest_input_age: self.age_of(self.state.oldest_input_ms),
+        }
+    }
+
+    /// Seconds since the oldest input, none of which is 0.
+    pub(super) fn age_of(&self, oldest_ms: Option<u64>) -> u64 {
         let now = self.parts.clock.now_ms();
-        let oldest = self.state.oldest_input_ms.map_or(0, |ms| now.saturating_sub(ms) / 1_000);
-        Carried { labels: self.state.labels.clone(), oldest_input_age: oldest }
+        oldest_ms.map_or(0, |ms| now.saturating_sub(ms) / 1_000)
     }
 
     pub(super) async fn decide(
@@ -231,6 +238,7 @@ impl RunTask {
             layer: self.layer(),
             took_ms: 0,
             labels: Labels::none(),
+            as_of: None,
         };
         let started = self.action(id).started;
         let draft =
@@ -268,6 +276,7 @@ impl RunTask {
             layer,
             took_ms: outcome.took_ms,
             labels: outcome.labels,
+            as_of: outcome.as_of,
         };
         let mut draft = Draft::new(body).because(Link::ResultOf, started);
         if let Some(bytes) = outcome.kept {

@@ -13,7 +13,7 @@ use store::Read;
 use tools::Plan;
 use tools::host::{HostTool, HostToolError};
 use types::manifest::CommandTool;
-use types::{ActionId, BRANCH_MAIN, Digest, Labels, OutcomeStatus, Output};
+use types::{ActionId, AsOf, BRANCH_MAIN, Digest, Labels, OutcomeStatus, Output};
 
 /// Bytes of output that a model is shown; what is longer is kept whole and shown in part.
 pub(super) const OUTPUT_SHOWN_BYTES_MAX: u64 = 16 << 10;
@@ -35,6 +35,8 @@ pub(super) struct Outcome {
     pub(super) took_ms: u64,
     /// Where it came from, besides the sandbox.
     pub(super) labels: Labels,
+    /// What it says about its age.
+    pub(super) as_of: Option<AsOf>,
 }
 
 impl Outcome {
@@ -47,6 +49,7 @@ impl Outcome {
             sealed: None,
             took_ms: 0,
             labels: Labels::none(),
+            as_of: None,
         }
     }
 }
@@ -351,8 +354,11 @@ impl RunTask {
             );
             return Ok(self.unreadable(tool, text));
         }
-        match self.parts.gate.parse_json(ran.stdout.into(), tool.output_schema.clone()).await {
-            Ok(value) => Ok(Outcome::text(OutcomeStatus::Ok, value.to_string())),
+        let (schema, as_of) = (tool.output_schema.clone(), tool.as_of.clone());
+        match self.parts.gate.parse_dated(ran.stdout.into(), schema, as_of).await {
+            Ok((value, as_of)) => {
+                Ok(Outcome { as_of, ..Outcome::text(OutcomeStatus::Ok, value.to_string()) })
+            }
             Err(why) => {
                 let text =
                     format!("the result of '{}' was quarantined: {}", tool.name, why.message);

@@ -29,7 +29,7 @@ use store::Durability;
 use tokio::time::Instant;
 use types::manifest::APPROVAL_EXPIRES_MS_DEFAULT;
 use types::{
-    ActionId, ActionRequest, ApprovalVerdict, Body, BodyKind, Carried, Digest, EffectClass,
+    ActionId, ActionRequest, ApprovalVerdict, AsOf, Body, BodyKind, Carried, Digest, EffectClass,
     Failure, Labels, Link, Verdict,
 };
 use zeroize::Zeroizing;
@@ -82,6 +82,8 @@ pub(super) struct Net {
     denied: BTreeSet<String>,
     /// Hosts that answered during this action.
     heard: BTreeSet<String>,
+    /// What answers that are not over yet say about their age, by permit.
+    dated: BTreeMap<u64, AsOf>,
 }
 
 impl std::fmt::Debug for Net {
@@ -112,6 +114,7 @@ impl Net {
             open: BTreeMap::new(),
             denied: BTreeSet::new(),
             heard: BTreeSet::new(),
+            dated: BTreeMap::new(),
         })
     }
 
@@ -178,7 +181,7 @@ pub(crate) fn config_of(
     getrandom::fill(&mut seed).map_err(|error| RuntimeError::Network {
         reason: format!("there is no randomness: {error}"),
     })?;
-    Ok(NetConfig { resolve, trust, seed })
+    Ok(NetConfig { resolve, trust, seed, as_of: network.as_of.clone() })
 }
 
 /// The host's authorities and the sandbox's own.
@@ -320,6 +323,11 @@ impl RunTask {
         for host in self.world.net.iter().flat_map(|net| &net.heard) {
             carried.labels.join(&self.labels_of(host));
         }
+        let now = self.parts.clock.now_ms();
+        let dated = self.world.net.iter().flat_map(|net| net.dated.values());
+        let dated = dated.map(|as_of| as_of.counts_from(now));
+        let oldest = dated.chain(self.state.oldest_input_ms).min();
+        carried.oldest_input_age = self.age_of(oldest);
         carried
     }
 
@@ -705,6 +713,10 @@ impl RunTask {
                 *sent = true;
                 Ok(())
             }
+            NetPassage::Dated { as_of } => {
+                net.dated.insert(permit, as_of);
+                Ok(())
+            }
             NetPassage::Answered { status, bytes_up, bytes_down } => {
                 net.open.remove(&permit);
                 self.record_end(permit, (status, bytes_up, bytes_down), None, true).await
@@ -723,7 +735,8 @@ impl RunTask {
         failure: Option<String>,
         sent: bool,
     ) -> Result<(), RuntimeError> {
-        let body = Body::EgressEnded { egress, status, bytes_up, bytes_down, failure, sent };
+        let as_of = self.world.net.as_mut().and_then(|net| net.dated.remove(&egress));
+        let body = Body::EgressEnded { egress, status, bytes_up, bytes_down, failure, sent, as_of };
         let draft = Draft::new(body).because(Link::ResultOf, Some(egress));
         self.record(Durability::Written, draft).await.map(|_| ())
     }

@@ -6,7 +6,7 @@ use super::{
     Manifest, Network, Permissions, Preset, Provider, RouteEntry, SandboxConfig,
     TOOL_TIMEOUT_MS_DEFAULT,
 };
-use crate::{Coded, EffectClass, Usd};
+use crate::{AsOfField, Coded, EffectClass, Usd};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -258,6 +258,8 @@ struct RawNetwork {
     trust: Vec<String>,
     #[serde(default)]
     labels: BTreeMap<String, crate::Labels>,
+    #[serde(default)]
+    as_of: BTreeMap<String, String>,
     ask_wait: Option<String>,
 }
 
@@ -279,9 +281,24 @@ impl RawNetwork {
                 return Err(bad("network.resolve", message));
             }
         }
+        let as_of = self.as_of.into_iter().map(|(key, field)| {
+            let host = key.split('/').next().unwrap_or_default();
+            let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b);
+            let star = key.find('*').is_some_and(|at| at + 1 < key.len() || !key.contains('/'));
+            if host.is_empty() || !host.bytes().all(known) || star {
+                let message = format!("'{key}': write HOST, HOST/PATH or HOST/PATH*");
+                return Err(bad("network.as_of", message));
+            }
+            Ok((key, as_of_field("network.as_of", field)?))
+        });
+        let as_of = as_of.collect::<Result<_, _>>()?;
         let (resolve, trust, labels) = (self.resolve, self.trust, self.labels);
-        Ok(Network { resolve, trust, labels, ask_wait_ms })
+        Ok(Network { resolve, trust, labels, as_of, ask_wait_ms })
     }
+}
+
+fn as_of_field(key: &str, text: String) -> Result<AsOfField, ManifestError> {
+    AsOfField::try_from(text).map_err(|message| bad(key, message))
 }
 
 #[derive(Deserialize)]
@@ -296,6 +313,7 @@ struct RawTool {
     effect: Option<EffectClass>,
     timeout: Option<String>,
     retries: Option<RawRetries>,
+    as_of: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -613,7 +631,12 @@ impl RawTool {
             optional_duration(&key("timeout"), self.timeout.as_deref(), TOOL_TIMEOUT_MS_DEFAULT)?;
         let backoff_ms =
             optional_duration(&key("retries.backoff"), retries.backoff.as_deref(), 1_000)?;
+        let as_of = self.as_of.clone().map(|text| as_of_field(&key("as_of"), text)).transpose()?;
+        if matches!(as_of, Some(AsOfField::Header(_))) {
+            return Err(bad(key("as_of"), "a tool's result has no headers: write \"/updated_at\""));
+        }
         Ok(CommandTool {
+            as_of,
             description: self.description.unwrap_or_default(),
             command: self.command,
             probe: self.probe,

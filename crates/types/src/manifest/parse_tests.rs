@@ -64,6 +64,20 @@ fn manifest_survives_json() {
 }
 
 #[test]
+fn where_inputs_say_how_old_they_are_is_read_and_survives_json() {
+    let text = "schema = 1\n[network.as_of]\n\"a.test/v1/*\" = \"/updated_at\"\n\
+        \"b.test\" = \"header:Last-Modified\"\n\
+        [[tool]]\nname = \"t\"\ncommand = [\"x\"]\nas_of = \"/at\"\n";
+    let manifest = parse(text).expect("valid");
+    assert_eq!(manifest.network.as_of["a.test/v1/*"], AsOfField::Json("/updated_at".to_owned()));
+    let header = AsOfField::Header("last-modified".to_owned());
+    assert_eq!(manifest.network.as_of["b.test"], header);
+    assert_eq!(manifest.tools[0].as_of, Some(AsOfField::Json("/at".to_owned())));
+    let json = serde_json::to_string(&manifest).expect("serialises");
+    assert_eq!(serde_json::from_str::<Manifest>(&json).expect("reads back"), manifest);
+}
+
+#[test]
 fn guards_are_read_and_survive_json() {
     let text = "schema = 1\n[permissions]\nguard = [\"trifecta\", \"stale:900\"]\n";
     let manifest = parse(text).expect("valid");
@@ -109,6 +123,11 @@ fn values_that_cannot_be_used_name_their_key() {
         ("[permissions]\nguard = [\"stale:+9\"]\n", "'stale:900'"),
         ("[permissions]\nguard = [\"stale:4294967296\"]\n", "from 1 to 4294967295"),
         ("[permissions]\nguard = [\"stale:1\", \"stale:2\"]\n", "'stale' is there twice"),
+        ("[network.as_of]\n\"a.test\" = \"updated_at\"\n", "\"/updated_at\""),
+        ("[network.as_of]\n\"A.test\" = \"/t\"\n", "HOST/PATH*"),
+        ("[network.as_of]\n\"*.test\" = \"/t\"\n", "HOST/PATH*"),
+        ("[network.as_of]\n\"a.test/*/x\" = \"/t\"\n", "HOST/PATH*"),
+        ("[[tool]]\nname = \"t\"\ncommand = [\"x\"]\nas_of = \"header:Date\"\n", "no headers"),
         ("[routes]\nfast = [\"a/b\"]\n", "no route 'default'"),
         ("[[tool]]\nname = \"shell\"\ncommand = [\"x\"]\n", "built-in"),
         ("[[tool]]\nname = \"t\"\ncommand = []\n", "empty"),
