@@ -627,6 +627,7 @@ fn heard(run: &mut Run, during: Option<u64>, as_of: Option<AsOf>) -> u64 {
         policy_set: Digest::ZERO,
         input: Digest::ZERO,
         carried: Carried::default(),
+        failure: None,
     });
     let (status, bytes_up, bytes_down, failure, sent) = (200, 0, 0, None, true);
     run.append(Body::EgressEnded { egress, status, bytes_up, bytes_down, failure, sent, as_of })

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::Instant;
 use types::{
-    ActionRequest, Body, Carried, Coded as _, Digest, EffectClass, Failure, Labels, Verdict,
+    ActionRequest, AsOf, Body, Carried, Coded as _, Digest, EffectClass, Failure, Labels, Verdict,
 };
 use vault::Held;
 use zeroize::Zeroizing;
@@ -126,12 +126,23 @@ pub struct Outside {
     trail: Trail,
     clock: Clock,
     next_permit: u64,
-    /// Permits in flight: what, and whether a byte of each may have left.
-    open: BTreeMap<u64, (ActionRequest, bool)>,
+    /// Permits in flight.
+    open: BTreeMap<u64, InFlight>,
     /// What was sent, or may have been, and cannot be taken back.
     sent: BTreeSet<Digest>,
     heard: Labels,
+    /// What the oldest answer counts from, wall milliseconds.
+    oldest_ms: Option<u64>,
     told: BTreeSet<String>,
+}
+
+/// What was permitted and is not over.
+#[derive(Debug, Default)]
+struct InFlight {
+    /// Whether a byte of it may have left.
+    sent: bool,
+    /// What its answer says about its age.
+    as_of: Option<AsOf>,
 }
 
 impl std::fmt::Debug for Outside {
@@ -180,6 +191,7 @@ impl Outside {
             open: BTreeMap::new(),
             sent: BTreeSet::new(),
             heard: Labels::none(),
+            oldest_ms: None,
             told: BTreeSet::new(),
         })
     }
@@ -236,16 +248,16 @@ impl Outside {
     }
 
     fn cut_off(&mut self, why: &str) {
-        for (permit, (_, sent)) in std::mem::take(&mut self.open) {
-            self.ended(permit, (0, 0, 0), Some(why.to_owned()), sent);
+        for (permit, flight) in std::mem::take(&mut self.open) {
+            self.ended(permit, (0, 0, 0), Some(why.to_owned()), flight);
         }
     }
 
     /// The gate died. What was in flight may have been sent; another gate serves from here on.
     async fn serve_again(&mut self) {
         self.network = None;
-        for (_, sent) in self.open.values_mut() {
-            *sent = true;
+        for flight in self.open.values_mut() {
+            flight.sent = true;
         }
         self.cut_off("the gate died");
         let (config, authority) = (self.config.clone(), self.authority.clone());
@@ -273,7 +285,9 @@ impl Outside {
     }
 
     fn carried(&self) -> Carried {
-        Carried { labels: self.heard.clone(), ..Carried::default() }
+        let now = self.clock.now_ms();
+        let oldest_input_age = self.oldest_ms.map_or(0, |from| now.saturating_sub(from) / 1_000);
+        Carried { labels: self.heard.clone(), oldest_input_age }
     }
 
     fn judge(&self, action: &ActionRequest) -> Decision {
@@ -392,7 +406,7 @@ impl Outside {
             let said = self.terms.network.labels.get(host).cloned();
             self.heard.join(&said.unwrap_or_else(|| Labels::one("untrusted")));
         }
-        self.open.insert(permit, (action, false));
+        self.open.insert(permit, InFlight::default());
         let placeholders = secrets.iter().map(|used| used.placeholder.clone()).collect();
         let values = secrets.into_iter().map(|used| used.value).collect();
         self.answer(ask, NetVerdict::Permit { permit, secrets: placeholders }, values).await;
@@ -466,18 +480,26 @@ impl Outside {
     }
 
     fn on_passage(&mut self, permit: u64, passage: NetPassage) {
-        let Some((_, sent)) = self.open.get_mut(&permit) else { return };
-        match passage {
-            NetPassage::Sent => *sent = true,
+        let Some(flight) = self.open.get_mut(&permit) else { return };
+        let (traffic, why) = match passage {
+            NetPassage::Sent => {
+                flight.sent = true;
+                return;
+            }
+            NetPassage::Dated { as_of } => {
+                flight.as_of = Some(as_of);
+                let from_ms = as_of.counts_from(self.clock.now_ms());
+                self.oldest_ms = Some(self.oldest_ms.map_or(from_ms, |oldest| oldest.min(from_ms)));
+                return;
+            }
             NetPassage::Answered { status, bytes_up, bytes_down } => {
-                self.open.remove(&permit);
-                self.ended(permit, (status, bytes_up, bytes_down), None, true);
+                flight.sent = true;
+                ((status, bytes_up, bytes_down), None)
             }
-            NetPassage::Failed { why } => {
-                let sent = self.open.remove(&permit).is_none_or(|(_, sent)| sent);
-                self.ended(permit, (0, 0, 0), Some(why), sent);
-            }
-        }
+            NetPassage::Failed { why } => ((0, 0, 0), Some(why)),
+        };
+        let flight = self.open.remove(&permit).expect("it was found above");
+        self.ended(permit, traffic, why, flight);
     }
 
     fn ended(
@@ -485,9 +507,10 @@ impl Outside {
         egress: u64,
         (status, bytes_up, bytes_down): (u16, u64, u64),
         failure: Option<String>,
-        sent: bool,
+        flight: InFlight,
     ) {
-        let body = Body::EgressEnded { egress, status, bytes_up, bytes_down, failure, sent };
+        let InFlight { sent, as_of } = flight;
+        let body = Body::EgressEnded { egress, status, bytes_up, bytes_down, failure, sent, as_of };
         // It is over; the next permit will find that nothing can be written.
         let _ = self.write(json!({ "permit": egress, "record": body }), false);
     }

@@ -19,12 +19,15 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use store::{Append, Durability, NewRecord, RunRow, SqliteStore, Store};
 use types::{Actor, BRANCH_MAIN, Body, RunId};
 
-/// Samples of ours before the peer has its turn.
+/// Samples of ours before the peer has its turn, back to back.
 const ROUND: u32 = 10;
+/// Between two lives that are measured one by one: what the last one left to the kernel, and what
+/// is made ready for the next, is in neither's figure.
+const AFTERMATH: Duration = Duration::from_millis(20);
 /// Bytes that the bare fdatasync writes: about what one small record takes.
 const SYNC_BYTES: usize = 512;
 
@@ -61,7 +64,7 @@ struct Comparison {
 /// `bench`.
 pub(crate) fn bench(session: &Session, what: BenchWhat, count: u32, raw: bool) -> Result<u8> {
     let comparison = match what {
-        BenchWhat::Sandbox => sandboxes(session, count)?,
+        BenchWhat::Sandbox => return lives(session, count, raw),
         BenchWhat::Store => steps(count)?,
         BenchWhat::Start => starts(count)?,
         BenchWhat::Gate => {
@@ -185,21 +188,48 @@ fn in_path(name: &str) -> Option<std::path::PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
+/// How closely lives follow each other.
+#[derive(Debug, Clone, Copy)]
+enum Pace {
+    /// One of ours, one of the peer's, each when the last is over and done with.
+    OneByOne,
+    /// As fast as they go, [`ROUND`] of each side in turns.
+    BackToBack,
+}
+
 /// A sandbox's whole life inside the owner, and bubblewrap's.
-fn sandboxes(session: &Session, count: u32) -> Result<Comparison> {
+fn lives(session: &Session, count: u32, raw: bool) -> Result<u8> {
+    let apart = sandboxes(session, count, Pace::OneByOne)?;
+    let close = sandboxes(session, count, Pace::BackToBack)?;
+    let mut document = document(&apart);
+    document["back_to_back"] = self::document(&close);
+    let mut lines = table(&apart);
+    lines.extend(table(&close));
+    let sides = [Some(apart.ours), apart.peer, Some(close.ours), close.peer];
+    let sides: Vec<_> = sides.into_iter().flatten().collect();
+    Ok(say(session, raw, &sides, document, &lines))
+}
+
+fn sandboxes(session: &Session, count: u32, pace: Pace) -> Result<Comparison> {
     let bwrap = in_path("bwrap");
     let arguments = ["--unshare-all", "--ro-bind", "/", "/", "/bin/true"];
     let (mut ours, mut peer) = (Samples::default(), Samples::default());
+    let (round, pause, how) = match pace {
+        Pace::OneByOne => (1, AFTERMATH, "one by one"),
+        Pace::BackToBack => (ROUND, Duration::ZERO, "back to back"),
+    };
     block_on(async {
         let mut owner = session.owner().await?;
         let mut left = count;
         while left > 0 {
-            let now = left.min(ROUND);
+            let now = left.min(round);
             left -= now;
+            tokio::time::sleep(pause).await;
             owner.send(&Request::BenchSandbox { count: now }).await?;
             if let Reply::Samples { nanos } = crate::session::next_reply(&mut owner).await? {
                 nanos.into_iter().for_each(|nanos| ours.add(Some(nanos)));
             }
+            tokio::time::sleep(pause).await;
             for _ in 0..now {
                 if let Some(bwrap) = &bwrap {
                     peer.add(program(bwrap, &arguments));
@@ -208,10 +238,9 @@ fn sandboxes(session: &Session, count: u32) -> Result<Comparison> {
         }
         Result::Ok(())
     })?;
-    let name = "bwrap --unshare-all --ro-bind / / /bin/true".to_owned();
     Ok(Comparison {
-        ours: ("bedplate: create, /bin/true, destroy".to_owned(), ours),
-        peer: bwrap.map(|_| (name, peer)),
+        ours: (format!("bedplate: create, true, destroy {how}"), ours),
+        peer: bwrap.map(|_| (format!("bwrap --unshare-all true {how}"), peer)),
     })
 }
 
