@@ -15,7 +15,7 @@ use crate::pool::Pool;
 use crate::request::Origin;
 use crate::standing::Stands;
 use crate::stream::{Guarded, Prefixed, Shared};
-use crate::{error::BoundaryError, opaque};
+use crate::{endpoint, error::BoundaryError, opaque};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -96,6 +96,9 @@ fn target(inner: &Inner, stream: &TcpStream) -> Option<(Host, u16)> {
 async fn connection(inner: &Arc<Inner>, stream: TcpStream, place: Arc<OwnedSemaphorePermit>) {
     let _ = stream.set_nodelay(true);
     let Some((host, port)) = target(inner, &stream) else { return reset(&stream) };
+    if let Some(models) = inner.endpoint(&host, port) {
+        return endpoint::serve(models, stream).await;
+    }
     let ask = ConnectAsk { host: host.to_string(), port };
     let epoch = inner.standings.epoch();
     let verdict = inner.judge.connect(&ask).await;

@@ -2,6 +2,7 @@
 
 use crate::authority::Authority;
 use crate::dns::{self, Rate};
+use crate::endpoint::Endpoint;
 use crate::error::BoundaryError;
 use crate::judge::Judge;
 use crate::limits::{ASKS_MAX, BODIES_BYTES_MAX, BODY_BYTES_MAX, CONNECTIONS_MAX};
@@ -48,6 +49,8 @@ pub struct Config {
     pub body_bytes: usize,
     /// Where the answers to GETs say how old they are, by `HOST` or `HOST/PATH*`.
     pub as_of: BTreeMap<String, AsOfField>,
+    /// Who answers calls of models from inside; none when nobody does.
+    pub models: Option<Arc<dyn Endpoint>>,
 }
 
 impl fmt::Debug for Config {

@@ -15,6 +15,7 @@ mod authority;
 mod body;
 mod boundary;
 mod dns;
+mod endpoint;
 mod error;
 mod exchange;
 mod facts;
@@ -37,6 +38,7 @@ mod websocket;
 
 pub use address::barred;
 pub use boundary::{Boundary, Clock, Config, Listeners, OriginalDestination};
+pub use endpoint::{Endpoint, EndpointAnswer, EndpointBody, MODELS_HOST};
 pub use error::BoundaryError;
 pub use host::Host;
 pub use judge::{

@@ -11,6 +11,7 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
         "work",
         &[
             "run",
+            "wrap",
             "send",
             "signal",
             "ps",
@@ -73,6 +74,9 @@ pub(crate) enum Command {
     /// Run the agent of DIR, or do a task here
     #[command(after_help = RUN_HELP)]
     Run(RunArguments),
+    /// Run your own agent program here, governed
+    #[command(after_help = WRAP_HELP)]
+    Wrap(WrapArguments),
     /// Give a run new instructions
     Send {
         /// The run: a prefix of its id, or `last`
@@ -243,6 +247,29 @@ agent is made on the spot, sees this directory as its workspace, and changes not
 
 Exit status: 0 done, 1 failed or a check did not pass, 2 usage or configuration, 3 evidence does not
 verify, 4 waits for a person.";
+
+const WRAP_HELP: &str = "\
+The program runs in a sandbox on this terminal. It sees this directory as its workspace, and
+changes nothing of yours until `bedplate apply`. The manifest here says what it may do; without
+one, outward actions are asked. Its calls of models go to http://models.bedplate.internal inside,
+which Codex, Claude Code and the providers' libraries are pointed at; it holds no key.
+
+Exit status: the program's own; 125 if bedplate failed, 126 not executable, 127 not found, 128 and
+the number of the signal that ended it; 4 if it waits for a person.";
+
+/// `wrap`.
+#[derive(Debug, Args)]
+pub(crate) struct WrapArguments {
+    /// A route of the manifest, PROVIDER/MODEL, or script/PATH
+    #[arg(long, value_name = "ROUTE")]
+    pub(crate) model: Option<String>,
+    /// Use bedplate.NAME.toml over the manifest
+    #[arg(long, value_name = "NAME")]
+    pub(crate) env: Option<String>,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
 
 /// `run`.
 #[derive(Debug, Args)]

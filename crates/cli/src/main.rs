@@ -3,7 +3,7 @@
 //! A command holds no state: it reads the log, or asks the owner. What always holds: progress and
 //! people's words go to standard error, answers to standard output; every failure has a code, and
 //! nothing that came from a model, a tool or a file reaches the terminal with its control
-//! characters. What is never here: decisions, records, enforcement.
+//! characters, but what a wrapped program prints on it. What is never here: decisions, records, enforcement.
 
 mod arguments;
 mod commands;
@@ -11,6 +11,7 @@ mod error;
 mod explain;
 #[cfg(test)]
 mod fixture;
+mod guest_program;
 mod model_choice;
 mod outcome;
 mod pages;

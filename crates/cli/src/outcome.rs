@@ -27,6 +27,23 @@ pub(crate) const fn exit_of(status: Status) -> u8 {
     }
 }
 
+/// The exit status of `wrap`: that of the guest's program; ours when it has none, or when it did
+/// its work and the run did not.
+pub(crate) fn exit_of_guest(state: &State, records: &[Record]) -> u8 {
+    let status = state.status(false);
+    let ran = records.iter().rev().find_map(|record| match &record.body {
+        Body::ActionFinished { exit, .. } => *exit,
+        _ => None,
+    });
+    match (status, ran) {
+        (Status::Done | Status::Failed, Some(exit)) if exit != 0 => {
+            u8::try_from(exit & 0xff).unwrap_or(exit::SANDBOX_OWN)
+        }
+        (Status::Failed, None) => exit::SANDBOX_OWN,
+        _ => exit_of(status),
+    }
+}
+
 /// Why the run is where it is, when that is a failure.
 pub(crate) fn error_of(state: &State) -> Option<&Failure> {
     match (&state.ended, &state.suspended) {

@@ -67,6 +67,11 @@ pub(crate) fn lines(
         Body::SecretUsed { secret, host, .. } => {
             vec![Line::new(Paint::Dim, "secret", format!("{} for {}", safe(secret), safe(host)))]
         }
+        Body::GuestCalled { .. }
+        | Body::GuestAnswered { .. }
+        | Body::GuestServed { .. }
+        | Body::GuestDiverged { .. }
+        | Body::GuestRefused { .. } => guest_lines(&record.body),
         Body::PolicyChanged { allow, by, .. } => {
             let entries = safe(&allow.join(", "));
             vec![Line::new(Paint::Yellow, "policy", format!("changed by {}: {entries}", safe(by)))]
@@ -76,6 +81,49 @@ pub(crate) fn lines(
         }
         Body::RunEnded { .. } => Vec::new(),
         _ => action_lines(before, record, command),
+    }
+}
+
+/// Whether a line about a record is worth a place between what a guest itself prints.
+pub(crate) const fn interrupts_guest(body: &Body) -> bool {
+    matches!(
+        body,
+        Body::DecisionMade { verdict: Verdict::Deny, .. }
+            | Body::ApprovalAsked { .. }
+            | Body::EgressDecided { verdict: Verdict::Deny, .. }
+            | Body::EgressAsked { .. }
+            | Body::GuestDiverged { .. }
+            | Body::GuestRefused { .. }
+            | Body::CheckFailed { .. }
+            | Body::ActionInDoubt { .. }
+            | Body::Suspended { .. }
+    )
+}
+
+/// A guest's call of a model: one line when it is over, refused, or not what it was.
+fn guest_lines(body: &Body) -> Vec<Line> {
+    match body {
+        Body::GuestAnswered { error: Some(fault), .. } => {
+            vec![Line::new(Paint::Yellow, "model", safe(&fault.failure.to_string()))]
+        }
+        Body::GuestAnswered { usage, cost, .. } => {
+            let tokens = usage.input_tokens + usage.output_tokens;
+            vec![Line::new(Paint::Dim, "model", format!("{tokens} tokens, {cost}"))]
+        }
+        Body::GuestServed { answer, .. } => {
+            vec![Line::new(Paint::Dim, "served", format!("the answer of record {answer}, again"))]
+        }
+        Body::GuestDiverged { expected, served, .. } => {
+            let text = format!(
+                "after {served} answers of the log the guest asks something else than in record \
+                 {expected}: it goes on with new answers"
+            );
+            vec![Line::new(Paint::Yellow, "diverged", text)]
+        }
+        Body::GuestRefused { failure, .. } => {
+            vec![Line::new(Paint::Red, "refused", safe(&failure.to_string()))]
+        }
+        _ => Vec::new(),
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) fn summary(before: &State, record: &Record) -> String {
     }
     let text = run(body)
         .or_else(|| model(body))
+        .or_else(|| guest(body))
         .or_else(|| workspace(body))
         .or_else(|| time(body))
         .or_else(|| check(body))
@@ -78,6 +79,32 @@ fn model(body: &Body) -> Option<String> {
             let ids: Vec<String> = actions.iter().map(ToString::to_string).collect();
             format!("actions {}", ids.join(", "))
         }
+        _ => return None,
+    })
+}
+
+fn guest(body: &Body) -> Option<String> {
+    Some(match body {
+        Body::GuestCalled { provider, model, hop, asked_bytes, key, .. } => {
+            let again = if *hop > 0 { format!(", entry {hop}") } else { String::new() };
+            let size = render::bytes(*asked_bytes);
+            format!("{provider}/{model}{again}, {size}, key {}", key.short())
+        }
+        Body::GuestAnswered { call, error: Some(fault), .. } => {
+            format!("{call}: no answer: {}", fault.failure)
+        }
+        Body::GuestAnswered { call, items, usage, cost, .. } => {
+            let items: Vec<String> =
+                items.iter().map(|item| render::item(item, ANSWER_CHARS_MAX)).collect();
+            let tokens = usage.input_tokens + usage.output_tokens;
+            format!("{call}: {} ({tokens} tokens, {cost})", items.join("; "))
+        }
+        Body::GuestServed { answer, .. } => format!("the answer of record {answer}, again"),
+        Body::GuestDiverged { expected, served, key } => {
+            let key = key.short();
+            format!("key {key} is not what record {expected} asked; {served} answers served before")
+        }
+        Body::GuestRefused { status, failure, .. } => format!("{status}: {failure}"),
         _ => return None,
     })
 }

@@ -91,6 +91,13 @@ impl Terminal {
         let _ = out.flush();
     }
 
+    /// Bytes beside the answer, as they are.
+    pub(crate) fn error_bytes(bytes: &[u8]) {
+        let mut err = std::io::stderr().lock();
+        let _ = err.write_all(bytes);
+        let _ = err.flush();
+    }
+
     /// A JSON document as the answer.
     pub(crate) fn answer_json(value: &serde_json::Value) {
         Self::answer(&value.to_string());

@@ -87,24 +87,7 @@ impl Gate {
     pub async fn prepare(&self, call: ModelCall) -> Result<Prepared, ModelFault> {
         let call = Box::new(call);
         let link = self.link().await.map_err(|error| error.fault())?;
-        let pending = link.ask(Request::Prepare { call }, Vec::new()).await;
-        let pending = pending.map_err(|error| error.fault())?;
-        let (event, _) = pending.last().await.map_err(|error| error.fault())?;
-        match event {
-            Event::Prepared { prepared, digest, bytes, input_tokens, output_tokens } => {
-                Ok(Prepared {
-                    number: prepared,
-                    link,
-                    sent: false,
-                    digest,
-                    bytes,
-                    estimate: Estimate { input_tokens, output_tokens },
-                })
-            }
-            Event::Faulted { fault } => Err(fault),
-            Event::Failed { failure } => Err(transient(failure)),
-            other => Err(unexpected(&other).fault()),
-        }
+        Prepared::ask(link, Request::Prepare { call }).await
     }
 
     /// Sends a prepared call with its key; text goes to `on_text` as it comes, and pieces may be
@@ -270,6 +253,31 @@ impl Gate {
         let link = Link::start(&self.inner.exe).await?;
         state.link = Some(link.clone());
         Ok(link)
+    }
+}
+
+impl Prepared {
+    /// Has a call encoded and kept.
+    ///
+    /// # Errors
+    /// As [`Gate::prepare`].
+    pub(crate) async fn ask(link: Arc<Link>, request: Request) -> Result<Self, ModelFault> {
+        let pending = link.ask(request, Vec::new()).await;
+        let pending = pending.map_err(|error| error.fault())?;
+        let (event, _) = pending.last().await.map_err(|error| error.fault())?;
+        match event {
+            Event::Prepared { prepared, digest, bytes, input_tokens, output_tokens } => Ok(Self {
+                number: prepared,
+                link,
+                sent: false,
+                digest,
+                bytes,
+                estimate: Estimate { input_tokens, output_tokens },
+            }),
+            Event::Faulted { fault } => Err(fault),
+            Event::Failed { failure } => Err(transient(failure)),
+            other => Err(unexpected(&other).fault()),
+        }
     }
 }
 

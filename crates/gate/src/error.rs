@@ -81,6 +81,26 @@ pub enum GateError {
         /// Why.
         why: String,
     },
+    /// A guest shows another key than its run's.
+    #[error("this is not the key of this run")]
+    GuestKey,
+    /// A guest calls an address that the model endpoint has not.
+    #[error("the model endpoint has no {method} {path}")]
+    GuestAddress {
+        /// The method.
+        method: String,
+        /// The path, cut.
+        path: String,
+    },
+    /// A guest's request did not come whole.
+    #[error("the request did not come whole: {why}")]
+    GuestBody {
+        /// Why.
+        why: String,
+    },
+    /// Nobody waits for this answer any more.
+    #[error("the guest has its answer already, or is gone")]
+    GuestGone,
     /// Output or JSON passes a limit.
     #[error("there are {bytes} bytes, and at most {limit} are read")]
     InputTooLarge {
@@ -108,6 +128,10 @@ impl Coded for GateError {
             Self::KeepsDying { .. } => "BP-GATE-012",
             Self::InputTooLarge { .. } => "BP-GATE-013",
             Self::Network { .. } => "BP-GATE-014",
+            Self::GuestKey => "BP-GATE-015",
+            Self::GuestAddress { .. } => "BP-GATE-016",
+            Self::GuestBody { .. } => "BP-GATE-017",
+            Self::GuestGone => "BP-GATE-018",
         }
     }
 
@@ -128,6 +152,12 @@ impl Coded for GateError {
             Self::Network { .. } => {
                 "Look at `[network]` in the manifest; if it is right, run bedplate doctor."
             }
+            Self::GuestKey => "Use the key that stands in the guest's environment.",
+            Self::GuestAddress { .. } => {
+                "Use Responses, Chat Completions or Messages below /v1 of the endpoint."
+            }
+            Self::GuestBody { .. } => "Send it again.",
+            Self::GuestGone => "Nothing is to be done: the call is over.",
             Self::Busy { .. } => "Wait until some of the runs have moved on.",
             Self::JsonInvalid { .. } => {
                 "The tool must print one JSON value and nothing else on standard output."
@@ -152,6 +182,7 @@ impl GateError {
     pub fn fault(&self) -> ModelFault {
         let class = match self {
             Self::FrameTooLarge { .. } => FaultClass::Rejected,
+            Self::GuestGone => FaultClass::Interrupted,
             _ => FaultClass::Transient,
         };
         ModelFault { class, failure: self.failure(), http_status: 0, retry_after_ms: None }
@@ -171,6 +202,11 @@ mod tests {
         };
         let why = String::new;
         check(GateError::ScriptNotServed { why: why() }, "BP-GATE-010", FaultClass::Transient);
+        check(GateError::GuestKey, "BP-GATE-015", FaultClass::Transient);
+        let address = GateError::GuestAddress { method: why(), path: why() };
+        check(address, "BP-GATE-016", FaultClass::Transient);
+        check(GateError::GuestBody { why: why() }, "BP-GATE-017", FaultClass::Transient);
+        check(GateError::GuestGone, "BP-GATE-018", FaultClass::Interrupted);
         check(GateError::Died, "BP-GATE-001", FaultClass::Transient);
         let too_large = GateError::FrameTooLarge { bytes: 2, limit: 1 };
         check(too_large, "BP-GATE-004", FaultClass::Rejected);

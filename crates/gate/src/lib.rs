@@ -10,6 +10,7 @@ mod client;
 mod confine;
 mod error;
 mod frame;
+mod guests;
 mod hostile;
 mod link;
 mod message;
@@ -18,12 +19,14 @@ mod network;
 mod process;
 mod scripts;
 
-pub use boundary::{Denial, Event as NetPassage};
+pub use boundary::{Denial, Event as NetPassage, MODELS_HOST};
 pub use client::{Answered, Gate, Prepared};
 pub use error::GateError;
-pub use message::{ModelCall, NetConfig, NetQuestion, NetRequest, NetVerdict, ReadText};
-pub use models::Secret;
-pub use network::{NetMessage, Network};
+pub use message::{
+    GuestAsk, GuestModels, ModelCall, NetConfig, NetQuestion, NetRequest, NetVerdict, ReadText,
+};
+pub use models::{Answer, Finish, Secret};
+pub use network::{GuestLink, NetMessage, Network};
 pub use process::gate_main;
 
 /// The argument with which the owner re-executes itself as the gate.
@@ -53,6 +56,12 @@ pub mod limits {
     pub const SCHEMA_BYTES_MAX: usize = 256 << 10;
     /// Bytes of output taken for reading.
     pub const OUTPUT_BYTES_MAX: usize = 16 << 20;
+    /// Calls of models that the guests of one sandbox have going at once; more wait.
+    pub const GUEST_CALLS_MAX: usize = 8;
+    /// How long the body of a guest's request may take to come, milliseconds.
+    pub const GUEST_BODY_MS_MAX: u64 = 60_000;
+    /// Bodies of one sandbox's guests that are kept, so that the next is recorded as what is new.
+    pub const GUEST_BODIES_MAX: usize = 4;
     /// How long the gate may take to start, milliseconds.
     pub const START_MS_MAX: u64 = 10_000;
     /// Starts within [`RESTART_WINDOW_MS`] before we give up.

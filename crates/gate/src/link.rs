@@ -8,7 +8,7 @@ use crate::GATE_ARGUMENT;
 use crate::error::GateError;
 use crate::frame::{self, Attachment, Frame, Received};
 use crate::limits::{DELTAS_MAX, QUEUE_FRAMES_MAX, START_MS_MAX};
-use crate::message::{Event, Request, ToGate, ToOwner};
+use crate::message::{Event, NetQuestion, Request, ToGate, ToOwner};
 use crate::network::NetMessage;
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -283,7 +283,11 @@ async fn read_frames(mut read: OwnedReadHalf, waiting: Arc<Waiting>) {
                 waiting.delta(id, text);
                 continue;
             }
-            Event::NetAsked { net, ask, question } => {
+            Event::NetAsked { net, ask, mut question } => {
+                if let NetQuestion::Model { ask } = &mut question {
+                    let body = received.attachments.first_mut();
+                    ask.body = body.map(|b| std::mem::take(&mut **b)).unwrap_or_default().into();
+                }
                 waiting.say(net, NetMessage::Asked { ask, question });
                 continue;
             }

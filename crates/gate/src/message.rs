@@ -1,7 +1,8 @@
 //! What owner and gate say to each other: the headers of frames.
 
 use boundary::{Denial, Event as NetPassage};
-use models::{Answer, Endpoint};
+use bytes::Bytes;
+use models::{Answer, Dialect, Endpoint};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -46,6 +47,48 @@ pub struct NetConfig {
     /// Where the answers to GETs say how old they are, by `HOST` or `HOST/PATH*`.
     #[serde(default)]
     pub as_of: BTreeMap<String, AsOfField>,
+    /// Serves guests' calls of models, when there are guests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub models: Option<GuestModels>,
+}
+
+/// What the model endpoint of a sandbox knows.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestModels {
+    /// What a guest shows as its key.
+    pub token: String,
+    /// The models it is told of.
+    pub names: Vec<String>,
+}
+
+impl std::fmt::Debug for GuestModels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GuestModels").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+/// A guest's request of a model, as far as the owner needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestAsk {
+    /// How the guest speaks.
+    pub dialect: Dialect,
+    /// What an answer of the log is found by.
+    pub key: Digest,
+    /// Digest of its body.
+    pub digest: Digest,
+    /// Bytes of its body.
+    pub bytes: u64,
+    /// The record of an earlier call whose body begins and ends alike.
+    pub base: Option<u64>,
+    /// Bytes that both begin with.
+    pub head_bytes: u64,
+    /// Bytes that both end with.
+    pub tail_bytes: u64,
+    /// What another provider than the guest's own will not be sent.
+    pub dropped: Vec<String>,
+    /// The bytes between. They travel beside the frame.
+    #[serde(skip)]
+    pub body: Bytes,
 }
 
 /// A request of a sandbox, as it will be sent but for its secrets.
@@ -85,6 +128,11 @@ pub enum NetQuestion {
     Request {
         /// Which.
         request: Box<NetRequest>,
+    },
+    /// A guest wants an answer of a model. It is answered by a [`GuestLink`](crate::GuestLink).
+    Model {
+        /// Which.
+        ask: Box<GuestAsk>,
     },
     /// Whether what was permitted may go on.
     Still {
@@ -151,6 +199,16 @@ pub(crate) enum Request {
     NetRecheck { net: u64 },
     /// What was asked by `Event::NetAsked`. No answer. Attachment: the values of secrets.
     NetVerdict { ask: u64, verdict: NetVerdict },
+    /// Encode a guest's request for this endpoint and keep it, as `Prepare` does.
+    GuestPrepare { ask: u64, endpoint: Box<Endpoint>, model: String },
+    /// The record that announced a guest's call: later bodies are told apart from it. No answer.
+    GuestNoted { ask: u64, record: u64 },
+    /// The answer is recorded: the guest may have the rest of it. No answer.
+    GuestFinish { ask: u64 },
+    /// The guest is refused, in its dialect. No answer.
+    GuestRefuse { ask: u64, status: u16, failure: Failure, retry_after_ms: Option<u64> },
+    /// The guest is given an answer of the log. No answer. Attachment: the provider's bytes.
+    GuestServe { ask: u64, native: bool, answer: Box<Answer> },
 }
 
 /// Header of a frame from the gate.

@@ -4,10 +4,13 @@
 //! one, so when the owner is slow everything waits, and when it is gone this process ends.
 
 use crate::error::GateError;
-use crate::frame::Frame;
-use crate::message::{Event, NetConfig, NetQuestion, NetRequest, NetVerdict, ToOwner};
+use crate::frame::{Attachment, Frame};
+use crate::guests::{Calls, Door};
+use crate::message::{
+    Event, GuestAsk, GuestModels, NetConfig, NetQuestion, NetRequest, NetVerdict, ToOwner,
+};
 use boundary::{
-    Answer, Boundary, Config, ConnectAsk, ConnectVerdict, Denial, How, Judge, Listeners,
+    Answer, Boundary, Config, ConnectAsk, ConnectVerdict, Denial, Endpoint, How, Judge, Listeners,
     RequestAsk, RequestVerdict, SecretUse, Standing,
 };
 use rustls::pki_types::CertificateDer;
@@ -20,7 +23,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{mpsc, oneshot};
-use types::ActionRequest;
+use types::{ActionRequest, Coded as _};
 use zeroize::Zeroizing;
 
 /// Descriptors that came and whose network was not opened yet.
@@ -70,6 +73,8 @@ pub(crate) struct Nets {
     unclaimed: Mutex<HashMap<u64, Vec<OwnedFd>>>,
     open: Mutex<HashMap<u64, Arc<Boundary>>>,
     asking: Arc<Asking>,
+    /// Guests' calls of all networks.
+    pub(crate) guests: Arc<Calls>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -90,7 +95,25 @@ impl Nets {
             unclaimed: Mutex::default(),
             open: Mutex::default(),
             asking: Arc::new(asking),
+            guests: Arc::default(),
         }
+    }
+
+    /// The model endpoint of a network.
+    fn door(&self, net: u64, models: GuestModels) -> Arc<dyn Endpoint> {
+        let (asking, calls) = (Arc::clone(&self.asking), Arc::clone(&self.guests));
+        let ask = move |ask: GuestAsk, call| {
+            let number = asking.next.fetch_add(1, Ordering::Relaxed);
+            calls.enter(number, call);
+            let body = vec![Attachment::Plain(ask.body.clone())];
+            let question = NetQuestion::Model { ask: Box::new(ask) };
+            let event = Event::NetAsked { net, ask: number, question };
+            match Frame::new(&ToOwner { id: 0, event }, body) {
+                Ok(frame) => drop(asking.out.send(frame)),
+                Err(error) => calls.refuse(number, 413, &error.failure(), None),
+            }
+        };
+        Arc::new(Door::new(models, Arc::new(ask)))
     }
 
     /// Serves a network. Answers its certificate and the authority's key.
@@ -119,6 +142,7 @@ impl Nets {
             clock: Arc::new(now_s),
             body_bytes: boundary::limits::BODY_BYTES_MAX,
             as_of: config.as_of,
+            models: config.models.map(|models| self.door(net, models)),
         };
         let judge = Arc::new(OwnerJudge { net, asking: Arc::clone(&self.asking) });
         let original =

@@ -1,16 +1,16 @@
 //! The owner's side of one sandbox's network: what is asked of it, and its answers.
 
-use crate::client::failure_of;
+use crate::client::{Prepared, failure_of};
 use crate::error::GateError;
 use crate::frame::Attachment;
 use crate::link::Link;
 use crate::message::{Event, NetConfig, NetQuestion, NetVerdict, Request};
 use boundary::Event as NetPassage;
-use models::Secret;
+use models::{Answer, Endpoint, Secret};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use types::{Coded as _, Failure};
+use types::{Coded as _, Failure, ModelFault};
 use zeroize::Zeroizing;
 
 /// What the boundary of a sandbox says.
@@ -114,10 +114,70 @@ impl Network {
         self.link.send(request, attached.into_iter().collect()).await;
     }
 
+    /// The way to the guests of this sandbox, for as long as this gate lives.
+    #[must_use]
+    pub fn guests(&self) -> GuestLink {
+        GuestLink { link: Arc::clone(&self.link) }
+    }
+
     /// Policy is another: everything that is open is asked about again, and closed when it may not
     /// go on. Does not wait; the questions come as others do.
     pub async fn recheck(&self) {
         self.link.send(Request::NetRecheck { net: self.net }, Vec::new()).await;
+    }
+}
+
+/// How guests' calls of models are answered: each by its number, and each exactly once.
+#[derive(Debug, Clone)]
+pub struct GuestLink {
+    link: Arc<Link>,
+}
+
+impl GuestLink {
+    /// Encodes a guest's request for an endpoint; nothing leaves this machine. Then
+    /// [`Gate::send`](crate::Gate::send) sends it and gives the guest what comes, but for its end.
+    ///
+    /// # Errors
+    /// As [`Gate::prepare`](crate::Gate::prepare); a fault of class `Interrupted` when the guest
+    /// has its answer already.
+    pub async fn prepare(
+        &self,
+        ask: u64,
+        endpoint: Endpoint,
+        model: String,
+    ) -> Result<Prepared, ModelFault> {
+        let endpoint = Box::new(endpoint);
+        let request = Request::GuestPrepare { ask, endpoint, model };
+        Prepared::ask(Arc::clone(&self.link), request).await
+    }
+
+    /// Says which record announced a call.
+    pub async fn noted(&self, ask: u64, record: u64) {
+        self.link.send(Request::GuestNoted { ask, record }, Vec::new()).await;
+    }
+
+    /// Lets the guest have the end of its answer, which is recorded now.
+    pub async fn finish(&self, ask: u64) {
+        self.link.send(Request::GuestFinish { ask }, Vec::new()).await;
+    }
+
+    /// Refuses a call, with an HTTP status from 400 to 599.
+    pub async fn refuse(
+        &self,
+        ask: u64,
+        status: u16,
+        failure: Failure,
+        retry_after_ms: Option<u64>,
+    ) {
+        let request = Request::GuestRefuse { ask, status, failure, retry_after_ms };
+        self.link.send(request, Vec::new()).await;
+    }
+
+    /// Gives an answer of the log; `raw` are the provider's bytes, which a guest of its own dialect
+    /// gets as they are.
+    pub async fn serve(&self, ask: u64, answer: Answer, native: bool, raw: Vec<u8>) {
+        let request = Request::GuestServe { ask, native, answer: Box::new(answer) };
+        self.link.send(request, vec![Attachment::Plain(raw.into())]).await;
     }
 }
 

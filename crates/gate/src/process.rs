@@ -7,13 +7,14 @@
 use crate::confine::confine;
 use crate::error::GateError;
 use crate::frame::{self, Attachment, Frame, Received};
+use crate::guests::{Encoded, Relay};
 use crate::hostile::{as_of_in, check_value, compile, parse_json, read_output};
 use crate::limits::{IN_FLIGHT_MAX, PREPARED_MAX, QUEUE_FRAMES_MAX};
 use crate::message::{Event, ModelCall, Request, ToGate, ToOwner};
 use crate::nets::{HostNet, Nets};
 use crate::scripts::Scripts;
 use bytes::Bytes;
-use models::{Client, Endpoint, ModelRequest, Secret};
+use models::{Client, Endpoint, Estimate, ModelRequest, Piece, Secret};
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -82,6 +83,8 @@ struct PreparedCall {
     endpoint: Endpoint,
     model: String,
     bytes: Bytes,
+    /// The guest that waits for the reply, if it is one's.
+    guest: Option<Relay>,
 }
 
 type Attachments = Vec<Zeroizing<Vec<u8>>>;
@@ -118,6 +121,15 @@ async fn serve(
             Request::NetVerdict { ask, verdict } => {
                 let secrets = attachments.into_iter().next().unwrap_or_default();
                 shared.nets.verdict(ask, verdict, secrets);
+            }
+            Request::GuestNoted { ask, record } => shared.nets.guests.noted(ask, record),
+            Request::GuestFinish { ask } => shared.nets.guests.finish(ask),
+            Request::GuestRefuse { ask, status, failure, retry_after_ms } => {
+                shared.nets.guests.refuse(ask, status, &failure, retry_after_ms);
+            }
+            Request::GuestServe { ask, native, answer } => {
+                let raw = attachments.into_iter().next().map(|mut raw| std::mem::take(&mut *raw));
+                shared.nets.guests.serve(ask, &answer, native, raw.unwrap_or_default());
             }
             Request::NetClose { net } => shared.nets.close(net),
             Request::NetRecheck { net } => {
@@ -229,7 +241,14 @@ impl Shared {
                     Err(error) => (failed(&error), None),
                 };
             }
-            Request::Release { .. }
+            Request::GuestPrepare { ask, endpoint, model } => {
+                return (self.prepare_guest(ask, *endpoint, model), None);
+            }
+            Request::GuestNoted { .. }
+            | Request::GuestFinish { .. }
+            | Request::GuestRefuse { .. }
+            | Request::GuestServe { .. }
+            | Request::Release { .. }
             | Request::Cancel { .. }
             | Request::NetVerdict { .. }
             | Request::NetClose { .. }
@@ -255,23 +274,35 @@ impl Shared {
             }
         };
         let estimate = models::estimate(bytes.len() as u64, request.max_output_tokens);
+        let (endpoint, model) = (call.endpoint, request.model);
+        self.keep(PreparedCall { endpoint, model, bytes: bytes.into(), guest: None }, estimate)
+    }
+
+    /// The same for a guest's own request.
+    fn prepare_guest(&self, ask: u64, endpoint: Endpoint, model: String) -> Event {
+        match self.nets.guests.prepare(ask, &endpoint, &model) {
+            Ok(Encoded { bytes, estimate, relay }) => {
+                self.keep(PreparedCall { endpoint, model, bytes, guest: Some(relay) }, estimate)
+            }
+            Err(fault) => Event::Faulted { fault },
+        }
+    }
+
+    fn keep(&self, call: PreparedCall, estimate: Estimate) -> Event {
         let mut prepared = lock(&self.prepared);
         prepared.next += 1;
         let number = prepared.next;
         let event = Event::Prepared {
             prepared: number,
-            digest: Digest::of(&bytes),
-            bytes: bytes.len() as u64,
+            digest: Digest::of(&call.bytes),
+            bytes: call.bytes.len() as u64,
             input_tokens: estimate.input_tokens,
             output_tokens: estimate.output_tokens,
         };
         if prepared.calls.len() >= PREPARED_MAX {
             prepared.calls.pop_first();
         }
-        prepared.calls.insert(
-            number,
-            PreparedCall { endpoint: call.endpoint, model: request.model, bytes: bytes.into() },
-        );
+        prepared.calls.insert(number, call);
         event
     }
 
@@ -280,7 +311,13 @@ impl Shared {
         let Some(call) = lock(&self.prepared).calls.remove(&prepared) else {
             return (failed(&GateError::NotPrepared), None);
         };
-        let mut on_text = |text: &str| {
+        let headers = call.guest.as_ref().map(Relay::headers).unwrap_or_default();
+        let mut guest = call.guest;
+        let mut on_piece = |piece: Piece<'_>| {
+            if let Some(guest) = &mut guest {
+                return guest.piece(piece);
+            }
+            let Piece::Text(text) = piece else { return };
             let event = Event::Delta { text: text.to_owned() };
             // When the owner reads slowly, pieces are left out: the answer has all of them.
             if let Ok(frame) = Frame::new(&ToOwner { id, event }, Vec::new()) {
@@ -289,8 +326,14 @@ impl Shared {
         };
         let called = self
             .models
-            .call(&call.endpoint, &call.model, key.as_ref(), call.bytes, &mut on_text)
+            .relay(&call.endpoint, &call.model, key.as_ref(), &headers, call.bytes, &mut on_piece)
             .await;
+        if let Some(guest) = guest {
+            match &called {
+                Ok(reply) => guest.answered(&reply.answer),
+                Err(fault) => guest.failed(&fault.fault),
+            }
+        }
         match called {
             Ok(reply) => {
                 let event = Event::Answered {

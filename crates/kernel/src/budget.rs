@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use types::manifest::Budget;
-use types::{Failure, Usd};
+use types::{Failure, Usage, Usd};
 
 /// What a run has spent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -24,6 +24,15 @@ pub struct Spent {
 }
 
 impl Spent {
+    /// Settles one of several reservations.
+    pub(crate) fn settle(&mut self, cost: Usd, tokens: u64, used: Usd, usage: &Usage) {
+        self.reserved_cost = self.reserved_cost.minus(cost);
+        self.reserved_tokens = self.reserved_tokens.saturating_sub(tokens);
+        self.cost = self.cost.plus(used);
+        let used_tokens = usage.input_tokens.saturating_add(usage.output_tokens);
+        self.tokens = self.tokens.saturating_add(used_tokens);
+    }
+
     /// Settles a reservation that nobody will settle any more: it counts as spent, because the
     /// provider may have counted it.
     pub(crate) fn forfeit(&mut self) {

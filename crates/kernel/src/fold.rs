@@ -70,6 +70,11 @@ impl State {
             Body::EgressDecided { .. } | Body::EgressAsked { .. } | Body::EgressEnded { .. } => {
                 self.fold_egress(seq, &record.body);
             }
+            Body::GuestCalled { .. }
+            | Body::GuestAnswered { .. }
+            | Body::GuestServed { .. }
+            | Body::GuestDiverged { .. }
+            | Body::GuestRefused { .. } => self.guest.fold(seq, &record.body, &mut self.spent),
             Body::ArtifactApplied { .. } | Body::SecretUsed { .. } => {}
         }
     }
@@ -169,6 +174,9 @@ impl State {
     /// A new owner took the run up: what was in flight is interrupted, what was decided is to be
     /// decided again under the policy of now.
     fn interrupt(&mut self) {
+        if self.may_start_again() {
+            self.start_again();
+        }
         if matches!(self.suspended, Some((WaitReason::Model, _))) {
             self.hop = 0;
         }
@@ -179,6 +187,7 @@ impl State {
             self.model = ModelPhase::Idle;
         }
         self.spent.forfeit();
+        self.guest.interrupt();
         self.egress.interrupt();
         let egress = &self.egress;
         for action in self.actions.values_mut() {
@@ -200,6 +209,15 @@ impl State {
         }
     }
 
+    /// A guest that did not do its work is begun again by a person: what it did is undone first.
+    fn start_again(&mut self) {
+        self.reopen();
+        for action in self.actions.values_mut().filter(|action| action.phase == Phase::Settled) {
+            let ran = action.started.is_some();
+            action.phase = if ran { Phase::Interrupted } else { Phase::Proposed };
+        }
+    }
+
     fn fold_item(&mut self, seq: u64, item: &Item) {
         if let Item::ToolResult { call_id, labels, .. } = item {
             self.unproposed.retain(|id| id != call_id);
@@ -208,6 +226,10 @@ impl State {
         }
         if let Item::UserMessage { .. } = item {
             self.reopen();
+        }
+        // A guest's own start, which no model asked for.
+        if let Item::ToolCall { call_id, .. } = item {
+            self.unproposed.push(call_id.clone());
         }
         self.items.push(Placed { seq, item: item.clone() });
     }
@@ -366,6 +388,9 @@ impl State {
         output: &Output,
         labels: &Labels,
     ) {
+        if self.is_guest() {
+            self.guest.ended = Some((status, exit));
+        }
         let retries_left = self.attempts_left(id);
         let action = self.action_mut(id);
         action.output = Some(output.clone());

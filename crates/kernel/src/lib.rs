@@ -20,11 +20,13 @@
 mod budget;
 mod egress;
 mod fold;
+mod guest;
 mod next;
 mod state;
 
 pub use budget::{Spent, over_budget};
 pub use egress::{Egress, Egresses, Grant, GrantPhase, Passage};
+pub use guest::{GUEST_TOOL, Guest};
 pub use next::{
     BACKOFF_FIRST_MS, BACKOFF_MS_MAX, Command, MODEL_ATTEMPTS_MAX, RETRY_AFTER_MS_MAX, next,
 };

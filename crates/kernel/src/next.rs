@@ -136,6 +136,9 @@ pub fn next(state: &State, now_ms: u64) -> Command {
     if let Some(call_id) = state.unproposed.first() {
         return Command::Propose { call_id: call_id.clone() };
     }
+    if state.is_guest() {
+        return crate::guest::next(state);
+    }
     match &state.model {
         ModelPhase::InFlight(_) => return Command::AwaitEffect,
         ModelPhase::Failed(fault) => return after_fault(state, fault),
@@ -251,7 +254,7 @@ fn after_fault(state: &State, fault: &ModelFault) -> Command {
 }
 
 /// The agent says it is done: checks, then artifacts, then the end.
-fn finish(state: &State) -> Command {
+pub(crate) fn finish(state: &State) -> Command {
     if state.checking.is_some() {
         return Command::AwaitEffect;
     }

@@ -2,6 +2,7 @@
 
 use crate::budget::Spent;
 use crate::egress::Egresses;
+use crate::guest::Guest;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -268,6 +269,8 @@ pub struct State {
     pub approvals: u64,
     /// Requests of the sandbox.
     pub egress: Egresses,
+    /// The guest, when a program of others is the agent.
+    pub guest: Guest,
     /// Wall time of the last record.
     pub last_ms: u64,
 }
@@ -307,6 +310,7 @@ impl State {
             denials: 0,
             approvals: 0,
             egress: Egresses::default(),
+            guest: Guest::default(),
             last_ms: 0,
         }
     }

@@ -24,6 +24,7 @@ pub mod policy_sources;
 pub mod protocol;
 mod registry;
 mod run;
+mod seats;
 
 pub use artifacts::{ARTIFACT_BYTES_MAX, ARTIFACT_FILES_MAX};
 pub use clock::{Clock, Moment};

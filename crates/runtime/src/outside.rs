@@ -270,6 +270,8 @@ impl Outside {
             NetQuestion::Name { host } => self.on_name(ask, host).await,
             NetQuestion::Connect { host, port } => self.on_connect(ask, host, port).await,
             NetQuestion::Request { request } => self.on_request(ask, *request).await,
+            // No guest runs here, and no endpoint is served.
+            NetQuestion::Model { .. } => None,
             NetQuestion::Still { .. } => {
                 // This policy never changes, so nothing asks; what asks nevertheless ends.
                 self.answer(ask, NetVerdict::Deny(cannot_decide()), Vec::new()).await;

@@ -15,6 +15,7 @@ use crate::parts::Parts;
 use crate::protocol::{self, Keys, Reply, Request, VERSION};
 use crate::registry::{Registry, Wanted};
 use crate::run::{self, Control};
+use crate::seats::{Printed, Seat};
 use rustix::event::Timespec;
 use rustix::fs::FlockOperation;
 use std::io::Write;
@@ -185,6 +186,16 @@ async fn answer(
             let run = run::create(&registry.parts, *new).await?;
             take_up(registry, stream, run, keys, (!detach).then_some(0)).await
         }
+        Request::Input { run, bytes } => {
+            let seats = &registry.parts.seats;
+            match seats.input(&run) {
+                _ if bytes.0.is_empty() => seats.end_input(&run),
+                // A guest that has ended reads no more.
+                Some(input) => drop(input.send(bytes.0).await),
+                None => {}
+            }
+            accepted(stream, &run).await
+        }
         Request::Resume { run, keys, detach } => {
             let head = registry.parts.store.head(&run, 0);
             let from = head.map_err(|error| RuntimeError::part(&error))?.next_seq;
@@ -192,7 +203,7 @@ async fn answer(
         }
         Request::Watch { run, from } => {
             accepted(stream, &run).await?;
-            stream_run(registry, stream, &run, from).await
+            stream_run(registry, stream, &run, from, None).await
         }
         Request::Live => {
             let runs = registry.live();
@@ -263,35 +274,62 @@ async fn take_up(
     stream_from: Option<u64>,
 ) -> Result<(), RuntimeError> {
     let (resume, control) = (true, None);
+    // Who watches sits there before a guest begins, so that none of its output is missed.
+    let seat = stream_from.map(|_| registry.parts.seats.take(&run));
     registry.ask(&run, Wanted { keys, resume, control }).await?;
     accepted(stream, &run).await?;
     match stream_from {
-        Some(from) => stream_run(registry, stream, &run, from).await,
+        Some(from) => stream_run(registry, stream, &run, from, seat).await,
         None => Ok(()),
     }
 }
 
-/// Streams records from `from` until the run is at rest.
+/// Streams records from `from`, and what a guest prints to this seat, until the run is at rest.
 async fn stream_run(
     registry: &Arc<Registry>,
     stream: &mut UnixStream,
     run: &RunId,
     mut from: u64,
+    mut seat: Option<Seat<'_>>,
 ) -> Result<(), RuntimeError> {
     let mut head = registry.watch(run);
     loop {
         let alive = head.as_mut().is_some_and(|head| head.has_changed().is_ok());
+        while let Some(printed) = seat.as_mut().and_then(Seat::ready) {
+            send_printed(stream, printed).await?;
+        }
         let records = registry.parts.store.records(run, 0, from);
         for record in records.map_err(|error| RuntimeError::part(&error))? {
             from = record.stamp.seq + 1;
             protocol::send(stream, &Reply::Record { record: Box::new(record) }).await?;
         }
-        match &mut head {
-            Some(head) if alive => {
-                // An error means that the task has left: read once more, then rest.
-                let _ = head.wait_for(|next| *next > from).await;
-            }
-            _ => return protocol::send(stream, &Reply::AtRest).await,
+        let Some(head) = head.as_mut().filter(|_| alive) else {
+            return protocol::send(stream, &Reply::AtRest).await;
+        };
+        tokio::select! {
+            printed = printed(&mut seat) => send_printed(stream, printed).await?,
+            // An error means that the task has left: read once more, then rest.
+            () = async { drop(head.wait_for(|next| *next > from).await) } => {}
         }
     }
+}
+
+/// What a guest prints; never, when nobody sits here.
+async fn printed(seat: &mut Option<Seat<'_>>) -> Printed {
+    let next = match seat {
+        Some(seat) => seat.next().await,
+        None => None,
+    };
+    match next {
+        Some(printed) => printed,
+        None => {
+            *seat = None;
+            std::future::pending().await
+        }
+    }
+}
+
+async fn send_printed(stream: &mut UnixStream, printed: Printed) -> Result<(), RuntimeError> {
+    let bytes = protocol::Bytes64(printed.bytes);
+    protocol::send(stream, &Reply::Printed { error: printed.error, bytes }).await
 }

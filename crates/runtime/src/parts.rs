@@ -4,6 +4,7 @@ use crate::clock::Clock;
 use crate::error::RuntimeError;
 use crate::failpoint::Failpoints;
 use crate::home::Home;
+use crate::seats::Seats;
 use gate::Gate;
 use sandbox::layers::LayerStore;
 use sandbox::{CreateSpec, Facts, Spawner, SpawnerConfig};
@@ -32,6 +33,8 @@ pub struct Parts {
     /// Time.
     pub clock: Clock,
     pub(crate) failpoints: Failpoints,
+    /// Where commands sit whose terminals are guests'.
+    pub(crate) seats: Seats,
 }
 
 impl Parts {
@@ -61,6 +64,7 @@ impl Parts {
             facts,
             clock: Clock::new(),
             failpoints: Failpoints::default(),
+            seats: Seats::default(),
         })
     }
 }

@@ -1,6 +1,8 @@
 //! Frames between commands and the owner: a length (u32, big endian) and one JSON document.
 
 use crate::error::RuntimeError;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -40,6 +42,23 @@ impl Keys {
 impl Drop for Keys {
     fn drop(&mut self) {
         self.0.values_mut().for_each(Zeroize::zeroize);
+    }
+}
+
+/// Bytes within a JSON document.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bytes64(pub Vec<u8>);
+
+impl Serialize for Bytes64 {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&BASE64.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes64 {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        BASE64.decode(text).map(Self).map_err(serde::de::Error::custom)
     }
 }
 
@@ -176,6 +195,13 @@ pub enum Request {
         /// From this record.
         from: u64,
     },
+    /// Bytes for the standard input of a run's guest; none are its end.
+    Input {
+        /// The run.
+        run: RunId,
+        /// The bytes, as base64.
+        bytes: Bytes64,
+    },
     /// Which runs live.
     Live,
     /// Measure a sandbox's whole life inside the owner.
@@ -203,6 +229,13 @@ pub enum Reply {
     Record {
         /// The record.
         record: Box<Record>,
+    },
+    /// A piece of what the run's guest printed.
+    Printed {
+        /// Whether on standard error.
+        error: bool,
+        /// The bytes, as base64.
+        bytes: Bytes64,
     },
     /// The run is at rest: ended, waiting or set aside.
     AtRest,

@@ -14,4 +14,4 @@ mod plan;
 
 pub use builtin::{SHELL_TIMEOUT_MS_MAX, specs};
 pub use path::{ARTIFACT_PREFIX, WORKSPACE, in_workspace};
-pub use plan::{Plan, Refusal, plan};
+pub use plan::{Plan, Refusal, command_line, plan};

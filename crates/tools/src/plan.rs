@@ -60,6 +60,11 @@ pub enum Plan {
         /// For this signal.
         signal: Option<String>,
     },
+    /// The guest that is the agent.
+    Guest {
+        /// Program and arguments.
+        command: Vec<String>,
+    },
     /// Run a check of the manifest.
     Check {
         /// Its index.
@@ -189,6 +194,10 @@ pub fn plan(manifest: &Manifest, name: &str, arguments: &Value) -> Result<Plan, 
             }
             Ok(Plan::Wait { seconds, signal })
         }
+        // No model asks for it: the run's own first record does.
+        "guest" if manifest.is_guest() => {
+            Ok(Plan::Guest { command: manifest.agent.command.clone() })
+        }
         "check" => plan_check(manifest, read(name, arguments)?),
         other => plan_command(manifest, other, arguments),
     }
@@ -245,12 +254,25 @@ fn plan_command(manifest: &Manifest, name: &str, arguments: &Value) -> Result<Pl
     }
 }
 
+/// Words as a POSIX shell reads them again.
+#[must_use]
+pub fn command_line(words: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@%+,".contains(c);
+    let quoted = |word: &String| match !word.is_empty() && word.chars().all(plain) {
+        true => word.clone(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    };
+    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
 impl Plan {
     /// Its effect class.
     #[must_use]
     pub fn effect(&self, manifest: &Manifest) -> EffectClass {
         match self {
-            Self::Shell { .. } | Self::Write { .. } | Self::Edit { .. } => EffectClass::Workspace,
+            Self::Shell { .. } | Self::Guest { .. } | Self::Write { .. } | Self::Edit { .. } => {
+                EffectClass::Workspace
+            }
             Self::Read { .. }
             | Self::ReadArtifact { .. }
             | Self::Wait { .. }
@@ -270,6 +292,10 @@ impl Plan {
                     command: command.clone(),
                 }]
             }
+            Self::Guest { command } => vec![ActionRequest::RunCommand {
+                tool: "shell".to_owned(),
+                command: command_line(command),
+            }],
             Self::Read { path, .. } => vec![file(FsAccess::Read, path)],
             Self::Write { path, .. } => vec![file(FsAccess::Write, path)],
             Self::Edit { path, .. } => {

@@ -36,6 +36,21 @@ fn every_call_says_what_it_does_and_asks() {
 }
 
 #[test]
+fn a_guest_is_a_command_of_its_manifest_and_no_tool_of_a_model() {
+    let text = "schema = 1\n[agent]\ncommand = [\"codex\", \"exec\", \"it's here\"]\n";
+    let manifest = types::manifest::parse(text).expect("valid");
+    let planned = plan(&manifest, "guest", &json!({})).expect("a guest");
+    assert_eq!(planned.effect(&manifest), EffectClass::Workspace);
+    let asked = ActionRequest::RunCommand {
+        tool: "shell".to_owned(),
+        command: r"codex exec 'it'\''s here'".to_owned(),
+    };
+    assert_eq!(planned.requests(&manifest), [asked]);
+    let other = types::manifest::parse("schema = 1\n").expect("valid");
+    assert_eq!(plan(&other, "guest", &json!({})).expect_err("no guest").code(), "BP-TOOL-001");
+}
+
+#[test]
 fn bad_calls_are_refused_with_a_code() {
     let check = |name: &str, arguments: Value, code: &str, part: &str| {
         let refusal = plan(&manifest(), name, &arguments).expect_err(name);

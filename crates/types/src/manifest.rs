@@ -67,6 +67,18 @@ pub struct Agent {
     pub model: String,
     /// The team it belongs to, empty when none.
     pub team: String,
+    /// A guest: the program that is the agent, in the sandbox, with its arguments. Empty for the
+    /// built-in loop.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+}
+
+impl Manifest {
+    /// Whether a program of others is the agent, and not the built-in loop.
+    #[must_use]
+    pub fn is_guest(&self) -> bool {
+        !self.agent.command.is_empty()
+    }
 }
 
 /// One entry of a route: `PROVIDER/MODEL`, or `script/PATH`.
@@ -208,6 +220,10 @@ pub struct SandboxConfig {
     pub limits: Limits,
     /// `kernel` refuses watched limits.
     pub limits_strength: LimitsStrength,
+    /// Host paths that are shown read-only: the path inside, below `/mnt/`, and the path on the
+    /// host, relative to the manifest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mounts: BTreeMap<String, String>,
 }
 
 /// What enforcement of limits is acceptable.

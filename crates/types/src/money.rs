@@ -37,6 +37,12 @@ impl Usd {
         Self { micros: self.micros.saturating_add(other.micros) }
     }
 
+    /// The difference, nothing when the other is more.
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
+        Self { micros: self.micros.saturating_sub(other.micros) }
+    }
+
     /// The amount as a number of dollars, for JSON that people read.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "display only")]

@@ -6,6 +6,7 @@
 //!
 //! Kinds may be added; none is ever given another meaning.
 
+use crate::manifest::Dialect;
 use crate::{
     ActionId, ActionRequest, ApprovalId, AsOf, BranchId, Carried, Digest, EffectClass, Failure,
     Item, Labels, LayerId, RunId, Usage, Usd, Verdict,
@@ -583,6 +584,99 @@ pub enum Body {
         /// Who.
         by: String,
     },
+    /// The guest asked for a model, and it is about to be called: decided, its budget set aside.
+    /// The guest's own body is `head_bytes` of the beginning and `tail_bytes` of the end of the
+    /// body of `base`, and between them the attachment `request`.
+    GuestCalled {
+        /// The dialect the guest speaks.
+        dialect: Dialect,
+        /// What an answer is found by when the guest asks again.
+        key: Digest,
+        /// Digest of the guest's body.
+        asked: Digest,
+        /// Bytes of the guest's body.
+        asked_bytes: u64,
+        /// An earlier call whose body begins and ends alike.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        base: Option<u64>,
+        /// Bytes that both begin with.
+        head_bytes: u64,
+        /// Bytes that both end with.
+        tail_bytes: u64,
+        /// What of the body this provider is not sent, one note a kind.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        dropped: Vec<String>,
+        /// Which entry of the route, from 0.
+        hop: u32,
+        /// The route's name.
+        route: String,
+        /// Provider's name.
+        provider: String,
+        /// Model's name.
+        model: String,
+        /// The variable that held the provider's key, if it wants one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        credential: Option<String>,
+        /// Version of the encoder.
+        encoder: u16,
+        /// Digest of the bytes sent.
+        request: Digest,
+        /// Number of bytes sent.
+        request_bytes: u64,
+        /// Money set aside.
+        cost: Usd,
+        /// Tokens set aside.
+        tokens: u64,
+    },
+    /// What became of a guest's call; its budget is settled. The provider's bytes are the
+    /// attachment `raw`.
+    GuestAnswered {
+        /// The record of the call.
+        call: u64,
+        /// The answer's items, empty on failure.
+        items: Vec<Item>,
+        /// Whether the guest was given the provider's own bytes.
+        native: bool,
+        /// Why the model stopped: `stop`, `tool_calls`, `length`, `filtered`; empty on failure.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        finish: String,
+        /// Tokens used.
+        usage: Usage,
+        /// What it cost.
+        cost: Usd,
+        /// Version of the decoder.
+        decoder: u16,
+        /// Why there is no answer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<ModelFault>,
+    },
+    /// A guest that was started again asked what it had asked before, and got the answer of the
+    /// log: nothing left, nothing was paid.
+    GuestServed {
+        /// What the answer was found by.
+        key: Digest,
+        /// The record of the answer.
+        answer: u64,
+    },
+    /// A guest that was started again asked something else than before, while answers of the log
+    /// were left. Written once for each start.
+    GuestDiverged {
+        /// What was looked for and not found.
+        key: Digest,
+        /// The call of the log that was to come next.
+        expected: u64,
+        /// Answers of the log that were served until then.
+        served: u64,
+    },
+    /// A guest's call was refused before anything left.
+    GuestRefused {
+        /// What an answer would have been found by.
+        key: Digest,
+        /// HTTP status that the guest was given.
+        status: u16,
+        /// Why.
+        failure: Failure,
+    },
     /// Last record, until the run is given new instructions.
     RunEnded {
         /// How.
@@ -665,6 +759,11 @@ impl Body {
             Self::RouteChanged { .. } => "route_changed",
             Self::PolicyChanged { .. } => "policy_changed",
             Self::CancelRequested { .. } => "cancel_requested",
+            Self::GuestCalled { .. } => "guest_called",
+            Self::GuestAnswered { .. } => "guest_answered",
+            Self::GuestServed { .. } => "guest_served",
+            Self::GuestDiverged { .. } => "guest_diverged",
+            Self::GuestRefused { .. } => "guest_refused",
             Self::RunEnded { .. } => "run_ended",
         }
     }

@@ -8,6 +8,7 @@ mod careless;
 mod codes;
 mod corpus;
 mod dns;
+mod endpoint;
 mod http1;
 mod http2;
 mod judge;

@@ -3,7 +3,7 @@
 use crate::judge::Fake;
 use crate::net;
 use crate::sink::{Sink, Upstreams};
-use boundary::{Boundary, Config, Listeners};
+use boundary::{Boundary, Config, Endpoint, Listeners};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA};
 use hickory_proto::rr::{RData, Record, RecordType};
@@ -118,13 +118,21 @@ impl World {
             ("dead.ok.test", dead),
         ];
         let resolve = resolve.into_iter().map(|(name, address)| (name.to_owned(), address));
-        Self::with(sink, resolve.collect(), upstreams.root()).await
+        Self::with(sink, resolve.collect(), upstreams.root(), None).await
+    }
+
+    /// A sandbox with a model endpoint, and nothing else outside.
+    pub(crate) async fn with_models(models: Arc<dyn Endpoint>) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (sink, root) = (Arc::new(Sink::default()), Upstreams::new().root());
+        Self::with(sink, BTreeMap::new(), root, Some(models)).await
     }
 
     async fn with(
         sink: Arc<Sink>,
         resolve: BTreeMap<String, SocketAddr>,
         root: rustls::pki_types::CertificateDer<'static>,
+        models: Option<Arc<dyn Endpoint>>,
     ) -> Self {
         let (judge, lookups) = (Arc::new(Fake::default()), Arc::default());
         let config = Config {
@@ -136,6 +144,7 @@ impl World {
             authority: None,
             body_bytes: boundary::limits::BODY_BYTES_MAX,
             as_of: dated(),
+            models,
         };
         let listeners = Listeners {
             tcp: vec![TcpListener::bind("127.0.0.1:0").await.unwrap()],

@@ -50,10 +50,22 @@ impl<'a> Follower<'a> {
 
     /// Streams until the run rests, answers questions, reports. Gives the exit status.
     pub(crate) async fn follow(mut self) -> Result<u8> {
+        self.rest().await?;
+        self.report()
+    }
+
+    /// The same with the exit status of the guest's program.
+    pub(crate) async fn follow_guest(mut self) -> Result<u8> {
+        self.rest().await?;
+        self.report()?;
+        Ok(outcome::exit_of_guest(&self.state, &self.records))
+    }
+
+    async fn rest(&mut self) -> Result<()> {
         loop {
             self.until_rest().await?;
             if !self.ask_person().await? {
-                return self.report();
+                return Ok(());
             }
         }
     }
@@ -62,6 +74,7 @@ impl<'a> Follower<'a> {
         loop {
             match self.next().await? {
                 Reply::Record { record } => self.take(*record)?,
+                Reply::Printed { error, bytes } => self.print(error, &bytes.0),
                 // What came before our stream began may not have been in it.
                 Reply::AtRest => return self.catch_up(u64::MAX),
                 _ => {}
@@ -82,6 +95,21 @@ impl<'a> Follower<'a> {
                 }
             }
         }
+    }
+
+    /// What a guest printed, on the same stream; with JSON on standard output, beside it.
+    fn print(&self, error: bool, bytes: &[u8]) {
+        if error || self.session.json || self.session.jsonl {
+            Terminal::error_bytes(bytes);
+        } else {
+            Terminal::answer_bytes(bytes);
+        }
+    }
+
+    fn is_quiet_about(&self, record: &Record) -> bool {
+        self.state.next_seq > 0
+            && self.state.is_guest()
+            && !progress::interrupts_guest(&record.body)
     }
 
     fn take(&mut self, record: Record) -> Result<()> {
@@ -108,7 +136,9 @@ impl<'a> Follower<'a> {
             Terminal::answer_json(&serde_json::to_value(&record).unwrap_or_default());
         }
         let command = |text: &str| self.session.command(text);
-        for line in progress::lines(&self.state, &record, &command) {
+        let lines = progress::lines(&self.state, &record, &command);
+        let quiet = self.is_quiet_about(&record);
+        for line in lines.into_iter().filter(|_| !quiet) {
             let terminal = &self.session.terminal;
             let text = format!("{} {}", terminal.paint(line.paint, &line.word), line.rest);
             terminal.progress(text.trim_end());
@@ -224,7 +254,7 @@ fn tell(session: &Session, run: &RunId, records: &[Record], state: &State, chain
     if state.ended.is_some() && !output.is_empty() && !session.jsonl {
         Terminal::answer(&safe_block(&output));
     }
-    if state.status(false) == Status::Done && output.is_empty() {
+    if state.status(false) == Status::Done && output.is_empty() && !state.is_guest() {
         terminal.progress("the model said nothing when it ended");
     }
     let kept = session.home.artifacts(run);
@@ -312,7 +342,9 @@ fn next_steps(state: &State, records: &[Record]) -> [&'static str; 3] {
     });
     match state.status(false) {
         Status::Done if changed && workspace => ["diff RUN", "apply RUN", "explain RUN"],
+        Status::Done if state.is_guest() => ["explain RUN", "show RUN", "logs RUN"],
         Status::Done => ["explain RUN", "show RUN", "send RUN \"...\""],
+        Status::Failed if state.may_start_again() => ["resume RUN", "explain RUN", "diff RUN"],
         Status::Failed => ["explain RUN", "show RUN", "send RUN \"...\""],
         Status::Cancelled => ["show RUN", "explain RUN", "send RUN \"...\""],
         Status::Waiting if state.open_questions().next().is_some() => {

@@ -13,7 +13,9 @@ mod policy;
 mod run;
 mod sandbox;
 mod secret;
+mod typing;
 mod understand;
+mod wrap;
 
 use crate::arguments::{Cli, Command, SandboxCommand};
 use crate::error::{CliError, Failed, Result, exit};
@@ -109,6 +111,7 @@ fn tell(failed: &Failed) {
 fn perform(session: &Session, command: Command) -> Result<u8> {
     match command {
         Command::Run(arguments) => run::run(session, &arguments),
+        Command::Wrap(arguments) => wrap::wrap(session, &arguments),
         Command::Send { run, text, follow } => run::send(session, &run, &text, follow),
         Command::Resume { run, follow } => run::resume(session, &run, follow),
         Command::Watch { run } => run::watch(session, &run),

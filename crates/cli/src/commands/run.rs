@@ -1,8 +1,10 @@
 //! `run`, `resume`, `watch`, `send`: commands that follow a run.
 
 use super::follow::{self, Follower};
+use super::typing;
 use crate::arguments::{Follow, RunArguments};
 use crate::error::{CliError, Result, exit};
+use crate::guest_program;
 use crate::model_choice;
 use crate::session::{
     Session, block_on, existing_dir, keys_for, keys_of, login, next_reply, read_stdin,
@@ -61,9 +63,22 @@ pub(crate) fn run(session: &Session, arguments: &RunArguments) -> Result<u8> {
         Target::Directory(dir) => of_directory(&dir, &here, arguments)?,
         Target::Task(task) => of_task(task, &here, arguments, session)?,
     };
-    let keys = keys_for(&new.manifest);
+    let (keys, guest) = (keys_for(&new.manifest), new.manifest.is_guest());
     let request = Request::Start { new: Box::new(new), keys, detach: arguments.follow.detach };
-    block_on(start(session, &request, Vec::new(), arguments.follow))
+    block_on(start(session, &request, Vec::new(), (arguments.follow, guest)))
+}
+
+/// A run of a guest on this terminal, for `wrap`.
+pub(super) fn start_guest(session: &Session, new: NewRun) -> Result<u8> {
+    let keys = keys_for(&new.manifest);
+    let request = Request::Start { new: Box::new(new), keys, detach: false };
+    block_on(async {
+        let mut owner = session.owner().await?;
+        owner.send(&request).await?;
+        let run = accepted(&mut owner).await?;
+        typing::pass_on(session, &run);
+        Follower::new(session, owner, run, Vec::new())?.follow_guest().await
+    })
 }
 
 fn input(arguments: &RunArguments) -> Result<String> {
@@ -78,6 +93,7 @@ fn of_directory(dir: &Path, here: &Path, arguments: &RunArguments) -> Result<New
     let project = config::load(dir, arguments.env.as_deref())?;
     let workspace = config::workspace(&project)?;
     let mut manifest = project.manifest;
+    guest_program::place(&mut manifest, workspace.as_deref(), &project.dir);
     if let Some(typed) = &arguments.model {
         model_choice::override_route(&mut manifest, typed, here)?;
     }
@@ -92,8 +108,11 @@ fn of_directory(dir: &Path, here: &Path, arguments: &RunArguments) -> Result<New
 }
 
 /// What can be refused before a home is made or an owner started.
-fn check(manifest: &Manifest, dir: &Path, cedar: Option<&str>) -> Result<()> {
-    model_choice::check_route(manifest)?;
+pub(super) fn check(manifest: &Manifest, dir: &Path, cedar: Option<&str>) -> Result<()> {
+    // A guest may work without any model.
+    if !manifest.is_guest() || !manifest.routes.is_empty() {
+        model_choice::check_route(manifest)?;
+    }
     model_choice::check_scripts(manifest, dir)?;
     runtime::policy_sources::compile(manifest, cedar, &[])?;
     Ok(())
@@ -135,13 +154,16 @@ async fn start(
     session: &Session,
     request: &Request,
     records: Vec<Record>,
-    follow: Follow,
+    (follow, guest): (Follow, bool),
 ) -> Result<u8> {
     let mut owner = session.owner().await?;
     owner.send(request).await?;
     let run = accepted(&mut owner).await?;
     if follow.detach {
         return Ok(follow::detached(session, &run));
+    }
+    if guest {
+        typing::pass_on(session, &run);
     }
     Follower::new(session, owner, run, records)?.follow().await
 }
@@ -160,12 +182,13 @@ async fn accepted(owner: &mut Client) -> Result<RunId> {
 pub(crate) fn resume(session: &Session, run: &str, follow: Follow) -> Result<u8> {
     let (run, records) = session.run(run)?;
     let state = State::of(&records);
-    if state.ended.is_some() {
+    if state.ended.is_some() && !state.may_start_again() {
         return follow::report(session, &run, &records, &state);
     }
     let keys = keys_of(&records);
     let request = Request::Resume { run, keys, detach: follow.detach };
-    block_on(start(session, &request, records, follow))
+    let guest = state.is_guest();
+    block_on(start(session, &request, records, (follow, guest)))
 }
 
 /// `watch`.
@@ -179,7 +202,8 @@ pub(crate) fn watch(session: &Session, run: &str) -> Result<u8> {
         return follow::report(session, &run, &records, &state);
     }
     let request = Request::Watch { run, from: state.next_seq };
-    block_on(start(session, &request, records, Follow { detach: false }))
+    // Who only watches types nothing.
+    block_on(start(session, &request, records, (Follow { detach: false }, false)))
 }
 
 /// `suspend`, `cancel`: a request, then waiting until the run has come to rest.

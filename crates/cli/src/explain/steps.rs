@@ -50,6 +50,29 @@ fn begun(record: &Record, state: &State) -> Option<Step> {
             let what = format!("model {provider}/{model}{again}");
             Some(Step::new(seq, what, "model".to_owned(), true))
         }
+        Body::GuestCalled { provider, model, hop, .. } => {
+            let again = if *hop > 0 { format!(" (entry {hop})") } else { String::new() };
+            let what = format!("model {provider}/{model}{again} for the guest");
+            Some(Step::new(seq, what, "model".to_owned(), true))
+        }
+        Body::GuestServed { answer, .. } => {
+            let what = format!("the answer of record {answer} for the guest");
+            let mut step = Step::new(seq, what, "log".to_owned(), false);
+            step.outcome = "served from the log, nothing was paid".to_owned();
+            Some(step)
+        }
+        Body::GuestDiverged { expected, served, .. } => {
+            let what = format!("the guest diverged from record {expected}");
+            let mut step = Step::new(seq, what, "log".to_owned(), false);
+            step.outcome = format!("{served} answers were served before; new ones from here on");
+            Some(step)
+        }
+        Body::GuestRefused { status, failure, .. } => {
+            let what = "a model for the guest".to_owned();
+            let mut step = Step::new(seq, what, "model".to_owned(), false);
+            step.outcome = format!("refused with {status}: {failure}");
+            Some(step)
+        }
         Body::ActionProposed { effect, tool, .. } => {
             let outward = state.manifest().tools.iter().any(|command| command.name == *tool);
             Some(Step::new(seq, call_of(state, seq), effect.to_string(), outward))
@@ -136,6 +159,13 @@ fn outcome(record: &Record) -> Option<(u64, String)> {
         Body::ModelAnswered { error: None, usage, cost, .. } => {
             let tokens = usage.input_tokens + usage.output_tokens;
             Some((first_cause?, format!("answered, {tokens} tokens, {cost}")))
+        }
+        Body::GuestAnswered { call, error: Some(fault), .. } => {
+            Some((*call, format!("no answer: {}", fault.failure)))
+        }
+        Body::GuestAnswered { call, usage, cost, .. } => {
+            let tokens = usage.input_tokens + usage.output_tokens;
+            Some((*call, format!("answered, {tokens} tokens, {cost}")))
         }
         Body::CheckPassed { .. } => Some((first_cause?, "passed".to_owned())),
         Body::CheckFailed { .. } => Some((first_cause?, "did not pass".to_owned())),

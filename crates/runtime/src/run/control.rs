@@ -53,6 +53,10 @@ impl RunTask {
 
     async fn control(&mut self, control: Control) -> Result<(), RuntimeError> {
         match control {
+            Control::Send { .. } if self.state.is_guest() => {
+                let reason = "its agent is a program, which takes no messages".to_owned();
+                Err(RuntimeError::RunState { run: self.run.to_string(), reason })
+            }
             Control::Send { text } => {
                 let body = Body::ItemAdded { item: Item::UserMessage { text } };
                 self.record(Durability::Synced, Draft::new(body)).await.map(|_| ())

@@ -45,8 +45,9 @@ pub(crate) async fn create(parts: &Arc<Parts>, new: NewRun) -> Result<RunId, Run
         body,
         attachments: Vec::new(),
     };
-    let text = if new.input.trim().is_empty() { DEFAULT_INPUT.to_owned() } else { new.input };
-    let first = vec![
+    let text = first_words(&new.manifest, new.input);
+    let guest = new.manifest.is_guest().then(|| new.manifest.agent.command.clone());
+    let mut first = vec![
         record(Body::RunStarted {
             manifest: new.manifest,
             dir: new.dir,
@@ -57,6 +58,14 @@ pub(crate) async fn create(parts: &Arc<Parts>, new: NewRun) -> Result<RunId, Run
         }),
         record(Body::ItemAdded { item: Item::UserMessage { text } }),
     ];
+    if let Some(command) = guest {
+        let item = Item::ToolCall {
+            call_id: kernel::GUEST_TOOL.to_owned(),
+            name: kernel::GUEST_TOOL.to_owned(),
+            arguments: serde_json::json!({ "command": command }),
+        };
+        first.push(record(Body::ItemAdded { item }));
+    }
     let row = RunRow { run: run.clone(), started_ms: moment.time_ms };
     parts.failpoints.before_append();
     parts.store.create_run(row, first).await.map_err(|error| RuntimeError::part(&error))?;
@@ -64,11 +73,24 @@ pub(crate) async fn create(parts: &Arc<Parts>, new: NewRun) -> Result<RunId, Run
     Ok(run)
 }
 
+/// What the person said, or what they typed to start a guest.
+fn first_words(manifest: &Manifest, input: String) -> String {
+    if !input.trim().is_empty() {
+        return input;
+    }
+    if manifest.is_guest() {
+        return tools::command_line(&manifest.agent.command);
+    }
+    DEFAULT_INPUT.to_owned()
+}
+
 /// What can be refused before anything is made.
 fn check(new: &NewRun) -> Result<(), RuntimeError> {
     let manifest: &Manifest = &new.manifest;
     let route = &manifest.agent.model;
-    if !manifest.routes.contains_key(route) {
+    // A guest may work without any model.
+    let none = manifest.is_guest() && manifest.routes.is_empty();
+    if !none && !manifest.routes.contains_key(route) {
         let known: Vec<&str> = manifest.routes.keys().map(String::as_str).collect();
         let hint = match known.as_slice() {
             [] => ": the manifest has no [routes]".to_owned(),
@@ -85,8 +107,8 @@ fn check(new: &NewRun) -> Result<(), RuntimeError> {
 /// Scripts of the route are read as the gate will read them.
 fn check_scripts(new: &NewRun) -> Result<(), RuntimeError> {
     let manifest = &new.manifest;
-    let route = &manifest.routes[&manifest.agent.model];
-    for entry in route.iter().filter(|entry| entry.provider == SCRIPT_PROVIDER) {
+    let route = manifest.routes.get(&manifest.agent.model).into_iter().flatten();
+    for entry in route.filter(|entry| entry.provider == SCRIPT_PROVIDER) {
         let beside = new.dir.as_deref().map(PathBuf::from).unwrap_or_default();
         let path = beside.join(&entry.model);
         let text = crate::config::read_text(&path)?;

@@ -41,6 +41,10 @@ impl RunTask {
                     // What cannot be recorded is not answered, and so does not leave.
                     let _ = self.on_network(next).await;
                 }
+                step = self.calls.next() => {
+                    // A guest whose call cannot be recorded waits, and ends with its sandbox.
+                    let _ = self.on_guest_step(step).await;
+                }
                 post = self.inbox.recv() => {
                     if let Some(post) = post {
                         Box::pin(self.take(post)).await;

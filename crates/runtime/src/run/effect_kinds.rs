@@ -40,7 +40,7 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    fn text(status: OutcomeStatus, text: String) -> Self {
+    pub(super) fn text(status: OutcomeStatus, text: String) -> Self {
         Self {
             status,
             exit: None,
@@ -66,6 +66,7 @@ impl RunTask {
             Plan::Shell { command, timeout_ms } => {
                 self.run_shell(action.id, command, *timeout_ms, true).await
             }
+            Plan::Guest { command } => self.run_guest(action.id, command).await,
             Plan::Check { index } => self.run_check(*index).await,
             Plan::Command { index, input } => {
                 let tool = self.state.manifest().tools[*index].clone();
@@ -153,7 +154,7 @@ impl RunTask {
     }
 
     /// Bytes of a sandbox or a tool, made readable by the gate. `note` is our own last line.
-    async fn readable(
+    pub(super) async fn readable(
         &self,
         id: ActionId,
         bytes: Vec<u8>,
@@ -389,10 +390,10 @@ fn is_about_the_file(error: &SandboxError) -> bool {
 }
 
 /// A command's output in the order it came, and how it ended.
-struct Ran {
-    output: Vec<u8>,
-    dropped_bytes: u64,
-    exit: ExecExit,
+pub(super) struct Ran {
+    pub(super) output: Vec<u8>,
+    pub(super) dropped_bytes: u64,
+    pub(super) exit: ExecExit,
 }
 
 async fn collect(mut running: Running) -> Result<Ran, SandboxError> {
@@ -412,7 +413,7 @@ fn push_line(text: &mut String, line: &str) {
 }
 
 /// The status of a command in the sandbox, and what the model is told beside its output.
-fn judge(exit: &ExecExit, timeout_ms: u64) -> (OutcomeStatus, String) {
+pub(super) fn judge(exit: &ExecExit, timeout_ms: u64) -> (OutcomeStatus, String) {
     if exit.timed_out {
         let note = format!("[killed: it passed its time limit of {timeout_ms} ms]");
         return (OutcomeStatus::TimedOut, note);

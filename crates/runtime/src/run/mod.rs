@@ -15,6 +15,7 @@ mod effect;
 mod effect_kinds;
 mod finish;
 mod gatekeeper;
+mod guest;
 mod model;
 pub(crate) mod network;
 mod recover;
@@ -80,6 +81,8 @@ pub(crate) struct RunTask {
     suspend: bool,
     /// The action whose effect is awaited.
     acting: Option<types::ActionId>,
+    /// Calls of the guest that are going.
+    calls: guest::Calls,
 }
 
 /// Attends to a run until nothing is left to do for it. `leave` takes the run off the list, unless
@@ -112,6 +115,7 @@ pub(crate) async fn attend(
         active: false,
         suspend: false,
         acting: None,
+        calls: guest::Calls::default(),
     };
     loop {
         while let Ok(post) = task.inbox.try_recv() {
@@ -163,7 +167,8 @@ impl RunTask {
         };
         let state = State::of(&records);
         let gatekeeper = Gatekeeper::new(dir.as_deref(), &state, &actor)?;
-        let world = World::new(dir.as_deref());
+        let mut world = World::new(dir.as_deref());
+        world.models = guest::models_of(&run, state.manifest());
         Ok((state, epoch, parts, run, actor, gatekeeper, world))
     }
 
@@ -264,8 +269,8 @@ impl RunTask {
 
     /// Goes on, or begins: what was in flight under an earlier owner is interrupted from here on.
     async fn take_up(&mut self) -> Result<(), RuntimeError> {
-        const RECORDS_AT_CREATION_MAX: u64 = 2;
-        if self.state.ended.is_some() {
+        const RECORDS_AT_CREATION_MAX: u64 = 3;
+        if self.state.ended.is_some() && !self.state.may_start_again() {
             self.active = false;
             return Ok(());
         }

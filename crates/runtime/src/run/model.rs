@@ -68,7 +68,7 @@ impl RunTask {
         })
     }
 
-    fn model_request(&self, entry: &RouteEntry) -> ActionRequest {
+    pub(super) fn model_request(&self, entry: &RouteEntry) -> ActionRequest {
         let manifest = self.state.manifest();
         let local = entry.provider == SCRIPT_PROVIDER
             || models::resolve(&entry.provider, &manifest.providers).is_ok_and(|e| e.local);
@@ -80,14 +80,17 @@ impl RunTask {
         }
     }
 
-    fn prices(&self) -> Result<Prices, RuntimeError> {
+    pub(super) fn prices(&self) -> Result<Prices, RuntimeError> {
         let path = self.parts.home.path().join("prices.toml");
         let text = if path.exists() { Some(config::read_text(&path)?) } else { None };
         Prices::with_override(text.as_deref()).map_err(|error| RuntimeError::part(&error))
     }
 
     /// Where the entry is reached, and its key.
-    async fn endpoint(&self, entry: &RouteEntry) -> Result<(Endpoint, Option<Secret>), ModelFault> {
+    pub(super) async fn endpoint(
+        &self,
+        entry: &RouteEntry,
+    ) -> Result<(Endpoint, Option<Secret>), ModelFault> {
         if entry.provider == SCRIPT_PROVIDER {
             let base = self.script_server(&entry.model).await?;
             return Ok((Endpoint::script(&base, Dialect::Responses), None));

@@ -18,7 +18,8 @@ use super::{Draft, RunTask};
 use crate::error::RuntimeError;
 use crate::parts::Parts;
 use gate::{
-    Denial, NetConfig, NetMessage, NetPassage, NetQuestion, NetRequest, NetVerdict, Network,
+    Denial, GuestLink, NetConfig, NetMessage, NetPassage, NetQuestion, NetRequest, NetVerdict,
+    Network,
 };
 use policy::Decision;
 use sandbox::Listeners;
@@ -40,7 +41,7 @@ const ASK_WAIT_MS_DEFAULT: u64 = 20_000;
 /// Denials of one action that are recorded; later ones of the same kind are answered alike.
 const DENIALS_RECORDED_MAX: usize = 256;
 /// How long what is still open is waited for when its command has ended, milliseconds.
-const TAIL_MS_MAX: u64 = 2_000;
+pub(super) const TAIL_MS_MAX: u64 = 2_000;
 /// Variables that name the file of certificates to programs that do not look at the system's.
 const TRUST_VARIABLES: [&str; 9] = [
     "SSL_CERT_FILE",
@@ -144,6 +145,11 @@ impl Net {
         }
     }
 
+    /// The way to the guests of the sandbox, while a gate serves.
+    pub(super) fn guests(&self) -> Option<GuestLink> {
+        self.network.as_ref().map(Network::guests)
+    }
+
     async fn answer(&self, ask: u64, verdict: NetVerdict) {
         self.answer_with(ask, verdict, Vec::new()).await;
     }
@@ -181,7 +187,8 @@ pub(crate) fn config_of(
     getrandom::fill(&mut seed).map_err(|error| RuntimeError::Network {
         reason: format!("there is no randomness: {error}"),
     })?;
-    Ok(NetConfig { resolve, trust, seed, as_of: network.as_of.clone() })
+    let as_of = network.as_of.clone();
+    Ok(NetConfig { resolve, trust, seed, as_of, models: None })
 }
 
 /// The host's authorities and the sandbox's own.
@@ -303,6 +310,7 @@ impl RunTask {
             NetQuestion::Name { host } => self.on_name(during, ask, host).await,
             NetQuestion::Connect { host, port } => self.on_connect(during, ask, host, port).await,
             NetQuestion::Request { request } => self.on_request(during, ask, request).await,
+            NetQuestion::Model { ask: asked } => self.on_guest_ask(ask, *asked).await,
             NetQuestion::Still { action, permit } => {
                 let verdict = self.still(&action, permit);
                 self.tell_gate(ask, verdict).await;
@@ -318,7 +326,7 @@ impl RunTask {
     }
 
     /// What a request carries: the context, and what its own command has heard so far.
-    fn carried_out(&self) -> Carried {
+    pub(super) fn carried_out(&self) -> Carried {
         let mut carried = self.carried();
         for host in self.world.net.iter().flat_map(|net| &net.heard) {
             carried.labels.join(&self.labels_of(host));

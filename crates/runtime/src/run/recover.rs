@@ -35,9 +35,16 @@ impl RunTask {
     pub(super) async fn roll_back(&mut self, id: ActionId) -> Result<(), RuntimeError> {
         let started = self.action(id).started;
         self.world.close(&self.parts).await;
-        let body = Body::RolledBack {
-            to: self.layer(),
-            reason: "the action was interrupted; nothing left the sandbox during it".to_owned(),
+        // A guest begins where the run began, whatever it left when it failed.
+        let body = match &self.state.base {
+            Some(base) if self.state.is_guest() => Body::RolledBack {
+                to: base.clone(),
+                reason: "the guest is started again from the beginning".to_owned(),
+            },
+            _ => Body::RolledBack {
+                to: self.layer(),
+                reason: "the action was interrupted; nothing left the sandbox during it".to_owned(),
+            },
         };
         let draft = Draft::new(body).because(Link::Compensates, started);
         self.record(Durability::Written, draft).await.map(|_| ())

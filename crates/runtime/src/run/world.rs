@@ -7,11 +7,13 @@ use super::network::{self, Net};
 use crate::config;
 use crate::error::RuntimeError;
 use crate::parts::Parts;
+use gate::GuestModels;
+use policy::Because;
 use sandbox::layers::{self, Upper};
-use sandbox::{CreateSpec, FsRules, Overlay, SandboxError, SandboxId};
+use sandbox::{CreateSpec, FsRules, Mount, Overlay, SandboxError, SandboxId};
 use std::path::{Path, PathBuf};
-use types::LayerId;
 use types::manifest::Manifest;
+use types::{ActionRequest, FsAccess, LayerId};
 
 use super::RunTask;
 
@@ -28,13 +30,22 @@ pub(super) struct World {
     dir: Option<PathBuf>,
     sandbox: Option<(SandboxId, FsRules)>,
     pub(super) net: Option<Net>,
+    /// What the model endpoint of the run's sandboxes knows, when the agent is a guest.
+    pub(super) models: Option<GuestModels>,
     upper: Option<Upper>,
     flushed: Option<LayerId>,
 }
 
 impl World {
     pub(super) fn new(dir: Option<&str>) -> Self {
-        Self { dir: dir.map(PathBuf::from), sandbox: None, net: None, upper: None, flushed: None }
+        Self {
+            dir: dir.map(PathBuf::from),
+            sandbox: None,
+            net: None,
+            models: None,
+            upper: None,
+            flushed: None,
+        }
     }
 
     /// A path of the manifest: relative ones stand beside it.
@@ -74,7 +85,8 @@ impl World {
                     rules: rules.clone(),
                     ..CreateSpec::new(overlay)
                 };
-                let config = network::config_of(&manifest.network, self.trust(manifest)?)?;
+                let mut config = network::config_of(&manifest.network, self.trust(manifest)?)?;
+                config.models.clone_from(&self.models);
                 let made = parts.spawner.create_with_network(spec).await;
                 let (made, listeners) = made.map_err(|error| RuntimeError::part(&error))?;
                 self.sandbox = Some((made.id, rules));
@@ -146,8 +158,32 @@ impl RunTask {
             write: prefixes(rules.write),
             deny_read: rules.deny_read.iter().map(|path| plain(path)).collect(),
             deny_write: rules.deny_write.iter().map(|path| plain(path)).collect(),
-            mounts: Vec::new(),
+            mounts: self.mounts()?,
         })
+    }
+
+    /// What the operator's manifest shows of the host, read-only. Naming it there permits it; a
+    /// policy that forbids a mount, or wants a person for it, refuses it.
+    fn mounts(&self) -> Result<Vec<Mount>, RuntimeError> {
+        let mounts = self.state.manifest().sandbox.mounts.iter();
+        mounts
+            .map(|(inside, host)| {
+                let host = self.world.beside_manifest(Path::new(host));
+                let path = host.to_string_lossy().into_owned();
+                let asked = ActionRequest::Path { access: FsAccess::Mount, path };
+                let decision = self.gatekeeper.decide(
+                    &[asked],
+                    &self.carried(),
+                    &self.actor.on_behalf_of,
+                    false,
+                );
+                if matches!(decision.because, Because::Permitted | Because::NoRule) {
+                    return Ok(Mount { host, path: inside.clone(), writable: false });
+                }
+                let why = format!("a policy does not let it be shown: {}", decision.reason);
+                Err(RuntimeError::part(&SandboxError::Rule { path: inside.clone(), why }))
+            })
+            .collect()
     }
 
     /// Makes the workspace survive a power cut, before anything outside can depend on it.

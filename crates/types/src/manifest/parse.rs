@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Longest name of an agent, tool, route or check, in bytes.
 const NAME_BYTES_MAX: usize = 64;
+/// Entries of `[sandbox] mounts`.
+const MOUNTS_MAX: usize = 64;
 /// Largest manifest, in bytes.
 pub const MANIFEST_BYTES_MAX: usize = 1 << 20;
 /// Names of built-in tools; a command tool may not take one.
@@ -195,6 +197,7 @@ struct RawAgent {
     instructions_file: Option<String>,
     model: Option<String>,
     team: Option<String>,
+    command: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -238,6 +241,8 @@ struct RawSandbox {
     workspace: Option<String>,
     limits: Option<RawLimits>,
     limits_strength: Option<LimitsStrength>,
+    #[serde(default)]
+    mounts: BTreeMap<String, String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -444,14 +449,48 @@ impl RawAgent {
         if self.instructions.is_some() && self.instructions_file.is_some() {
             return Err(bad("agent", "has both instructions and instructions_file: keep one"));
         }
+        if let Some(command) = &self.command {
+            check_command(command)?;
+        }
         Ok(Agent {
             name,
             instructions: self.instructions.unwrap_or_default(),
             instructions_file: self.instructions_file,
             model: self.model.unwrap_or_else(|| "default".to_owned()),
             team: self.team.unwrap_or_default(),
+            command: self.command.unwrap_or_default(),
         })
     }
+}
+
+/// A program's name and its arguments, as the kernel takes them.
+fn check_command(command: &[String]) -> Result<(), ManifestError> {
+    if command.first().is_none_or(String::is_empty) {
+        return Err(bad("agent.command", "needs a program's name"));
+    }
+    if command.iter().any(|word| word.contains('\0')) {
+        return Err(bad("agent.command", "a word has a NUL character"));
+    }
+    Ok(())
+}
+
+/// Mounts go below `/mnt/`, where nothing of ours is, by plain paths.
+fn check_mounts(mounts: &BTreeMap<String, String>) -> Result<(), ManifestError> {
+    for (inside, host) in mounts {
+        let rest = inside.strip_prefix("/mnt/").unwrap_or_default();
+        let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
+        if !rest.split('/').all(plain) {
+            let message = format!("'{inside}': a mount goes below /mnt/, by a plain path");
+            return Err(bad("sandbox.mounts", message));
+        }
+        if host.is_empty() || host.contains('\0') {
+            return Err(bad("sandbox.mounts", format!("'{inside}' names no path on the host")));
+        }
+    }
+    if mounts.len() > MOUNTS_MAX {
+        return Err(bad("sandbox.mounts", format!("has more than {MOUNTS_MAX} entries")));
+    }
+    Ok(())
 }
 
 impl RawPermissions {
@@ -547,12 +586,14 @@ impl RawSandbox {
         if image != "host" {
             return Err(bad("sandbox.image", "only \"host\" is built yet; OCI images are not"));
         }
+        check_mounts(&self.mounts)?;
         Ok(SandboxConfig {
             driver,
             image,
             workspace: self.workspace,
             limits: self.limits.unwrap_or_default().check()?,
             limits_strength: self.limits_strength.unwrap_or(LimitsStrength::Any),
+            mounts: self.mounts,
         })
     }
 }

@@ -57,6 +57,36 @@ fn a_whole_manifest_reads() {
 }
 
 #[test]
+fn a_guest_and_its_mounts_read_strictly() {
+    let read = |text: &str| parse(&format!("schema = 1\n{text}"));
+    let manifest = read(
+        "[agent]\ncommand = [\"codex\", \"exec\"]\n[sandbox]\nmounts = { \"/mnt/a/b\" = \"../x\" }",
+    );
+    let manifest = manifest.expect("valid");
+    assert!(manifest.is_guest());
+    assert_eq!(manifest.sandbox.mounts["/mnt/a/b"], "../x");
+    assert!(!read("").expect("valid").is_guest());
+    let check = |text: &str, key: &str| {
+        let error = read(text).expect_err(text);
+        assert_eq!(error.code(), "BP-CONFIG-002", "{text}");
+        assert!(error.to_string().starts_with(key), "{error}");
+    };
+    check("[agent]\ncommand = []", "agent.command");
+    check("[agent]\ncommand = [\"\"]", "agent.command");
+    check("[agent]\ncommand = [\"a\", \"b\\u0000\"]", "agent.command");
+    for inside in ["/etc/x", "/mnt", "/mnt/", "/mnt//a", "/mnt/../etc", "/mnt/a/", "mnt/a"] {
+        check(&format!("[sandbox]\nmounts = {{ \"{inside}\" = \"/x\" }}"), "sandbox.mounts");
+    }
+    check("[sandbox]\nmounts = { \"/mnt/a\" = \"\" }", "sandbox.mounts");
+    let many = |count: usize| {
+        let list: Vec<String> = (0..count).map(|n| format!("\"/mnt/{n}\" = \"/x\"")).collect();
+        format!("[sandbox]\nmounts = {{ {} }}", list.join(", "))
+    };
+    assert!(read(&many(MOUNTS_MAX)).is_ok());
+    check(&many(MOUNTS_MAX + 1), "sandbox.mounts");
+}
+
+#[test]
 fn manifest_survives_json() {
     let manifest = parse(WHOLE).expect("valid");
     let json = serde_json::to_string(&manifest).expect("serialises");
