@@ -109,12 +109,12 @@ pub(crate) async fn read<H: DeserializeOwned>(
     from: &mut (impl AsyncRead + Unpin),
 ) -> Result<Option<Received<H>>, GateError> {
     let mut first = [0u8; LENGTH_BYTES];
-    match from.read(&mut first[..1]).await {
+    let had = match from.read(&mut first).await {
         Ok(0) => return Ok(None),
-        Ok(_) => {}
+        Ok(had) => had,
         Err(_) => return Err(GateError::Died),
-    }
-    from.read_exact(&mut first[1..]).await.map_err(|_| GateError::Died)?;
+    };
+    from.read_exact(&mut first[had..]).await.map_err(|_| GateError::Died)?;
     let mut left = u32::from_be_bytes(first) as usize;
     if left > FRAME_BYTES_MAX {
         return Err(protocol("it is longer than a frame may be"));

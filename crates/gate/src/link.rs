@@ -19,10 +19,14 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot};
+
+/// Bytes of frames that are read at once.
+const READ_BYTES: usize = 64 << 10;
 
 /// Variables the gate may see: where the host keeps its certificates.
 const VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
@@ -275,7 +279,9 @@ async fn write_frames(mut write: OwnedWriteHalf, mut frames: mpsc::Receiver<Fram
     }
 }
 
-async fn read_frames(mut read: OwnedReadHalf, waiting: Arc<Waiting>) {
+async fn read_frames(read: OwnedReadHalf, waiting: Arc<Waiting>) {
+    // A frame has several parts: one call to the system takes in many.
+    let mut read = BufReader::with_capacity(READ_BYTES, read);
     while let Ok(Some(mut received)) = frame::read::<ToOwner>(&mut read).await {
         let ToOwner { id, event } = received.header;
         let event = match event {
@@ -295,8 +301,8 @@ async fn read_frames(mut read: OwnedReadHalf, waiting: Arc<Waiting>) {
                 waiting.say(net, NetMessage::Withdrawn { ask });
                 continue;
             }
-            Event::NetPassed { net, permit, passage } => {
-                waiting.say(net, NetMessage::Passed { permit, passage });
+            Event::NetPassed { net, permit, passage, sent } => {
+                waiting.say(net, NetMessage::Passed { permit, passage, sent });
                 continue;
             }
             other => other,

@@ -153,6 +153,10 @@ pub enum NetVerdict {
         permit: u64,
         /// Placeholders whose values are attached, in order.
         secrets: Vec<String>,
+        /// The owner need not hear at once that it was sent: it counts as sent from here on, and
+        /// its end says whether it was.
+        #[serde(default)]
+        quiet: bool,
     },
     /// A connection is read as HTTP, request by request.
     Inspect,
@@ -246,8 +250,8 @@ pub(crate) enum Event {
     NetAsked { net: u64, ask: u64, question: NetQuestion },
     /// Nobody waits for the answer any more. Request 0.
     NetWithdrawn { net: u64, ask: u64 },
-    /// What became of a permit. Request 0.
-    NetPassed { net: u64, permit: u64, passage: NetPassage },
+    /// What became of a permit. Request 0. Of a quiet one, `sent` says whether it was sent.
+    NetPassed { net: u64, permit: u64, passage: NetPassage, sent: Option<bool> },
     /// It is as it should be.
     Good,
     /// It is not.

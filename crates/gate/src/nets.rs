@@ -144,7 +144,8 @@ impl Nets {
             as_of: config.as_of,
             models: config.models.map(|models| self.door(net, models)),
         };
-        let judge = Arc::new(OwnerJudge { net, asking: Arc::clone(&self.asking) });
+        let judge =
+            Arc::new(OwnerJudge { net, asking: Arc::clone(&self.asking), quiet: Mutex::default() });
         let original =
             Arc::new(|stream: &tokio::net::TcpStream| sandbox::original_destination(stream));
         let made = Boundary::start(config, judge, original, listeners);
@@ -218,6 +219,8 @@ fn listeners(fds: Vec<OwnedFd>) -> std::io::Result<Listeners> {
 struct OwnerJudge {
     net: u64,
     asking: Arc<Asking>,
+    /// Quiet permits that have not ended, and whether they were sent. The boundary bounds them.
+    quiet: Mutex<HashMap<u64, bool>>,
 }
 
 /// A question on its way; dropped, the owner is told that nobody waits.
@@ -304,10 +307,15 @@ impl Judge for OwnerJudge {
             };
             let question = NetQuestion::Request { request: Box::new(request) };
             match self.ask(question).await {
-                (NetVerdict::Permit { permit, secrets }, values) => match uses(secrets, &values) {
-                    Some(secrets) => RequestVerdict::Permit { id: permit, secrets },
-                    None => RequestVerdict::Deny(refused()),
-                },
+                (NetVerdict::Permit { permit, secrets, quiet }, values) => {
+                    let Some(secrets) = uses(secrets, &values) else {
+                        return RequestVerdict::Deny(refused());
+                    };
+                    if quiet {
+                        lock(&self.quiet).insert(permit, false);
+                    }
+                    RequestVerdict::Permit { id: permit, secrets }
+                }
                 (other, _) => RequestVerdict::Deny(denial(other)),
             }
         })
@@ -328,7 +336,20 @@ impl Judge for OwnerJudge {
     }
 
     fn event(&self, permit: u64, passage: boundary::Event) {
-        self.say(Event::NetPassed { net: self.net, permit, passage });
+        let sent = match passage {
+            boundary::Event::Sent => {
+                if let Some(sent) = lock(&self.quiet).get_mut(&permit) {
+                    *sent = true;
+                    return;
+                }
+                None
+            }
+            boundary::Event::Dated { .. } => None,
+            boundary::Event::Answered { .. } | boundary::Event::Failed { .. } => {
+                lock(&self.quiet).remove(&permit)
+            }
+        };
+        self.say(Event::NetPassed { net: self.net, permit, passage, sent });
     }
 }
 

@@ -34,6 +34,8 @@ pub enum NetMessage {
         permit: u64,
         /// What became of it.
         passage: NetPassage,
+        /// Whether it was sent; said of a quiet permit.
+        sent: Option<bool>,
     },
 }
 

@@ -225,7 +225,9 @@ impl Outside {
                     }
                 }
                 Some(NetMessage::Withdrawn { .. }) => {}
-                Some(NetMessage::Passed { permit, passage }) => self.on_passage(permit, passage),
+                Some(NetMessage::Passed { permit, passage, .. }) => {
+                    self.on_passage(permit, passage);
+                }
                 None => self.serve_again().await,
             }
         }
@@ -237,7 +239,7 @@ impl Outside {
         while !self.open.is_empty() {
             let Some(network) = &mut self.network else { break };
             match tokio::time::timeout_at(until, network.next()).await {
-                Ok(Some(NetMessage::Passed { permit, passage })) => {
+                Ok(Some(NetMessage::Passed { permit, passage, .. })) => {
                     self.on_passage(permit, passage);
                 }
                 Ok(Some(_)) => {}
@@ -300,7 +302,7 @@ impl Outside {
     /// A name is answered when any rule may permit it, and then it has told nobody anything.
     async fn on_name(&mut self, ask: u64, host: String) -> Option<Refused> {
         if self.terms.set.may_permit_host(&host) {
-            let permit = NetVerdict::Permit { permit: 0, secrets: Vec::new() };
+            let permit = NetVerdict::Permit { permit: 0, secrets: Vec::new(), quiet: false };
             self.answer(ask, permit, Vec::new()).await;
             return None;
         }
@@ -411,7 +413,8 @@ impl Outside {
         self.open.insert(permit, InFlight::default());
         let placeholders = secrets.iter().map(|used| used.placeholder.clone()).collect();
         let values = secrets.into_iter().map(|used| used.value).collect();
-        self.answer(ask, NetVerdict::Permit { permit, secrets: placeholders }, values).await;
+        let verdict = NetVerdict::Permit { permit, secrets: placeholders, quiet: false };
+        self.answer(ask, verdict, values).await;
         None
     }
 

@@ -32,6 +32,8 @@ const LINGER: Duration = Duration::from_millis(300);
 const LEAVE_LOOKS_MAX: u32 = 1_000;
 /// Between two looks.
 const LEAVE_LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+/// How often at most the records of a run are read for who watches it.
+const STREAM_GATHER: Duration = Duration::from_millis(20);
 /// Connections served at once; more wait in the socket's backlog.
 const CONNECTIONS_MAX: usize = 256;
 
@@ -293,7 +295,13 @@ async fn stream_run(
     mut seat: Option<Seat<'_>>,
 ) -> Result<(), RuntimeError> {
     let mut head = registry.watch(run);
+    let mut told = None;
     loop {
+        // Records that come fast are read and sent many at a time.
+        if let Some(told) = told {
+            tokio::time::sleep_until(told + STREAM_GATHER).await;
+        }
+        told = Some(tokio::time::Instant::now());
         let alive = head.as_mut().is_some_and(|head| head.has_changed().is_ok());
         while let Some(printed) = seat.as_mut().and_then(Seat::ready) {
             send_printed(stream, printed).await?;

@@ -58,6 +58,11 @@ const TRUST_VARIABLES: [&str; 9] = [
 const ASKED: &str = "BP-RUN-016";
 /// What a program is told when a person denied its request: `BP-RUN-017`.
 const REFUSED_BY_PERSON: &str = "BP-RUN-017";
+/// How long the end of a reading request waits to be recorded together with others, milliseconds.
+/// Until then a crash makes it one of which nobody knows how it ended, and it is done again.
+const ENDS_MS_MAX: u64 = 5;
+/// Ends that wait at once.
+const ENDS_MAX: usize = 32;
 /// What comes from a host that the operator says nothing about.
 const FOREIGN: &str = "untrusted";
 
@@ -83,8 +88,12 @@ pub(super) struct Net {
     denied: BTreeSet<String>,
     /// Hosts that answered during this action.
     heard: BTreeSet<String>,
-    /// What answers that are not over yet say about their age, by permit.
+    /// What answers say about their age, by permit, until their end is recorded.
     dated: BTreeMap<u64, AsOf>,
+    /// Ends of reading requests, recorded together with what comes next, or soon.
+    ended: Vec<Draft>,
+    /// When they are recorded at the latest.
+    ends_due: Option<Instant>,
 }
 
 impl std::fmt::Debug for Net {
@@ -116,6 +125,8 @@ impl Net {
             denied: BTreeSet::new(),
             heard: BTreeSet::new(),
             dated: BTreeMap::new(),
+            ended: Vec::new(),
+            ends_due: None,
         })
     }
 
@@ -126,7 +137,7 @@ impl Net {
 
     /// What comes next: a message, or a held request whose time is over. Never ends by itself.
     async fn next(&mut self) -> Next {
-        let first = self.held.iter().map(|held| held.until).min();
+        let first = self.held.iter().map(|held| held.until).chain(self.ends_due).min();
         let over = async {
             match first {
                 Some(until) => tokio::time::sleep_until(until).await,
@@ -267,6 +278,11 @@ fn shown(request: &NetRequest) -> String {
     text + &more
 }
 
+/// A permit without secrets.
+const fn permit_of(permit: u64) -> NetVerdict {
+    NetVerdict::Permit { permit, secrets: Vec::new(), quiet: false }
+}
+
 /// A denial, as a program in the sandbox may read it.
 pub(crate) fn denied(decision: &Decision) -> NetVerdict {
     let failure = decision.failure();
@@ -289,12 +305,12 @@ impl RunTask {
                 }
                 Ok(())
             }
-            Next::Message(NetMessage::Passed { permit, passage }) => {
-                self.on_passage(permit, passage).await
+            Next::Message(NetMessage::Passed { permit, passage, sent }) => {
+                self.on_passage(permit, passage, sent).await
             }
             Next::Over => {
                 self.let_go().await;
-                Ok(())
+                self.record_ends().await
             }
             Next::Gone => self.serve_again().await,
         }
@@ -363,7 +379,7 @@ impl RunTask {
         host: String,
     ) -> Result<(), RuntimeError> {
         if self.gatekeeper.set().may_permit_host(&host) {
-            self.tell_gate(ask, NetVerdict::Permit { permit: 0, secrets: Vec::new() }).await;
+            self.tell_gate(ask, permit_of(0)).await;
             return Ok(());
         }
         let action = ActionRequest::HttpRequest {
@@ -398,7 +414,7 @@ impl RunTask {
             let parts: [&[u8]; 3] = [host.as_bytes(), &port.to_be_bytes(), &seq];
             let digest = Digest::of_parts("bedplate connection 1", &parts);
             let permit = self.permit(during, &action, digest, &decision, None, &[]).await?;
-            self.tell_gate(ask, NetVerdict::Permit { permit, secrets: Vec::new() }).await;
+            self.tell_gate(ask, permit_of(permit)).await;
             return Ok(());
         }
         if self.gatekeeper.set().may_permit_host(&host) {
@@ -482,7 +498,8 @@ impl RunTask {
         let (action, digest) = (&request.action, request.digest);
         let permit = self.permit(during, action, digest, &decision, approved, &names).await?;
         if let Some(net) = &self.world.net {
-            let verdict = NetVerdict::Permit { permit, secrets: placeholders };
+            let quiet = effect_of(action) == EffectClass::Read;
+            let verdict = NetVerdict::Permit { permit, secrets: placeholders, quiet };
             net.answer_with(ask, verdict, values).await;
         }
         Ok(())
@@ -538,11 +555,12 @@ impl RunTask {
             let used = Body::SecretUsed { secret, host, under: seq };
             drafts.push(Draft::new(used).because(Link::DecidedBy, Some(seq)));
         }
+        drafts.extend(self.take_ends());
         let durability =
             if effect == EffectClass::Read { Durability::Written } else { Durability::Synced };
         self.append(durability, drafts).await?;
         if let Some(net) = &mut self.world.net {
-            net.open.insert(seq, false);
+            net.open.insert(seq, effect == EffectClass::Read);
             net.heard.insert(host.clone());
         }
         Ok(seq)
@@ -713,7 +731,12 @@ impl RunTask {
         Ok(())
     }
 
-    async fn on_passage(&mut self, permit: u64, passage: NetPassage) -> Result<(), RuntimeError> {
+    async fn on_passage(
+        &mut self,
+        permit: u64,
+        passage: NetPassage,
+        told: Option<bool>,
+    ) -> Result<(), RuntimeError> {
         let Some(net) = &mut self.world.net else { return Ok(()) };
         let Some(sent) = net.open.get_mut(&permit) else { return Ok(()) };
         match passage {
@@ -730,8 +753,8 @@ impl RunTask {
                 self.record_end(permit, (status, bytes_up, bytes_down), None, true).await
             }
             NetPassage::Failed { why } => {
-                let sent = net.open.remove(&permit).unwrap_or(true);
-                self.record_end(permit, (0, 0, 0), Some(why), sent).await
+                let counted = net.open.remove(&permit).unwrap_or(true);
+                self.record_end(permit, (0, 0, 0), Some(why), told.unwrap_or(counted)).await
             }
         }
     }
@@ -743,10 +766,33 @@ impl RunTask {
         failure: Option<String>,
         sent: bool,
     ) -> Result<(), RuntimeError> {
-        let as_of = self.world.net.as_mut().and_then(|net| net.dated.remove(&egress));
+        let passed = self.state.egress.passed.get(&egress);
+        let read = passed.is_some_and(|passed| passed.effect == EffectClass::Read);
+        let as_of = self.world.net.as_ref().and_then(|net| net.dated.get(&egress).copied());
         let body = Body::EgressEnded { egress, status, bytes_up, bytes_down, failure, sent, as_of };
         let draft = Draft::new(body).because(Link::ResultOf, Some(egress));
-        self.record(Durability::Written, draft).await.map(|_| ())
+        let Some(net) = &mut self.world.net else { return Ok(()) };
+        net.ended.push(draft);
+        net.ends_due.get_or_insert_with(|| Instant::now() + Duration::from_millis(ENDS_MS_MAX));
+        if read && net.ended.len() < ENDS_MAX { Ok(()) } else { self.record_ends().await }
+    }
+
+    /// Records the ends that waited for company.
+    async fn record_ends(&mut self) -> Result<(), RuntimeError> {
+        let drafts = self.take_ends();
+        if drafts.is_empty() {
+            return Ok(());
+        }
+        self.append(Durability::Written, drafts).await.map(|_| ())
+    }
+
+    fn take_ends(&mut self) -> Vec<Draft> {
+        let Some(net) = &mut self.world.net else { return Vec::new() };
+        net.ends_due = None;
+        // From here on their age is in the state; that of what is still open is not.
+        let Net { dated, open, .. } = net;
+        dated.retain(|permit, _| open.contains_key(permit));
+        std::mem::take(&mut net.ended)
     }
 
     /// Whether something that was permitted may go on under the policy of now: with the approval it
@@ -763,7 +809,7 @@ impl RunTask {
             Some(_) => decision.verdict == Verdict::Permit,
         };
         if goes_on {
-            return NetVerdict::Permit { permit: 0, secrets: Vec::new() };
+            return permit_of(0);
         }
         denied(&decision)
     }
@@ -784,6 +830,7 @@ impl RunTask {
             let why = "the gate died".to_owned();
             self.record_end(egress, (0, 0, 0), Some(why), true).await?;
         }
+        self.record_ends().await?;
         let Some(net) = &mut self.world.net else { return Ok(()) };
         let (config, authority) = (net.config.clone(), net.authority.clone());
         let network = self.parts.gate.open_network(&net.listeners, config, Some(authority)).await;
@@ -816,6 +863,7 @@ impl RunTask {
             let why = "it was cut off with its command".to_owned();
             self.record_end(egress, (0, 0, 0), Some(why), sent).await?;
         }
+        self.record_ends().await?;
         let mut labels = Labels::none();
         for host in heard {
             labels.join(&self.labels_of(&host));

@@ -206,6 +206,7 @@ impl World {
         std::fs::create_dir_all(self.workspace())?;
         std::fs::copy(crate::session::this_program(), self.workspace().join("load"))?;
         std::fs::write(self.authority(), &self.upstream.authority)?;
+        std::fs::write(self.workspace().join("ca.pem"), &self.upstream.authority)?;
         let address = self.upstream.address;
         let mut resolve = format!("\"{HOST}\" = \"{address}\", \"{OPAQUE_HOST}\" = \"{address}\"");
         for number in 0..FRESH_MAX {
@@ -249,6 +250,8 @@ impl World {
             (By::Peer, Some(peer)) => {
                 (Some(peer.address.to_string()), Some(peer.authority.clone()))
             }
+            // What is carried unread has the upstream's own certificate.
+            (By::Opaque, _) => (None, Some(PathBuf::from("ca.pem"))),
             _ => (None, None),
         };
         // Outside, the load is a process of its own as well.
