@@ -19,6 +19,7 @@ const USAGE: &str = "\
 cargo xtask tidy [--fix]            check the rules of the house; --fix rewrites the crate graph
 cargo xtask check                   tidy, fmt and clippy: what every commit must pass
 cargo xtask test [-p PACKAGE]...    bring what the tests need, then tidy, fmt, clippy, all tests
+cargo xtask peers bypass            the bypass corpus beside bwrap and srt, as a table
 cargo xtask deny                    licences, advisories and sources of the dependencies";
 
 fn main() -> ExitCode {
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         ["tidy", "--fix"] => run_tidy(true),
         ["check"] => run_check(),
         ["test", rest @ ..] => packages(rest).map(|packages| test::run(&root(), &packages)),
+        ["peers", "bypass"] => test::bypass(&root()),
         ["deny"] => run_deny(),
         _ => Err(format!("usage:\n{USAGE}")),
     };

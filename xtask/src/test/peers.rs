@@ -1,5 +1,5 @@
-//! What others wrote and we are tested against: a model server, harnesses as guests, and a proxy
-//! that `bench gate` measures beside us.
+//! What others wrote and we are tested against: a model server, harnesses as guests, a proxy that
+//! `bench gate` measures beside us, and a sandbox for the bypass corpus.
 //!
 //! Versions are pinned in `xtask/peers`; everything is installed under `target` once. The model
 //! server wants a Node newer than Debian 12 has; when the host's is too old, a pinned one comes
@@ -42,11 +42,39 @@ pub(super) fn bring(root: &Path, target: &Path) -> Result<Vec<(OsString, OsStrin
         let folders = [bundled_node(&aimock.folder)].into_iter().chain(env::split_paths(&path));
         path = env::join_paths(folders.collect::<Vec<_>>()).map_err(|e| e.to_string())?;
     }
-    Ok(vec![
+    let mut variables = vec![
         ("BEDPLATE_AIMOCK_DIR".into(), aimock.folder.into()),
         ("BEDPLATE_GUESTS_DIR".into(), guests.folder.into()),
         ("PATH".into(), path),
-    ])
+    ];
+    variables.extend(sandbox(root, target).ok());
+    Ok(variables)
+}
+
+/// The sandbox that the bypass corpus is compared with; the table says so when there is none.
+fn sandbox(root: &Path, target: &Path) -> Result<(OsString, OsString), String> {
+    let srt = Peer::new(root, target, "srt");
+    srt.bring_node(false, None)?;
+    Ok(("BEDPLATE_SRT_DIR".into(), srt.folder.into()))
+}
+
+/// The bypass corpus here and in what others use, printed side by side.
+///
+/// # Errors
+/// When cargo cannot be started.
+pub(crate) fn bypass(root: &Path) -> Result<bool, String> {
+    let target = super::build::target_directory(root)?;
+    let mut command = crate::cargo(root);
+    command.args(["test", "-p", "bedplate", "--test", "bypass", "side_by_side"]);
+    command.args(["--", "--nocapture"]);
+    match sandbox(root, &target) {
+        Ok((name, folder)) => {
+            command.env(name, folder);
+        }
+        Err(why) => println!("srt does not install here: {why}"),
+    }
+    let status = command.status().map_err(|error| format!("cannot start cargo: {error}"))?;
+    Ok(status.success())
 }
 
 fn bundled_node(folder: &Path) -> PathBuf {

@@ -274,6 +274,10 @@ fn host() -> Vec<Value> {
             json!({ "do": "unix", "path": "/run/dbus/system_bus_socket" }),
         ),
         beside("N25 an inherited connection", json!({ "do": "descriptor", "number": 77 })),
+        beside(
+            "N25 an inherited directory",
+            json!({ "do": "unix", "path": "/proc/self/fd/100{socket}" }),
+        ),
         back("N26 a port as the way back", "0.0.0.0", "127.0.0.1"),
         back("N26 the same over v6", "::1", "::1"),
     ]

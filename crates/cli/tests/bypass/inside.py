@@ -3,7 +3,7 @@
 Runs inside the sandbox, and once more beside it for the controls. It judges nothing: it says what
 came of each act, one JSON line each.
 """
-import ctypes, functools, json, os, socket, ssl, struct, sys, threading, urllib.error, urllib.request
+import base64, ctypes, functools, json, os, socket, ssl, struct, sys, threading, urllib.error, urllib.parse, urllib.request
 
 WAIT_S = 15
 libc = ctypes.CDLL(None, use_errno=True)
@@ -46,6 +46,44 @@ def connect(ip, port, options=()):
 def address(host):
     """Asked once: questions for names have a rate."""
     return socket.getaddrinfo(host, 80, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]
+
+
+def name_server():
+    """The one this system is told to ask."""
+    with open("/etc/resolv.conf") as file:
+        found = [line.split()[1] for line in file if line.startswith("nameserver")]
+    return found[0] if found else "127.0.0.1"
+
+
+def through_proxy(host, port):
+    """By the proxy that the environment names: some sandboxes have no other way."""
+    proxy = urllib.parse.urlsplit(os.environ["https_proxy"])
+    s = socket.create_connection((proxy.hostname, proxy.port), timeout=WAIT_S)
+    head = "CONNECT %s HTTP/1.1\r\nHost: %s\r\n" % (("%s:%d" % (host, port),) * 2)
+    if proxy.username:
+        word = base64.b64encode(("%s:%s" % (proxy.username, proxy.password)).encode()).decode()
+        head += "Proxy-Authorization: Basic %s\r\n" % word
+    s.sendall(head.encode() + b"\r\n")
+    said = b""
+    while not said.endswith(b"\r\n\r\n"):
+        more = s.recv(1)
+        if not more:
+            raise OSError("the proxy hung up")
+        said += more
+    if said.split(b" ")[1] != b"200":
+        s.close()
+        raise OSError("the proxy says %s" % said.split(b"\r\n")[0].decode())
+    return s
+
+
+def reach(host, port, options=()):
+    """Directly, and where that fails, by a proxy if there is one."""
+    try:
+        return connect(host if host[0].isdigit() or ":" in host else address(host), port, options)
+    except OSError:
+        if "https_proxy" not in os.environ:
+            raise
+    return through_proxy("[%s]" % host if ":" in host else host, port)
 
 
 def read_answer(s):
@@ -100,12 +138,12 @@ def payload(act):
 
 
 def http(act):
-    with connect(address(act["host"]), act.get("port", 80)) as s:
+    with reach(act["host"], act.get("port", 80)) as s:
         return talk(s, payload(act))
 
 
 def http_at(act):
-    with connect(act["ip"], act["port"], act.get("options", [])) as s:
+    with reach(act["ip"], act["port"], act.get("options", [])) as s:
         return talk(s, payload(act))
 
 
@@ -118,7 +156,7 @@ def secured(s, sni, alpn):
 
 
 def https(act):
-    with connect(act.get("ip") or address(act["host"]), act.get("port", 443)) as plain:
+    with reach(act.get("ip") or act["host"], act.get("port", 443)) as plain:
         with secured(plain, act["sni"], ["http/1.1"]) as s:
             return talk(s, payload(act))
 
@@ -163,7 +201,7 @@ def http2(act):
     authority, _, path = rest.partition("/")
     fields = [(":method", act["method"]), (":scheme", scheme), (":authority", authority), (":path", "/" + path)]
     fields += [tuple(header) for header in act["headers"]]
-    with connect(address(act["host"]), 443) as plain, secured(plain, act["host"], ["h2"]) as s:
+    with reach(act["host"], 443) as plain, secured(plain, act["host"], ["h2"]) as s:
         begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0)
         s.sendall(begin + frame(1, 5, 1, hpack(fields)))
         data = b""
@@ -187,7 +225,7 @@ def dns(act):
     labels = [bytes.fromhex(label) for label in act["labels"]]
     name = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
     query = struct.pack("!6H", 7, 0x0100, 1, 0, 0, 0) + name + struct.pack("!2H", act["kind"], act.get("class", 1))
-    server = act.get("server", "127.0.0.1")
+    server = act.get("server") or name_server()
     if act.get("tcp"):
         with connect(server, act.get("port", 53)) as s:
             s.sendall(struct.pack("!H", len(query)) + query)
@@ -319,7 +357,7 @@ def descriptor(act):
 
 
 def tcp(act):
-    with connect(act["ip"], act["port"]) as s:
+    with reach(act["ip"], act["port"]) as s:
         s.sendall(b"SMUGGLED\r\n\r\n")
         said = s.recv(100)
         if said != b"got it":

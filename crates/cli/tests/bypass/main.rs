@@ -16,6 +16,7 @@
 mod corpus;
 mod extra;
 mod outside;
+mod peers;
 
 use corpus::{Act, Case, End};
 use outside::{Opened, Seen, World};
@@ -23,6 +24,8 @@ use serde_json::{Value, json};
 
 /// Cases that must have run with a control that got through.
 const CASES_MIN: usize = 200;
+/// Cases that are compared with peers, and count here.
+const COMMON_MIN: usize = 120;
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -211,6 +214,17 @@ fn the_witness_sees_what_an_open_policy_lets_through() {
         let noticed = wrong.iter().any(|line| line.starts_with(what));
         assert!(noticed, "{what} was not noticed:\n{}", wrong.join("\n"));
     }
+}
+
+/// What a filter of host names speaks to, here and in what others use. Peers are not judged.
+#[test]
+fn side_by_side_with_peers() {
+    let cases: Vec<Value> = cases().into_iter().filter(peers::is_common).collect();
+    let (all, lines) = peers::side_by_side(&cases);
+    println!("{}", lines.join("\n"));
+    let ours = &all[0].1;
+    assert_eq!(ours.through, Vec::<String>::new());
+    assert!(ours.counted() >= COMMON_MIN, "{}", ours.counted());
 }
 
 /// Leaves parts of the containment out: the corpus must turn red.

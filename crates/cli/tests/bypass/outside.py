@@ -237,6 +237,50 @@ def servers():
         s.listen(8)
         threading.Thread(target=drain, args=(s,), daemon=True).start()
     threading.Thread(target=name_server, daemon=True).start()
+    if plan["proxy"]:
+        threading.Thread(target=filtering_proxy, daemon=True).start()
+
+
+def filtering_proxy():
+    """What many put beside a sandbox: a proxy that looks at the name it is asked for."""
+    s = socket.create_server(("127.0.0.1", 3129))
+    while True:
+        taken, _ = s.accept()
+        threading.Thread(target=proxied, args=(taken,), daemon=True).start()
+
+
+def proxied(s):
+    try:
+        s.settimeout(WAIT_S)
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += s.recv(65536) or b"\r\n\r\n"
+        method, target = data.split(b" ")[:2]
+        authority = target if method == b"CONNECT" else target.split(b"/")[2]
+        host, _, port = authority.decode().partition(":")
+        if host != "ok.test" and not host.endswith(".ok.test"):
+            s.sendall(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
+            return
+        up = socket.create_connection((host, int(port or 80)), timeout=WAIT_S)
+        if method == b"CONNECT":
+            s.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        else:
+            path = b"/" + target.split(b"/", 3)[3]
+            up.sendall(data.replace(target, path, 1))
+        threading.Thread(target=carry, args=(up, s), daemon=True).start()
+        carry(s, up)
+    except (OSError, ValueError, IndexError):
+        pass
+    finally:
+        s.close()
+
+
+def carry(a, b):
+    try:
+        while data := a.recv(65536):
+            b.sendall(data)
+    except OSError:
+        pass
 
 
 def drain(s):
@@ -253,10 +297,11 @@ class Driver:
     def __init__(self, argv, errors, env):
         handle = os.open(errors, os.O_WRONLY | os.O_CREAT, 0o600)
         left, right = socket.socketpair()
-        # As a careless parent would: a connected socket at a number that is known.
+        # As a careless parent would: a connected socket and a directory at numbers that are known.
         os.dup2(right.fileno(), plan["descriptor"], inheritable=True)
+        os.dup2(os.open("/", os.O_RDONLY), plan["directory"], inheritable=True)
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=handle,
-                                        env=env, pass_fds=[plan["descriptor"]], cwd=plan["project"])
+                                        env=env, pass_fds=[plan["descriptor"], plan["directory"]], cwd=plan["project"])
         self.left = left
 
     def do(self, act):
@@ -280,7 +325,7 @@ packets = capture()
 threading.Thread(target=watch, args=(packets,), daemon=True).start()
 servers()
 environment = dict(plan["env"])
-inside = Driver(plan["inside"], plan["dir"] + "/inside.err", environment)
+inside = Driver(plan["inside"], plan["dir"] + "/inside.err", {**environment, **plan["inside_env"]})
 beside = Driver(plan["beside"], plan["dir"] + "/beside.err", environment)
 
 

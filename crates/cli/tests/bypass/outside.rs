@@ -15,8 +15,9 @@ use tempfile::TempDir;
 pub(crate) const MARK: &str = "SMUGGLED";
 /// What the vault holds.
 pub(crate) const SECRET: &str = "value-of-the-vault-4711";
-/// The descriptor of a careless parent.
+/// The descriptors of a careless parent: a connection, and the root directory.
 const DESCRIPTOR: i32 = 77;
+const DIRECTORY: i32 = 100;
 /// The user inside, where root is only played.
 const ORDINARY: u32 = 1000;
 
@@ -35,11 +36,22 @@ pub(crate) struct Opened<'a> {
     pub(crate) policy: &'a str,
     /// Parts of the containment to leave out, where the build can.
     pub(crate) weaken: Option<&'a str>,
+    pub(crate) sandbox: Sandbox,
+}
+
+/// What contains the program.
+#[derive(Debug, Clone)]
+pub(crate) enum Sandbox {
+    Bedplate,
+    /// bubblewrap with the host's network and a proxy variable.
+    Bwrap,
+    /// Anthropic's sandbox runtime: its `cli.js`.
+    Srt(PathBuf),
 }
 
 impl Default for Opened<'_> {
     fn default() -> Self {
-        Self { policy: POLICY, weaken: None }
+        Self { policy: POLICY, weaken: None, sandbox: Sandbox::Bedplate }
     }
 }
 
@@ -203,28 +215,56 @@ fn project(dir: &Path, opened: &Opened<'_>) {
     assert!(set.wait().expect("it ends").success());
 }
 
-/// What runs the driver inside.
-fn inside(root: bool) -> Vec<String> {
+/// What runs the driver inside, and what it has in its environment besides.
+fn inside(sandbox: &Sandbox, dir: &Path) -> (Vec<String>, Value) {
     let own = bedplate().to_string_lossy().into_owned();
-    let words = [own.as_str(), "sandbox", "run", "--workspace", "w", "--policy", "bedplate.toml"];
-    let program = ["--", "/usr/bin/python3", "inside.py"];
+    let (project, settings) = (dir.join("p"), dir.join("srt.json").to_string_lossy().into_owned());
+    let folder = project.join("w").to_string_lossy().into_owned();
     let id = ORDINARY.to_string();
-    let ordinary = ["unshare", "--user", "--map-user", &id, "--map-group", &id];
-    let first: &[&str] = if root { &[] } else { &ordinary };
-    let all = first.iter().chain(&words).chain(&program);
-    all.map(|word| (*word).to_owned()).collect()
+    let mut words: Vec<&str> = match is_root() {
+        true => Vec::new(),
+        false => vec!["unshare", "--user", "--map-user", &id, "--map-group", &id],
+    };
+    let cli;
+    let mut env = json!({});
+    match sandbox {
+        Sandbox::Bedplate => {
+            words.extend([&*own, "sandbox", "run", "--workspace", "w", "--policy"]);
+            words.extend(["bedplate.toml", "--", "/usr/bin/python3", "inside.py"]);
+        }
+        Sandbox::Bwrap => {
+            words.extend(["bwrap", "--unshare-all", "--share-net", "--die-with-parent"]);
+            words.extend(["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]);
+            words.extend(["--tmpfs", "/tmp", "--bind", &folder, "/mnt", "--chdir", "/mnt"]);
+            words.extend(["/usr/bin/python3", "inside.py"]);
+            let proxy = "http://127.0.0.1:3129";
+            env = json!({ "http_proxy": proxy, "https_proxy": proxy, "all_proxy": proxy });
+        }
+        Sandbox::Srt(path) => {
+            cli = path.to_string_lossy().into_owned();
+            let allowed = ["ok.test", "*.ok.test", "93.184.216.34"];
+            let text = json!({
+                "network": { "allowedDomains": allowed, "deniedDomains": [] },
+                "filesystem": { "denyRead": [], "allowWrite": ["."], "denyWrite": [] },
+            });
+            std::fs::write(&settings, text.to_string()).expect("written");
+            words.extend(["node", &cli, "--settings", &settings, "--"]);
+            words.extend(["/usr/bin/python3", "w/inside.py"]);
+        }
+    }
+    (words.into_iter().map(str::to_owned).collect(), env)
 }
 
 impl World {
     pub(crate) fn start(opened: &Opened<'_>, cases: &[Value]) -> Self {
-        let dir = tempfile::Builder::new().prefix("bpt").tempdir_in("/tmp").expect("a directory");
+        let dir = tempfile::Builder::new().prefix("bpt").tempdir().expect("a directory");
         let path = dir.path();
         project(path, opened);
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
         let unique = text(path.file_name().expect("a name").into());
         let socket = text(path.join("host.sock"));
         let mut env = json!({
-            "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": path, "LOGNAME": "ada",
+            "PATH": std::env::var("PATH").unwrap_or_default(), "HOME": path, "LOGNAME": "ada",
             "BEDPLATE_HOME": path.join("h"), "SSH_AUTH_SOCK": socket,
         });
         if let Some(weaken) = opened.weaken {
@@ -234,10 +274,12 @@ impl World {
         let cases = known
             .iter()
             .fold(json!(cases).to_string(), |all, (mark, value)| all.replace(mark, value));
+        let (argv, inside_env) = inside(&opened.sandbox, path);
         let plan = json!({
             "dir": path, "project": path.join("p"), "root": is_root(), "env": env,
-            "sockets": [socket, format!("@{unique}")], "descriptor": DESCRIPTOR,
-            "inside": inside(is_root()),
+            "sockets": [socket, format!("@{unique}")], "descriptor": DESCRIPTOR, "directory": DIRECTORY,
+            "inside": argv, "inside_env": inside_env,
+            "proxy": matches!(opened.sandbox, Sandbox::Bwrap),
             "beside": ["/usr/bin/python3", "w/inside.py"],
             "cases": serde_json::from_str::<Value>(&cases).expect("still JSON"),
         });
@@ -267,7 +309,7 @@ impl World {
     }
 
     /// What the sandbox said when the world ended early.
-    fn trouble(&self) -> String {
+    pub(crate) fn trouble(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("inside.err")).unwrap_or_default()
     }
 }
