@@ -46,6 +46,20 @@ pub(crate) struct Link {
     _place: Arc<OwnedSemaphorePermit>,
 }
 
+impl Link {
+    /// A connection of our own beside this one, to ask for what its request needs.
+    pub(crate) fn beside(&self, origin: Origin) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            origin,
+            http2: false,
+            shared: Arc::default(),
+            pool: Pool::default(),
+            _place: Arc::clone(&self._place),
+        }
+    }
+}
+
 /// Accepts until the task is dropped.
 pub(crate) async fn serve(inner: Arc<Inner>, listener: TcpListener) {
     loop {

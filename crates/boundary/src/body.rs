@@ -42,7 +42,6 @@ const fn kib(bytes: u64) -> u32 {
 
 impl Collected {
     /// A body that is all there.
-    #[cfg(test)]
     pub(crate) fn whole(data: Bytes) -> Self {
         Self { data, ..Self::default() }
     }

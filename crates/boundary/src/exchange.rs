@@ -14,7 +14,7 @@ use crate::mask::{Masker, Masks};
 use crate::request::{self, Checked};
 use crate::secrets::Swap;
 use crate::standing::Stands;
-use crate::{sigv4, websocket};
+use crate::{mint, sigv4, websocket};
 use http::header::{ALT_SVC, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
@@ -73,12 +73,57 @@ async fn exchange(
     } else {
         Collected::read(body, limit, &link.inner.bodies).await?
     };
-    let ask = request::ask(&link.origin, &checked, &body, &link.inner.config.seed)?;
-    let (permit, secrets, stands) = judge(link, ask).await?;
     let upgrade = checked.websocket.then_some(upgrade);
-    let masks = Masks::new(secrets.iter().map(|used| (name_of(used), used.value.as_str())));
+    carry(link, checked, body, upgrade, None).await
+}
+
+/// Asks about a request and carries it. `operation` is what it is called when it is our own.
+pub(crate) async fn carry(
+    link: &Arc<Link>,
+    checked: Checked,
+    body: Collected,
+    upgrade: Option<OnUpgrade>,
+    operation: Option<&str>,
+) -> Result<Response<Download>, BoundaryError> {
+    let mut ask = request::ask(&link.origin, &checked, &body, &link.inner.config.seed)?;
+    if let Some(operation) = operation {
+        operation.clone_into(&mut ask.facts.operation);
+    }
+    let (mut permit, secrets, stands) = judge(link, ask).await?;
+    let secrets = match with_tokens(link, secrets).await {
+        Ok(secrets) => secrets,
+        Err(error) => {
+            permit.failed(&error.to_string());
+            return Err(error);
+        }
+    };
+    let values = secrets.iter().flat_map(|used| {
+        let more = match &used.how {
+            How::AwsSigV4 { session_token, .. } => session_token.as_deref(),
+            How::Replace | How::Token(_) => None,
+        };
+        let values = std::iter::once(used.value.as_str()).chain(more);
+        values.map(|value| (name_of(used), value))
+    });
+    let masks = Masks::new(values);
     let sending = Sending { link, permit, stands: Arc::new(stands), masks, upgrade };
     sending.run(checked, body, &secrets).await
+}
+
+/// The secrets with tokens in the place of clients.
+async fn with_tokens(
+    link: &Arc<Link>,
+    secrets: Vec<SecretUse>,
+) -> Result<Vec<SecretUse>, BoundaryError> {
+    let mut placed = Vec::with_capacity(secrets.len());
+    for used in secrets {
+        match used.how {
+            // Boxed: a token's own request is carried like any other.
+            How::Token(_) => placed.push(Box::pin(mint::mint(link, used)).await?),
+            How::Replace | How::AwsSigV4 { .. } => placed.push(used),
+        }
+    }
+    Ok(placed)
 }
 
 /// The name in a placeholder, for its mask.
@@ -103,7 +148,7 @@ async fn judge(
             let mut permit = Permit::new(id, Arc::clone(&inner.judge));
             let placed: Vec<SecretUse> = secrets
                 .into_iter()
-                .filter(|used| used.how != How::Replace || stands_in(&ask, used))
+                .filter(|used| matches!(used.how, How::AwsSigV4 { .. }) || stands_in(&ask, used))
                 .collect();
             let standing = Standing::Request { id, ask: Box::new(ask) };
             match Stands::enter(inner, standing, epoch).await {

@@ -28,6 +28,10 @@ pub trait Judge: Send + Sync + 'static {
     /// Whether what was permitted may go on, now that policy is another. No person is asked.
     fn still<'a>(&'a self, standing: &'a Standing) -> Answer<'a, bool>;
 
+    /// A token was made for the client behind this placeholder; it is good for so many seconds, if
+    /// that was said. Must not block.
+    fn minted(&self, _placeholder: &str, _token: &Zeroizing<String>, _expires_s: Option<u64>) {}
+
     /// What became of a permit, for the record. Called in order for each permit; must not block.
     fn event(&self, permit: u64, event: Event);
 }
@@ -168,6 +172,28 @@ pub enum How {
         /// For temporary credentials.
         session_token: Option<String>,
     },
+    /// It is a client's: a token that is made for it now takes the placeholder's place. The value
+    /// is empty; the client's secret comes with the permit of the token's own request.
+    Token(Box<Client>),
+}
+
+/// A client of an OAuth 2 authorization server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// Where tokens come from: lower-case name.
+    pub host: String,
+    /// Port, path: always over TLS.
+    pub port: u16,
+    /// As it is sent.
+    pub path: String,
+    /// The client's name.
+    pub id: String,
+    /// Whether it says who it is in a header; else in the body.
+    pub basic: bool,
+    /// What the token is to be good for.
+    pub scope: Option<String>,
+    /// Whom it is for.
+    pub audience: Option<String>,
 }
 
 /// A denial, in the words that a program in the sandbox may read.

@@ -24,6 +24,7 @@ mod host;
 mod judge;
 pub mod limits;
 mod mask;
+mod mint;
 mod opaque;
 mod path;
 mod pool;
@@ -42,7 +43,8 @@ pub use endpoint::{Endpoint, EndpointAnswer, EndpointBody, MODELS_HOST};
 pub use error::BoundaryError;
 pub use host::Host;
 pub use judge::{
-    Answer, ConnectAsk, ConnectVerdict, Denial, Event, How, Judge, Place, Placeholder, RequestAsk,
-    RequestVerdict, SecretUse, Standing,
+    Answer, Client, ConnectAsk, ConnectVerdict, Denial, Event, How, Judge, Place, Placeholder,
+    RequestAsk, RequestVerdict, SecretUse, Standing,
 };
+pub use mint::TOKEN_OPERATION;
 pub use standing::Rechecked;

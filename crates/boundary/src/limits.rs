@@ -79,3 +79,7 @@ pub const HELLO_BYTES_MAX: usize = 64 << 10;
 pub const RECHECK_MS_MAX: u64 = 200;
 /// Bytes of one WebSocket frame.
 pub const FRAME_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of a token server's answer.
+pub const TOKEN_ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a token.
+pub const TOKEN_BYTES_MAX: usize = 16 << 10;

@@ -1,4 +1,8 @@
 //! AWS Signature Version 4: the request is signed here, so that the key never enters a sandbox.
+//!
+//! Signed are the host, the body's type and every `x-amz-` header, as S3 wants it. A body whose
+//! digest the program left out of its own signature stays out of ours; one whose pieces it signed
+//! itself cannot be signed by anyone else.
 
 use crate::authority::civil;
 use crate::body::Collected;
@@ -28,7 +32,7 @@ pub(crate) fn sign(
     if body.rest.is_some() {
         return Err(BoundaryError::Secret("a body that is streamed cannot be signed"));
     }
-    let (time, content) = (timestamp(now_s), Digest::of(&body.data).to_string());
+    let (time, content) = (timestamp(now_s), content_of(headers, body)?);
     let value = |text: &str| {
         HeaderValue::from_str(text).map_err(|_| BoundaryError::Secret("its token is no header"))
     };
@@ -38,13 +42,8 @@ pub(crate) fn sign(
     if let Some(token) = session_token {
         headers.insert("x-amz-security-token", value(token)?);
     }
-    let mut signed = vec![("host", authority.to_owned())];
-    for name in ["x-amz-content-sha256", "x-amz-date", "x-amz-security-token"] {
-        if let Some(value) = headers.get(name).and_then(|value| value.to_str().ok()) {
-            signed.push((name, value.trim().to_owned()));
-        }
-    }
-    let names = signed.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
+    let signed = signed_headers(authority, headers)?;
+    let names = signed.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(";");
     let lines: String = signed.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let path = canonical_path(path, service);
@@ -64,6 +63,40 @@ pub(crate) fn sign(
     );
     headers.insert(AUTHORIZATION, value(&text)?);
     Ok(())
+}
+
+/// What the signature says of the body.
+fn content_of(headers: &HeaderMap, body: &Collected) -> Result<String, BoundaryError> {
+    let said = headers.get("x-amz-content-sha256").map(HeaderValue::as_bytes).unwrap_or_default();
+    match said {
+        b"UNSIGNED-PAYLOAD" | b"STREAMING-UNSIGNED-PAYLOAD-TRAILER" => {
+            Ok(String::from_utf8_lossy(said).into_owned())
+        }
+        _ if said.starts_with(b"STREAMING-") => {
+            Err(BoundaryError::Secret("the program signed its body in pieces"))
+        }
+        _ => Ok(Digest::of(&body.data).to_string()),
+    }
+}
+
+/// Names and values that are signed, in order of name.
+fn signed_headers(
+    authority: &str,
+    headers: &HeaderMap,
+) -> Result<Vec<(String, String)>, BoundaryError> {
+    let mut signed = vec![("host".to_owned(), authority.to_owned())];
+    let wanted = |name: &str| name == "content-type" || name.starts_with("x-amz-");
+    for name in headers.keys().filter(|name| wanted(name.as_str())) {
+        let values = headers.get_all(name).iter().map(|value| {
+            let text = value.to_str();
+            let text = text.map_err(|_| BoundaryError::Secret("a header of it is no text"))?;
+            Ok(text.split_ascii_whitespace().collect::<Vec<_>>().join(" "))
+        });
+        let values: Vec<String> = values.collect::<Result<_, BoundaryError>>()?;
+        signed.push((name.as_str().to_owned(), values.join(",")));
+    }
+    signed.sort_unstable();
+    Ok(signed)
 }
 
 fn mac(key: &[u8], message: &[u8]) -> Zeroizing<Vec<u8>> {

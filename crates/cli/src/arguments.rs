@@ -407,6 +407,9 @@ pub(crate) enum SecretCommand {
     Set {
         /// Up to 64 small letters, digits, `_` and `-`
         name: String,
+        /// What it is: text, or a document in JSON or TOML (see docs/secrets.md)
+        #[arg(long, default_value = "plain", value_parser = ["plain", "oauth-client", "aws-sigv4"])]
+        kind: String,
     },
     /// List secrets: names, versions and times, never values
     Ls,

@@ -19,14 +19,17 @@ mod network;
 mod process;
 mod scripts;
 
-pub use boundary::{Denial, Event as NetPassage, MODELS_HOST};
+pub use boundary::{
+    Client as TokenClient, Denial, Event as NetPassage, MODELS_HOST, TOKEN_OPERATION,
+};
 pub use client::{Answered, Gate, Prepared};
 pub use error::GateError;
 pub use message::{
     GuestAsk, GuestModels, ModelCall, NetConfig, NetQuestion, NetRequest, NetVerdict, ReadText,
+    SecretGiven,
 };
 pub use models::{Answer, Finish, Secret};
-pub use network::{GuestLink, NetMessage, Network};
+pub use network::{GuestLink, NetMessage, Network, Token};
 pub use process::gate_main;
 
 /// The argument with which the owner re-executes itself as the gate.

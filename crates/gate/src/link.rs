@@ -9,7 +9,7 @@ use crate::error::GateError;
 use crate::frame::{self, Attachment, Frame, Received};
 use crate::limits::{DELTAS_MAX, QUEUE_FRAMES_MAX, START_MS_MAX};
 use crate::message::{Event, NetQuestion, Request, ToGate, ToOwner};
-use crate::network::NetMessage;
+use crate::network::{NetMessage, Token};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -303,6 +303,16 @@ async fn read_frames(read: OwnedReadHalf, waiting: Arc<Waiting>) {
             }
             Event::NetPassed { net, permit, passage, sent } => {
                 waiting.say(net, NetMessage::Passed { permit, passage, sent });
+                continue;
+            }
+            Event::NetMinted { net, placeholder, expires_s } => {
+                // A token is text; what is none is not kept.
+                let token = received.attachments.pop().and_then(|bytes| {
+                    std::str::from_utf8(&bytes).ok().map(|text| Token::new(text.to_owned()))
+                });
+                if let Some(token) = token {
+                    waiting.say(net, NetMessage::Minted { placeholder, token, expires_s });
+                }
                 continue;
             }
             other => other,

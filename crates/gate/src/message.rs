@@ -1,6 +1,6 @@
 //! What owner and gate say to each other: the headers of frames.
 
-use boundary::{Denial, Event as NetPassage};
+use boundary::{Client, Denial, Event as NetPassage};
 use bytes::Bytes;
 use models::{Answer, Dialect, Endpoint};
 use serde::{Deserialize, Serialize};
@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use types::{ActionRequest, AsOf, AsOfField, Digest, Failure, Item, ModelFault, ToolSpec};
+use zeroize::Zeroize as _;
 
 /// A model call as the owner asks for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -143,6 +144,54 @@ pub enum NetQuestion {
     },
 }
 
+/// A secret for one request, in the place of its placeholder. Wiped when dropped.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "as", rename_all = "snake_case")]
+pub enum SecretGiven {
+    /// It stands there itself.
+    Value {
+        /// The text.
+        value: String,
+    },
+    /// The request is signed with it for AWS.
+    AwsSigv4 {
+        /// The key's name.
+        access_key: String,
+        /// The key.
+        secret: String,
+        /// Of temporary credentials.
+        session_token: Option<String>,
+        /// As in `eu-central-1`.
+        region: String,
+        /// As in `s3`.
+        service: String,
+    },
+    /// A token stands there that is made for it now.
+    Token {
+        /// Whose it is.
+        client: Client,
+    },
+}
+
+impl Drop for SecretGiven {
+    fn drop(&mut self) {
+        match self {
+            Self::Value { value } => value.zeroize(),
+            Self::AwsSigv4 { secret, session_token, .. } => {
+                secret.zeroize();
+                session_token.zeroize();
+            }
+            Self::Token { .. } => {}
+        }
+    }
+}
+
+impl std::fmt::Debug for SecretGiven {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretGiven(..)")
+    }
+}
+
 /// The owner's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
@@ -252,6 +301,8 @@ pub(crate) enum Event {
     NetWithdrawn { net: u64, ask: u64 },
     /// What became of a permit. Request 0. Of a quiet one, `sent` says whether it was sent.
     NetPassed { net: u64, permit: u64, passage: NetPassage, sent: Option<bool> },
+    /// A token was made for the secret behind a placeholder. Request 0. Attachment: the token.
+    NetMinted { net: u64, placeholder: String, expires_s: Option<u64> },
     /// It is as it should be.
     Good,
     /// It is not.

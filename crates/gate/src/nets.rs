@@ -7,7 +7,8 @@ use crate::error::GateError;
 use crate::frame::{Attachment, Frame};
 use crate::guests::{Calls, Door};
 use crate::message::{
-    Event, GuestAsk, GuestModels, NetConfig, NetQuestion, NetRequest, NetVerdict, ToOwner,
+    Event, GuestAsk, GuestModels, NetConfig, NetQuestion, NetRequest, NetVerdict, SecretGiven,
+    ToOwner,
 };
 use boundary::{
     Answer, Boundary, Config, ConnectAsk, ConnectVerdict, Denial, Endpoint, How, Judge, Listeners,
@@ -335,6 +336,15 @@ impl Judge for OwnerJudge {
         })
     }
 
+    fn minted(&self, placeholder: &str, token: &Zeroizing<String>, expires_s: Option<u64>) {
+        let placeholder = placeholder.to_owned();
+        let event = Event::NetMinted { net: self.net, placeholder, expires_s };
+        let token = Attachment::Secret(models::Secret::new(token.as_bytes().to_vec()));
+        if let Ok(frame) = Frame::new(&ToOwner { id: 0, event }, vec![token]) {
+            let _ = self.asking.out.send(frame);
+        }
+    }
+
     fn event(&self, permit: u64, passage: boundary::Event) {
         let sent = match passage {
             boundary::Event::Sent => {
@@ -353,23 +363,37 @@ impl Judge for OwnerJudge {
     }
 }
 
-/// Placeholders with their values: a list of strings in JSON, in the same order.
-fn uses(placeholders: Vec<String>, values: &[u8]) -> Option<Vec<SecretUse>> {
+/// Placeholders with what is given for them: a list in JSON, in the same order.
+fn uses(placeholders: Vec<String>, given: &[u8]) -> Option<Vec<SecretUse>> {
     if placeholders.is_empty() {
         return Some(Vec::new());
     }
-    let values: Vec<Zeroizing<String>> = serde_json::from_slice::<Vec<String>>(values)
-        .ok()?
-        .into_iter()
-        .map(Zeroizing::new)
-        .collect();
-    if values.len() != placeholders.len() {
+    let given: Vec<SecretGiven> = serde_json::from_slice(given).ok()?;
+    if given.len() != placeholders.len() {
         return None;
     }
-    let pairs = placeholders.into_iter().zip(values);
     Some(
-        pairs
-            .map(|(placeholder, value)| SecretUse { placeholder, value, how: How::Replace })
+        placeholders
+            .into_iter()
+            .zip(given)
+            .map(|(placeholder, one)| used(placeholder, one))
             .collect(),
     )
+}
+
+fn used(placeholder: String, mut given: SecretGiven) -> SecretUse {
+    let (value, how) = match &mut given {
+        SecretGiven::Value { value } => (std::mem::take(value), How::Replace),
+        SecretGiven::AwsSigv4 { access_key, secret, session_token, region, service } => {
+            let how = How::AwsSigV4 {
+                access_key: std::mem::take(access_key),
+                region: std::mem::take(region),
+                service: std::mem::take(service),
+                session_token: session_token.take(),
+            };
+            (std::mem::take(secret), how)
+        }
+        SecretGiven::Token { client } => (String::new(), How::Token(Box::new(client.clone()))),
+    };
+    SecretUse { placeholder, value: Zeroizing::new(value), how }
 }

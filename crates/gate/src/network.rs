@@ -4,7 +4,7 @@ use crate::client::{Prepared, failure_of};
 use crate::error::GateError;
 use crate::frame::Attachment;
 use crate::link::Link;
-use crate::message::{Event, NetConfig, NetQuestion, NetVerdict, Request};
+use crate::message::{Event, NetConfig, NetQuestion, NetVerdict, Request, SecretGiven};
 use boundary::Event as NetPassage;
 use models::{Answer, Endpoint, Secret};
 use std::os::fd::AsFd as _;
@@ -28,6 +28,15 @@ pub enum NetMessage {
         /// Its number.
         ask: u64,
     },
+    /// A token was made, for the secret behind this placeholder.
+    Minted {
+        /// The placeholder.
+        placeholder: String,
+        /// The token.
+        token: Token,
+        /// How long it is good, seconds, if that was said.
+        expires_s: Option<u64>,
+    },
     /// What became of a permit.
     Passed {
         /// The permit.
@@ -37,6 +46,28 @@ pub enum NetMessage {
         /// Whether it was sent; said of a quiet permit.
         sent: Option<bool>,
     },
+}
+
+/// A token as it came: wiped when dropped, and shown by nothing but [`Token::expose`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(Zeroizing<String>);
+
+impl Token {
+    pub(crate) fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The token itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(..)")
+    }
 }
 
 /// One sandbox's network, served by the gate. Dropping it ends everything on it.
@@ -106,11 +137,11 @@ impl Network {
         self.messages.recv().await
     }
 
-    /// Answers a question. `secrets` are the values of the verdict's placeholders, in order.
-    pub async fn answer(&self, ask: u64, verdict: NetVerdict, secrets: Vec<Zeroizing<String>>) {
+    /// Answers a question. `secrets` belong to the verdict's placeholders, in order.
+    pub async fn answer(&self, ask: u64, verdict: NetVerdict, secrets: Vec<SecretGiven>) {
         let attached = (!secrets.is_empty()).then(|| {
-            let plain: Vec<&str> = secrets.iter().map(|value| value.as_str()).collect();
-            Attachment::Secret(Secret::new(serde_json::to_vec(&plain).expect("strings are JSON")))
+            let text = serde_json::to_vec(&secrets).expect("they are plain data");
+            Attachment::Secret(Secret::new(text))
         });
         let request = Request::NetVerdict { ask, verdict };
         self.link.send(request, attached.into_iter().collect()).await;

@@ -27,6 +27,8 @@ pub(crate) const PUSH: &str = "git push";
 pub(crate) const INSTALL: &str = "package install";
 /// `context.operation` of a publication.
 pub(crate) const PUBLISH: &str = "package publish";
+/// `context.operation` of our own request for a token, in the place of a client's secret.
+const TOKEN: &str = "oauth token";
 
 /// Attributes of `http_request` that come from what the boundary read.
 pub(crate) const ATTRIBUTES: [&str; 19] = [
@@ -113,7 +115,7 @@ impl<'a> Seen<'a> {
         self.understood().into_iter().flat_map(|facts| facts.body.rpc_methods.iter().cloned())
     }
 
-    /// `git fetch`, `git push`, `package install`, `package publish` or nothing.
+    /// `git fetch`, `git push`, `package install`, `package publish`, `oauth token` or nothing.
     pub(crate) fn operation(&self) -> &'a str {
         let told = self.facts.map_or("", |facts| facts.operation.as_str());
         match told {
@@ -288,7 +290,7 @@ pub(crate) fn check(facts: &HttpFacts) -> Result<(), String> {
             return Err(format!("{what}: {} bytes, the limit is {FACT_BYTES_MAX}", long.len()));
         }
     }
-    if !matches!(facts.operation.as_str(), "" | FETCH | PUSH | INSTALL | PUBLISH) {
+    if !matches!(facts.operation.as_str(), "" | FETCH | PUSH | INSTALL | PUBLISH | TOKEN) {
         return Err(format!("operation {:?} is not known", facts.operation));
     }
     let Some(git) = &facts.git else { return Ok(()) };

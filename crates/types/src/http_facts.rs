@@ -80,7 +80,7 @@ pub struct GitFacts {
 /// What the boundary read in a request besides method, path and query.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpFacts {
-    /// `git fetch`, `git push`, `package install`, `package publish`, or nothing.
+    /// `git fetch`, `git push`, `package install`, `package publish`, `oauth token`, or nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub operation: String,
     /// Headers as `name=value`, names in lower case; what carries a credential has its value

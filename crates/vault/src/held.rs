@@ -6,7 +6,7 @@
 //! and the value held before is wiped. No error is held: the next use tries again.
 
 use crate::files::Stamp;
-use crate::{KeySource, Result, SecretText, Vault};
+use crate::{Credential, KeySource, Result, Vault};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ pub struct Held {
 struct Opened {
     record: Stamp,
     key: Option<Stamp>,
-    value: SecretText,
+    value: Credential,
 }
 
 impl Held {
@@ -40,8 +40,8 @@ impl Held {
     /// A secret's value as it is now.
     ///
     /// # Errors
-    /// As [`Vault::open`] and [`Vault::get`].
-    pub fn get(&mut self, name: &str) -> Result<&SecretText> {
+    /// As [`Vault::open`] and [`Vault::credential`].
+    pub fn get(&mut self, name: &str) -> Result<&Credential> {
         crate::check_name(name)?;
         let vault = Vault::open_with(&self.home, self.source.clone())?;
         // The stamps come first: a record that is replaced while it is read is read again.
@@ -51,7 +51,7 @@ impl Held {
         });
         if !fresh {
             self.values.remove(name);
-            let value = vault.get(name)?;
+            let value = vault.credential(name)?;
             self.opened += 1;
             if self.values.len() >= HELD_MAX {
                 self.values.clear();

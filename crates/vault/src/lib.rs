@@ -16,12 +16,14 @@ mod error;
 mod files;
 mod held;
 mod key;
+mod kind;
 mod record;
 
 pub use error::VaultError;
 pub use held::{HELD_MAX, Held};
 pub use key::{KEY_FILE_VARIABLE, KEY_VARIABLE, KeySource};
-pub use record::{Entry, Kind};
+pub use kind::{AwsKey, ClientAuth, Credential, Kind, OauthClient};
+pub use record::Entry;
 
 use files::Dir;
 use key::Key;
@@ -98,6 +100,18 @@ impl Vault {
         Ok(SecretText(value))
     }
 
+    /// A secret's value by its kind.
+    ///
+    /// # Errors
+    /// As [`Vault::get`].
+    pub fn credential(&self, name: &str) -> Result<Credential> {
+        let (header, value) = self.open_record(name)?;
+        kind::credential(header.kind(), &value).map_err(|_| VaultError::Damaged {
+            name: name.to_owned(),
+            why: "its value is none of its kind".to_owned(),
+        })
+    }
+
     /// The names of all secrets, sorted.
     ///
     /// # Errors
@@ -125,6 +139,8 @@ impl Vault {
     pub fn set(&self, name: &str, kind: Kind, value: &str, now_ms: u64) -> Result<Entry> {
         check_name(name)?;
         check_value(value)?;
+        let value = kind::admit(kind, value)?;
+        check_value(&value)?;
         self.dir.prepare()?;
         let _lock = self.dir.lock()?;
         self.dir.sweep()?;

@@ -13,6 +13,7 @@
 //! What it cannot tell: an older record of the same secret put back in its place.
 
 use crate::key::Key;
+use crate::kind::Kind;
 use crate::{Result, VaultError, files};
 use chacha20poly1305::XNonce;
 use chacha20poly1305::aead::{Aead as _, Payload};
@@ -27,16 +28,6 @@ const NONCE_BYTES: usize = 24;
 const HEADER_BYTES_MAX: usize = 4 << 10;
 /// Sealed values come in multiples of this.
 const BLOCK_BYTES: usize = 512;
-
-/// What a secret is for. More kinds will come (signing keys with their region and service, OAuth
-/// clients with their token's address).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Kind {
-    /// Text that is sent as it is.
-    Plain,
-}
 
 /// What may be known of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -74,10 +65,9 @@ impl Header {
         key: &Key,
         now_ms: u64,
     ) -> Self {
-        let Kind::Plain = kind;
         Self {
             name: name.to_owned(),
-            kind: PLAIN.to_owned(),
+            kind: kind.name().to_owned(),
             version: before.map_or(1, |before| before.version + 1),
             created_ms: before.map_or(now_ms, |before| before.created_ms),
             updated_ms: before.map_or(now_ms, |before| now_ms.max(before.updated_ms)),
@@ -85,18 +75,21 @@ impl Header {
         }
     }
 
+    /// Of a record that was opened: then its kind is known.
+    pub(crate) fn kind(&self) -> Kind {
+        Kind::named(&self.kind).expect("opening refuses other kinds")
+    }
+
     pub(crate) fn entry(&self) -> Entry {
         Entry {
             name: self.name.clone(),
-            kind: Kind::Plain,
+            kind: self.kind(),
             version: self.version,
             created_ms: self.created_ms,
             updated_ms: self.updated_ms,
         }
     }
 }
-
-const PLAIN: &str = "plain";
 
 /// Seals a value under its header.
 pub(crate) fn seal(key: &Key, header: &Header, value: &[u8]) -> Result<Vec<u8>> {
@@ -134,7 +127,7 @@ pub(crate) fn open(key: &Key, name: &str, bytes: &[u8]) -> Result<(Header, Zeroi
     if parts.header.name != name {
         return Err(damaged(&format!("it is the one of '{}'", shown(&parts.header.name))));
     }
-    if parts.header.kind != PLAIN {
+    if Kind::named(&parts.header.kind).is_none() {
         let what = format!("its kind is '{}'", shown(&parts.header.kind));
         return Err(VaultError::Newer { name: name.to_owned(), what });
     }

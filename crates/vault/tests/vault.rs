@@ -6,7 +6,9 @@ use base64::Engine as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use types::Coded as _;
-use vault::{HELD_MAX, Held, KeySource, Kind, NAME_CHARS_MAX, VALUE_BYTES_MAX, Vault, VaultError};
+use vault::{
+    Credential, HELD_MAX, Held, KeySource, Kind, NAME_CHARS_MAX, VALUE_BYTES_MAX, Vault, VaultError,
+};
 use zeroize::Zeroizing;
 
 const VALUE: &str = "correct-horse-battery-staple";
@@ -409,21 +411,28 @@ fn a_record_that_is_being_replaced_is_read_again() {
     });
 }
 
+fn plain(held: &mut Held) -> &str {
+    match held.get("api").unwrap() {
+        Credential::Plain(text) => text,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_held_secret_is_opened_once_per_change() {
     let home = Home::with("api");
     let mut held = Held::new(home.path(), KeySource::of_home(home.path()));
     for _ in 0..3 {
-        assert_eq!(held.get("api").unwrap().expose(), VALUE);
+        assert_eq!(plain(&mut held), VALUE);
     }
     assert_eq!(held.opened(), 1);
     home.vault().set("api", Kind::Plain, "another", 2).unwrap();
-    assert_eq!(held.get("api").unwrap().expose(), "another");
+    assert_eq!(plain(&mut held), "another");
     assert_eq!(held.opened(), 2);
     home.vault().remove("api").unwrap();
     refused(held.get("api").map(|_| ()), "BP-VAULT-002");
     home.vault().set("api", Kind::Plain, VALUE, 3).unwrap();
-    assert_eq!(held.get("api").unwrap().expose(), VALUE);
+    assert_eq!(plain(&mut held), VALUE);
 }
 
 #[test]
@@ -455,7 +464,7 @@ fn a_held_secret_is_given_only_while_it_could_be_opened() {
     home.mode("vault.key", 0o600);
     check(&mut held, "BP-VAULT-006");
     std::fs::write(&key, text).unwrap();
-    assert_eq!(held.get("api").unwrap().expose(), VALUE);
+    assert_eq!(plain(&mut held), VALUE);
     assert!(!format!("{held:?}").contains(VALUE));
 }
 
@@ -477,4 +486,21 @@ fn values_held_have_a_limit_at_its_edge() {
     held.get(&name(HELD_MAX)).unwrap();
     held.get(&name(0)).unwrap();
     assert_eq!(held.opened(), most + 2);
+}
+
+#[test]
+fn a_secret_with_parts_keeps_its_kind_and_is_checked() {
+    let home = Home::new();
+    let vault = home.vault();
+    let key =
+        r#"{"access_key_id": "AKIA1", "secret_access_key": "k", "region": "r", "service": "s3"}"#;
+    let entry = vault.set("aws", Kind::AwsSigv4, key, 1).unwrap();
+    assert_eq!(entry.kind, Kind::AwsSigv4);
+    assert_eq!(vault.entries().unwrap()[0].kind, Kind::AwsSigv4);
+    let Credential::AwsSigv4(key) = vault.credential("aws").unwrap() else { panic!("its kind") };
+    assert_eq!((key.region.as_str(), key.secret_access_key.as_str()), ("r", "k"));
+    refused(vault.set("aws", Kind::OauthClient, VALUE, 2), "BP-VAULT-003");
+    assert_eq!(vault.entries().unwrap()[0].version, 1, "nothing was changed");
+    vault.set("aws", Kind::Plain, VALUE, 3).unwrap();
+    assert!(matches!(vault.credential("aws").unwrap(), Credential::Plain(_)));
 }

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 /// `secret`.
 pub(crate) fn perform(session: &Session, command: &SecretCommand) -> Result<u8> {
     match command {
-        SecretCommand::Set { name } => set(session, name),
+        SecretCommand::Set { name, kind } => set(session, name, kind),
         SecretCommand::Ls => list(session),
         SecretCommand::Rm { name } => remove(session, name),
     }
@@ -29,12 +29,13 @@ fn open(session: &Session) -> Result<Vault> {
     Ok(Vault::open_with(home, source)?)
 }
 
-fn set(session: &Session, name: &str) -> Result<u8> {
+fn set(session: &Session, name: &str, kind: &str) -> Result<u8> {
+    let kind = Kind::named(kind).expect("the command line knows the kinds");
     vault::check_name(name)?;
     let value = read_value(name)?;
     session.home.prepare()?;
     let now_ms = runtime::Clock::new().now_ms();
-    let entry = open(session)?.set(name, Kind::Plain, &value, now_ms)?;
+    let entry = open(session)?.set(name, kind, &value, now_ms)?;
     if session.json {
         Terminal::answer_json(&document(&entry));
     } else {
@@ -57,7 +58,13 @@ fn list(session: &Session) -> Result<u8> {
         let (created, updated) =
             (render::moment(entry.created_ms), render::moment(entry.updated_ms));
         let (name, version) = (&entry.name, entry.version);
-        Terminal::answer(&format!("{name}  version {version}  created {created}  set {updated}"));
+        let kind = match entry.kind {
+            Kind::Plain => String::new(),
+            kind => format!("  {}", kind.name()),
+        };
+        Terminal::answer(&format!(
+            "{name}{kind}  version {version}  created {created}  set {updated}"
+        ));
     }
     Ok(exit::DONE)
 }

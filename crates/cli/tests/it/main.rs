@@ -5,6 +5,7 @@
 mod answers;
 mod apply;
 mod crash;
+mod credentials;
 mod egress_kills;
 mod failures;
 mod homes;

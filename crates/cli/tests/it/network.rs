@@ -412,10 +412,10 @@ fn when_the_gate_dies_nothing_leaves_until_the_next_one_serves() {
 }
 
 /// A server that speaks TLS with a certificate of its own authority.
-struct Secure {
+pub(crate) struct Secure {
     child: std::process::Child,
-    port: u16,
-    authority: String,
+    pub(crate) port: u16,
+    pub(crate) authority: String,
 }
 
 const SECURE: &str = r#"
@@ -439,20 +439,25 @@ server.serve_forever()
 
 impl Secure {
     fn start(dir: &std::path::Path) -> Self {
+        Self::serving(dir, SECURE, &["api.example.test"])
+    }
+
+    /// Starts a server in Python that gets the files of its certificate and prints its port.
+    pub(crate) fn serving(dir: &std::path::Path, script: &str, names: &[&str]) -> Self {
         use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
         let authority = CertifiedIssuer::self_signed(params, key).expect("an authority");
         let key = KeyPair::generate().expect("a key");
-        let names = vec!["api.example.test".to_owned()];
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let params = CertificateParams::new(names).expect("a name");
         let leaf = params.signed_by(&key, &authority).expect("a leaf");
         let (cert, secret) = (dir.join("leaf.pem"), dir.join("leaf.key"));
         std::fs::write(&cert, leaf.pem()).expect("written");
         std::fs::write(&secret, key.serialize_pem()).expect("written");
         let mut child = std::process::Command::new("python3")
-            .args(["-c", SECURE])
+            .args(["-c", script])
             .args([&cert, &secret])
             .stdout(std::process::Stdio::piped())
             .spawn()

@@ -71,6 +71,7 @@ pub(crate) struct RunTask {
     keys: Keys,
     /// Secrets of the vault that were used, opened.
     held: Held,
+    tokens: secrets::Tokens,
     gatekeeper: Gatekeeper,
     world: World,
     inbox: mpsc::Receiver<Post>,
@@ -108,6 +109,7 @@ pub(crate) async fn attend(
         actor,
         keys: Keys::default(),
         held,
+        tokens: secrets::Tokens::default(),
         gatekeeper,
         world,
         inbox,

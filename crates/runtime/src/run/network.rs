@@ -13,13 +13,13 @@
 //! what was sent irreversibly is asked, whatever policy permits; while no gate serves, nothing
 //! leaves.
 
-use super::secrets::Used;
+use super::secrets::{Used, is_for_token};
 use super::{Draft, RunTask};
 use crate::error::RuntimeError;
 use crate::parts::Parts;
 use gate::{
     Denial, GuestLink, NetConfig, NetMessage, NetPassage, NetQuestion, NetRequest, NetVerdict,
-    Network,
+    Network, SecretGiven, TOKEN_OPERATION,
 };
 use policy::Decision;
 use sandbox::Listeners;
@@ -63,6 +63,8 @@ const REFUSED_BY_PERSON: &str = "BP-RUN-017";
 const ENDS_MS_MAX: u64 = 5;
 /// Ends that wait at once.
 const ENDS_MAX: usize = 32;
+/// The status by which a server refuses a credential.
+const UNAUTHORIZED: u16 = 401;
 /// What comes from a host that the operator says nothing about.
 const FOREIGN: &str = "untrusted";
 
@@ -165,7 +167,7 @@ impl Net {
         self.answer_with(ask, verdict, Vec::new()).await;
     }
 
-    async fn answer_with(&self, ask: u64, verdict: NetVerdict, secrets: Vec<Zeroizing<String>>) {
+    async fn answer_with(&self, ask: u64, verdict: NetVerdict, secrets: Vec<SecretGiven>) {
         if let Some(network) = &self.network {
             network.answer(ask, verdict, secrets).await;
         }
@@ -241,7 +243,8 @@ pub(crate) fn effect_of(action: &ActionRequest) -> EffectClass {
     let operation = facts.as_ref().map_or("", |facts| facts.operation.as_str());
     match (operation, method.as_str()) {
         ("git fetch" | "package install", _) | (_, "GET" | "HEAD" | "OPTIONS") => EffectClass::Read,
-        (_, "PUT" | "DELETE") => EffectClass::Idempotent,
+        // Another token is made, and the one before goes on to be good.
+        (TOKEN_OPERATION, _) | (_, "PUT" | "DELETE") => EffectClass::Idempotent,
         _ => EffectClass::Irreversible,
     }
 }
@@ -278,6 +281,11 @@ fn shown(request: &NetRequest) -> String {
     text + &more
 }
 
+/// Whether the newest of so many ends waits for company.
+const fn waits(read: bool, ends: usize) -> bool {
+    read && ends < ENDS_MAX
+}
+
 /// A permit without secrets.
 const fn permit_of(permit: u64) -> NetVerdict {
     NetVerdict::Permit { permit, secrets: Vec::new(), quiet: false }
@@ -303,6 +311,10 @@ impl RunTask {
                 if let Some(net) = &mut self.world.net {
                     net.held.retain(|held| held.ask != ask);
                 }
+                Ok(())
+            }
+            Next::Message(NetMessage::Minted { placeholder, token, expires_s }) => {
+                self.on_minted(&placeholder, token, expires_s);
                 Ok(())
             }
             Next::Message(NetMessage::Passed { permit, passage, sent }) => {
@@ -493,14 +505,15 @@ impl RunTask {
             Ok(used) => used,
             Err(failure) => return self.cannot_use(during, ask, request, decision, failure).await,
         };
-        let Used { names, values } = used;
+        let Used { names, given, by_token } = used;
         let placeholders = names.iter().map(|(_, placeholder)| placeholder.clone()).collect();
         let (action, digest) = (&request.action, request.digest);
         let permit = self.permit(during, action, digest, &decision, approved, &names).await?;
+        self.tokens.carry(permit, by_token);
         if let Some(net) = &self.world.net {
             let quiet = effect_of(action) == EffectClass::Read;
             let verdict = NetVerdict::Permit { permit, secrets: placeholders, quiet };
-            net.answer_with(ask, verdict, values).await;
+            net.answer_with(ask, verdict, given).await;
         }
         Ok(())
     }
@@ -561,7 +574,9 @@ impl RunTask {
         self.append(durability, drafts).await?;
         if let Some(net) = &mut self.world.net {
             net.open.insert(seq, effect == EffectClass::Read);
-            net.heard.insert(host.clone());
+            if !is_for_token(action) {
+                net.heard.insert(host.clone());
+            }
         }
         Ok(seq)
     }
@@ -750,10 +765,12 @@ impl RunTask {
             }
             NetPassage::Answered { status, bytes_up, bytes_down } => {
                 net.open.remove(&permit);
+                self.tokens.ended(permit, status == UNAUTHORIZED);
                 self.record_end(permit, (status, bytes_up, bytes_down), None, true).await
             }
             NetPassage::Failed { why } => {
                 let counted = net.open.remove(&permit).unwrap_or(true);
+                self.tokens.ended(permit, false);
                 self.record_end(permit, (0, 0, 0), Some(why), told.unwrap_or(counted)).await
             }
         }
@@ -774,7 +791,7 @@ impl RunTask {
         let Some(net) = &mut self.world.net else { return Ok(()) };
         net.ended.push(draft);
         net.ends_due.get_or_insert_with(|| Instant::now() + Duration::from_millis(ENDS_MS_MAX));
-        if read && net.ended.len() < ENDS_MAX { Ok(()) } else { self.record_ends().await }
+        if waits(read, net.ended.len()) { Ok(()) } else { self.record_ends().await }
     }
 
     /// Records the ends that waited for company.
@@ -882,5 +899,17 @@ impl RunTask {
         if let Some(network) = self.world.net.as_ref().and_then(|net| net.network.as_ref()) {
             network.recheck().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_wait_up_to_a_limit_and_only_those_of_reading() {
+        assert!(waits(true, 1) && waits(true, ENDS_MAX - 1));
+        assert!(!waits(true, ENDS_MAX));
+        assert!(!waits(false, 1));
     }
 }
