@@ -30,7 +30,8 @@ async fn measure() -> Result<(), SandboxError> {
     let base = store.empty()?;
     let (mut whole, mut create, mut exec, mut again, mut destroy) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut bwrap = Vec::new();
+    let (mut bwrap, mut bare) = (Vec::new(), Vec::new());
+    let unprobed = unprobed(exe).await?;
     for _ in 0..ROUNDS {
         aftermath(pause).await;
         let start = Instant::now();
@@ -47,6 +48,10 @@ async fn measure() -> Result<(), SandboxError> {
         create.push(created);
         exec.push(ran - created);
         destroy.push(all - ran);
+        if let Some(spawner) = &unprobed {
+            aftermath(pause).await;
+            bare.push(life(spawner, &store, &base).await?);
+        }
         if !only_ours {
             aftermath(pause).await;
             bwrap.extend(peer());
@@ -73,11 +78,43 @@ async fn measure() -> Result<(), SandboxError> {
         ("  exec /bin/true", exec),
         ("  destroy", destroy),
         ("exec in a live sandbox", again),
+        ("without the self-probe", bare),
         ("bwrap --unshare-all true", bwrap),
     ] {
         print(name, list);
     }
     Ok(())
+}
+
+/// A spawner whose sandboxes do not try themselves, where the build can leave that out
+/// (`--features weakened`): what the self-probe costs.
+async fn unprobed(exe: &Path) -> Result<Option<Spawner>, SandboxError> {
+    #[cfg(feature = "weakened")]
+    {
+        let config = SpawnerConfig { weaken: vec![sandbox::Weaken::SelfProbe] };
+        Spawner::start(exe, config).await.map(Some)
+    }
+    #[cfg(not(feature = "weakened"))]
+    {
+        let _ = exe;
+        Ok(None)
+    }
+}
+
+/// The whole life of one sandbox.
+async fn life(
+    spawner: &Spawner,
+    store: &LayerStore,
+    base: &types::LayerId,
+) -> Result<std::time::Duration, SandboxError> {
+    let start = Instant::now();
+    let upper = store.begin(base)?;
+    let made = spawner.create(CreateSpec::new(upper.overlay())).await?;
+    let done = spawner.exec(&made.id, ExecSpec::new(["/bin/true"])).await?.finish().await?;
+    assert_eq!(done.exit.ended, Ended::Code(0));
+    spawner.destroy(&made.id).await?;
+    store.recycle(upper)?;
+    Ok(start.elapsed())
 }
 
 /// Lets what the last sample set off come to its end: nothing tells when the kernel is done.

@@ -239,6 +239,25 @@ fn a_broken_build_is_noticed() {
     }
 }
 
+/// With a part of the containment left out and the self-probe in its place, nothing starts.
+#[cfg(feature = "weakened")]
+#[test]
+fn a_broken_build_does_not_start() {
+    let home = tempfile::tempdir().expect("a directory");
+    for part in ["Seccomp", "Network", "Landlock", "Descriptors"] {
+        let said = std::process::Command::new(outside::bedplate())
+            .args(["sandbox", "run", "--", "echo", "started"])
+            .env("BEDPLATE_HOME", home.path().join("h"))
+            .env("BEDPLATE_WEAKEN", part)
+            .output()
+            .expect("it runs");
+        let told = String::from_utf8_lossy(&said.stderr);
+        assert_eq!(said.status.code(), Some(125), "without {part}: {told}");
+        assert!(told.contains("error BP-SANDBOX-028"), "without {part}: {told}");
+        assert!(said.stdout.is_empty(), "without {part}, something started");
+    }
+}
+
 #[test]
 fn every_case_has_a_name_of_its_own() {
     let cases = cases();

@@ -156,7 +156,7 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-fn bedplate() -> PathBuf {
+pub(crate) fn bedplate() -> PathBuf {
     let here = || PathBuf::from(env!("CARGO_BIN_EXE_bedplate"));
     std::env::var_os("BEDPLATE_BIN").map_or_else(here, PathBuf::from)
 }
