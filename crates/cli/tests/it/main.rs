@@ -4,6 +4,7 @@
 
 mod answers;
 mod apply;
+mod approvals;
 mod crash;
 mod egress_kills;
 mod failures;
