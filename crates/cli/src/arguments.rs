@@ -158,20 +158,17 @@ pub(crate) enum Command {
     /// List what waits for a person
     Approvals,
     /// Let an asked action happen, once
-    Approve {
-        /// The approval, as `bedplate approvals` lists it
-        id: String,
-        /// Only record it; do not go on
-        #[arg(long)]
-        no_resume: bool,
-    },
-    /// Refuse an asked action
+    Approve(ApproveArguments),
+    /// Refuse an asked action, or take back what was approved for a run
     Deny {
         /// The approval
         id: String,
         /// Why: the agent is told
         #[arg(long, value_name = "TEXT")]
         reason: String,
+        /// Who says so, when you bring another person's answer
+        #[arg(long = "as", value_name = "PERSON")]
+        speaks_for: Option<String>,
         /// Only record it; do not go on
         #[arg(long)]
         no_resume: bool,
@@ -316,6 +313,28 @@ pub(crate) struct ResolveArguments {
     /// Nobody knows; go on without it
     #[arg(long)]
     pub(crate) abandon: bool,
+    /// Only record it; do not go on
+    #[arg(long)]
+    pub(crate) no_resume: bool,
+}
+
+/// `approve`.
+#[derive(Debug, Args)]
+pub(crate) struct ApproveArguments {
+    /// The approval, as `bedplate approvals` lists it
+    pub(crate) id: String,
+    /// Approve its like for the rest of this run too, as `approvals` says what that opens
+    #[arg(long, conflicts_with = "rule")]
+    pub(crate) for_run: bool,
+    /// Write the narrowest rule that permits it from now on, after showing it
+    #[arg(long)]
+    pub(crate) rule: bool,
+    /// Write the rule without asking
+    #[arg(long, requires = "rule")]
+    pub(crate) yes: bool,
+    /// Who says so, when you bring another person's answer
+    #[arg(long = "as", value_name = "PERSON")]
+    pub(crate) speaks_for: Option<String>,
     /// Only record it; do not go on
     #[arg(long)]
     pub(crate) no_resume: bool,

@@ -6,6 +6,7 @@
 //! characters, but what a wrapped program prints on it. What is never here: decisions, records, enforcement.
 
 mod arguments;
+mod asked;
 mod commands;
 mod error;
 mod explain;

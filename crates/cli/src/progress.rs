@@ -284,8 +284,18 @@ fn action_lines(before: &State, record: &Record, command: &dyn Fn(&str) -> Strin
         Body::ApprovalAsked { action, .. } => {
             vec![Line::new(Paint::Yellow, "asks", call_of(before, *action))]
         }
-        Body::ApprovalGiven { asked, verdict, by, reason } => {
-            vec![answered(before, *asked, *verdict, by, reason)]
+        Body::ApprovalGiven { asked, verdict, by, reason, opens, .. } => {
+            let mut lines = vec![answered(before, *asked, *verdict, by, reason)];
+            if !opens.is_empty() {
+                let rest = format!("for the rest of the run: {}", safe(&opens.join(", ")));
+                lines.push(Line::new(Paint::Yellow, "opened", rest));
+            }
+            lines
+        }
+        Body::ApprovalRevoked { asked, by } => {
+            let entries = before.standing.get(asked).map(|entries| entries.join(", "));
+            let entries = safe(&entries.unwrap_or_default());
+            vec![Line::new(Paint::Yellow, "closed", format!("{entries} by {}", safe(by)))]
         }
         Body::ActionFinished { action, status, exit, took_ms, .. } => {
             let call = call_of(before, *action);

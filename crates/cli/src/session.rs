@@ -143,7 +143,8 @@ fn default_home() -> Option<PathBuf> {
     data.map(|data| data.join("bedplate"))
 }
 
-/// Who is typing: the login, else the user id.
+/// Who is typing: the login, else the user id. Who approves is not taken from here: the owner asks
+/// the kernel who is at the other end.
 pub(crate) fn login() -> String {
     let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let uid = || format!("uid{}", rustix::process::getuid().as_raw());

@@ -186,7 +186,11 @@ fn decision(before: &State, body: &Body) -> Option<String> {
         Body::ApprovalGiven { asked, verdict: ApprovalVerdict::Expired, .. } => {
             format!("expired: asked in {asked}")
         }
-        Body::ApprovalGiven { verdict, by, reason, .. } => {
+        Body::ApprovalRevoked { asked, by } => {
+            format!("what was approved in answer to {asked} is taken back by {by}")
+        }
+        Body::ApprovalGiven { verdict, by, reason, through, .. } => {
+            let by = brought(by, through);
             let approved = *verdict == ApprovalVerdict::Approved;
             let word = if approved { "approved" } else { "denied" };
             let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
@@ -224,6 +228,12 @@ pub(crate) const fn resolution_word(resolution: Resolution) -> &'static str {
     }
 }
 
+/// Who answered, and through whom.
+pub(crate) fn brought(by: &str, through: &str) -> String {
+    if through.is_empty() { by.to_owned() } else { format!("{by} (brought by {through})") }
+}
+
+/// Who resolved it.
 pub(crate) fn who_resolved(by: &ResolvedBy) -> &str {
     match by {
         ResolvedBy::Probe => "its probe",

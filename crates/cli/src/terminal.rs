@@ -148,12 +148,14 @@ impl Drop for Silence {
 /// Whether a character changes how others are shown, or shows nothing at all.
 const fn is_treacherous(c: char) -> bool {
     matches!(c,
-        '\u{00ad}' | '\u{061c}' | '\u{180e}'
+        '\u{00ad}' | '\u{034f}' | '\u{061c}' | '\u{115f}' | '\u{1160}'
+        | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{2800}' | '\u{3164}'
         | '\u{200b}'..='\u{200f}'
         | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}'
-        | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-        | '\u{e0000}'..='\u{e007f}')
+        | '\u{fe00}'..='\u{fe0f}'
+        | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e0fff}')
 }
 
 fn push_safe(out: &mut String, c: char) {
@@ -210,7 +212,8 @@ mod tests {
         check("\u{9b}31m", "\\x9b31m");
         check("txt.\u{202e}exe", "txt.\\u{202e}exe");
         check("a\u{200b}b\u{feff}", "a\\u{200b}b\\u{feff}");
-        check("\u{e0041}", "\\u{e0041}");
+        check("\u{e0041}\u{e0100}", "\\u{e0041}\\u{e0100}");
+        check("a\u{3164}\u{2800}\u{fe0f}b", "a\\u{3164}\\u{2800}\\u{fe0f}b");
         check("bell\u{7}", "bell\\x07");
     }
 

@@ -8,6 +8,7 @@
 //! What always holds: a grant is spent once, by the digest it is bound to and before it expires. A
 //! twin of what was sent irreversibly, or may have been, is never permitted unasked.
 
+use crate::quorum::Quorum;
 use crate::state::State;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,6 +72,8 @@ pub struct Grant {
     pub expires_ms: u64,
     /// Where it stands.
     pub phase: GrantPhase,
+    /// Who has approved.
+    pub quorum: Quorum,
 }
 
 /// Everything about requests of the sandbox.
@@ -108,12 +111,13 @@ impl Egresses {
                     Verdict::Deny => return true,
                 }
             }
-            Body::EgressAsked { egress, shown, bound, expires_ms } => {
+            Body::EgressAsked { egress, shown, bound, expires_ms, needs } => {
                 let request = self.asked_for.remove(egress);
                 let request = request.expect("a question follows a decision to ask");
                 let (egress, bound, shown) = (*egress, *bound, shown.clone());
                 let (expires_ms, phase) = (*expires_ms, GrantPhase::Asked);
-                let grant = Grant { egress, request, bound, shown, expires_ms, phase };
+                let quorum = Quorum::new(*needs);
+                let grant = Grant { egress, request, bound, shown, expires_ms, phase, quorum };
                 self.grants.insert(seq, grant);
             }
             Body::EgressEnded { egress, sent, .. } => {
@@ -252,7 +256,7 @@ mod tests {
 
     fn asked(egress: u64, what: &str) -> Body {
         let bound = Digest::of(what.as_bytes());
-        Body::EgressAsked { egress, shown: what.to_owned(), bound, expires_ms: 100 }
+        Body::EgressAsked { egress, shown: what.to_owned(), bound, expires_ms: 100, needs: 1 }
     }
 
     const SENT: EffectClass = EffectClass::Irreversible;

@@ -1,5 +1,6 @@
 //! `fold`: records to state. All transitions are here.
 
+use crate::quorum::Quorum;
 use crate::state::{
     Action, Ambiguity, Asked, CheckState, Ended, ModelCall, ModelPhase, Phase, Placed, Signal,
     State, Timer,
@@ -43,7 +44,8 @@ impl State {
             Body::ActionProposed { .. }
             | Body::DecisionMade { .. }
             | Body::ApprovalAsked { .. }
-            | Body::ApprovalGiven { .. } => self.fold_asking(seq, &record.body),
+            | Body::ApprovalGiven { .. }
+            | Body::ApprovalRevoked { .. } => self.fold_asking(seq, &record.body),
             Body::ActionStarted { .. }
             | Body::ActionFinished { .. }
             | Body::ActionInDoubt { .. }
@@ -285,12 +287,21 @@ impl State {
                 None if *verdict == Verdict::Deny => self.denials += 1,
                 None => {}
             },
-            Body::ApprovalAsked { action, expires_ms, shown, .. } => {
-                let asked = Asked { seq, expires_ms: *expires_ms, shown: shown.clone() };
+            Body::ApprovalAsked { action, expires_ms, shown, needs, .. } => {
+                let (expires_ms, shown) = (*expires_ms, shown.clone());
+                let asked = Asked { seq, expires_ms, shown, quorum: Quorum::new(*needs) };
                 self.action_mut(*action).phase = Phase::Asked(asked);
             }
-            Body::ApprovalGiven { asked, verdict, reason, by } => {
-                self.fold_approval(seq, *asked, *verdict, by, reason);
+            Body::ApprovalGiven { asked, verdict, reason, by, opens, .. } => {
+                let enough =
+                    *verdict != ApprovalVerdict::Approved || self.fold_yes(*asked, by, opens);
+                if enough {
+                    self.fold_approval(seq, *asked, *verdict, by, reason);
+                }
+            }
+            Body::ApprovalRevoked { asked, .. } => {
+                self.standing.remove(asked);
+                self.fold_policy(&[]);
             }
             other => unreachable!("not a record of asking: {}", other.kind()),
         }
@@ -337,6 +348,22 @@ impl State {
                 self.settle(seq, id, format!("denied by policy: {reason}"), true, &Labels::none());
             }
         }
+    }
+
+    /// One person's yes. Whether enough have said it.
+    fn fold_yes(&mut self, asked: u64, by: &str, opens: &[String]) -> bool {
+        let of_request = self.egress.grants.get_mut(&asked).map(|grant| &mut grant.quorum);
+        let quorum = of_request.or_else(|| {
+            self.actions.values_mut().find_map(|action| match &mut action.phase {
+                Phase::Asked(question) if question.seq == asked => Some(&mut question.quorum),
+                _ => None,
+            })
+        });
+        let opened = quorum.expect("an answer names an open question").approve(by, opens);
+        if let Some(entries) = opened.as_ref().filter(|entries| !entries.is_empty()) {
+            self.standing.insert(asked, entries.clone());
+        }
+        opened.is_some()
     }
 
     fn fold_approval(

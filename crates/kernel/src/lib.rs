@@ -22,6 +22,7 @@ mod egress;
 mod fold;
 mod guest;
 mod next;
+mod quorum;
 mod state;
 
 pub use budget::{Spent, over_budget};
@@ -30,6 +31,7 @@ pub use guest::{GUEST_TOOL, Guest};
 pub use next::{
     BACKOFF_FIRST_MS, BACKOFF_MS_MAX, Command, MODEL_ATTEMPTS_MAX, RETRY_AFTER_MS_MAX, next,
 };
+pub use quorum::Quorum;
 pub use state::{
     Action, Ambiguity, Asked, CheckState, Ended, ModelCall, ModelPhase, Phase, Placed, Signal,
     State, Status, Timer,

@@ -3,6 +3,7 @@
 use crate::budget::Spent;
 use crate::egress::Egresses;
 use crate::guest::Guest;
+use crate::quorum::Quorum;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +41,8 @@ pub struct Asked {
     pub expires_ms: u64,
     /// What is shown.
     pub shown: String,
+    /// Who has approved.
+    pub quorum: Quorum,
 }
 
 /// Where an action stands.
@@ -267,6 +270,8 @@ pub struct State {
     pub denials: u64,
     /// Approvals given.
     pub approvals: u64,
+    /// Entries that a person approved for the rest of the run, by the record that asked.
+    pub standing: BTreeMap<u64, Vec<String>>,
     /// Requests of the sandbox.
     pub egress: Egresses,
     /// The guest, when a program of others is the agent.
@@ -309,6 +314,7 @@ impl State {
             allowed: Vec::new(),
             denials: 0,
             approvals: 0,
+            standing: BTreeMap::new(),
             egress: Egresses::default(),
             guest: Guest::default(),
             last_ms: 0,

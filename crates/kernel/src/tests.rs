@@ -122,7 +122,8 @@ impl Run {
             Command::Ask { action } => {
                 let expires_ms = self.world.now_ms + 1_000;
                 let (shown, bound) = ("mail".to_owned(), Digest::ZERO);
-                let asked = self.append(Body::ApprovalAsked { action, shown, bound, expires_ms });
+                let asked =
+                    self.append(Body::ApprovalAsked { action, shown, bound, expires_ms, needs: 1 });
                 self.answer(asked, ApprovalVerdict::Approved);
             }
             Command::Start { action, attempt } => {
@@ -155,7 +156,14 @@ impl Run {
 
     fn answer(&mut self, asked: u64, verdict: ApprovalVerdict) {
         let (by, reason) = ("p".to_owned(), String::new());
-        self.append(Body::ApprovalGiven { asked, verdict, by, reason });
+        self.append(Body::ApprovalGiven {
+            asked,
+            verdict,
+            by,
+            reason,
+            through: String::new(),
+            opens: Vec::new(),
+        });
     }
 
     fn call_model(&mut self, hop: u32, attempt: u32) {
@@ -438,6 +446,7 @@ fn an_approval_expires_at_its_time_and_not_before() {
         shown: String::new(),
         bound: Digest::ZERO,
         expires_ms: 1_000,
+        needs: 1,
     });
     assert_eq!(next(&run.state, 999), Command::AwaitPerson);
     assert!(run.state.needs_person());

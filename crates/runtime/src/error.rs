@@ -80,6 +80,16 @@ pub enum RuntimeError {
         /// Why.
         reason: String,
     },
+    /// Policy does not let this person answer.
+    #[error("{person} may not answer {id}: {reason}")]
+    Approver {
+        /// As given.
+        id: String,
+        /// Who.
+        person: String,
+        /// Why.
+        reason: String,
+    },
     /// The run is not in a state for this.
     #[error("run {run}: {reason}")]
     RunState {
@@ -161,6 +171,7 @@ impl RuntimeError {
                 | Self::Workspace { .. }
                 | Self::NoRoute { .. }
                 | Self::Approval { .. }
+                | Self::Approver { .. }
                 | Self::TooLarge { .. }
                 | Self::Refused(_)
         )
@@ -187,6 +198,7 @@ impl Coded for RuntimeError {
             Self::NoRoute { .. } => "BP-CONFIG-008",
             Self::Approval { .. } => "BP-RUN-010",
             Self::RunState { .. } => "BP-RUN-011",
+            Self::Approver { .. } => "BP-RUN-019",
             Self::Conflict { .. } => "BP-RUN-012",
             Self::Apply { .. } => "BP-RUN-013",
             Self::TooLarge { .. } => "BP-RUN-014",
@@ -219,6 +231,9 @@ impl Coded for RuntimeError {
             }
             Self::NoRoute { .. } => "Add it to [routes], or choose one with --model.",
             Self::Approval { .. } => "`bedplate approvals` lists what is open.",
+            Self::Approver { .. } => {
+                "Ask somebody whom the policy lets `approve` this run, or change the policy."
+            }
             Self::RunState { .. } => "`bedplate show RUN` says where it stands.",
             Self::Conflict { .. } => {
                 "Look at `bedplate diff RUN`; move your own changes aside, then apply again."

@@ -17,6 +17,7 @@ pub mod config;
 mod error;
 mod failpoint;
 mod home;
+pub mod login;
 mod outside;
 mod owner;
 mod parts;

@@ -12,8 +12,10 @@ use crate::clock::Clock;
 use crate::error::RuntimeError;
 use crate::home::Home;
 use crate::run::network::{bundle_text, config_of, denied, effect_of, trust_variables};
+use crate::run::secrets::as_it_is;
 use gate::{
     Denial, Gate, NetConfig, NetMessage, NetPassage, NetQuestion, NetRequest, NetVerdict, Network,
+    SecretGiven,
 };
 use policy::{Because, Decision, DecisionInput, PolicySet, Principal};
 use sandbox::Listeners;
@@ -110,7 +112,7 @@ fn cannot_write(path: &Path, reason: impl ToString) -> RuntimeError {
 struct Used {
     name: String,
     placeholder: String,
-    value: Zeroizing<String>,
+    given: SecretGiven,
 }
 
 /// The network of one sandbox, until it is dropped.
@@ -224,7 +226,7 @@ impl Outside {
                         return refused;
                     }
                 }
-                Some(NetMessage::Withdrawn { .. }) => {}
+                Some(NetMessage::Withdrawn { .. } | NetMessage::Minted { .. }) => {}
                 Some(NetMessage::Passed { permit, passage, .. }) => {
                     self.on_passage(permit, passage);
                 }
@@ -282,7 +284,7 @@ impl Outside {
         }
     }
 
-    async fn answer(&self, ask: u64, verdict: NetVerdict, secrets: Vec<Zeroizing<String>>) {
+    async fn answer(&self, ask: u64, verdict: NetVerdict, secrets: Vec<SecretGiven>) {
         if let Some(network) = &self.network {
             network.answer(ask, verdict, secrets).await;
         }
@@ -372,9 +374,9 @@ impl Outside {
             if self.judge(&action).verdict != Verdict::Permit {
                 continue;
             }
-            let value = self.held.get(name).map_err(|error| error.failure())?;
-            let value = Zeroizing::new(value.expose().to_owned());
-            used.push(Used { name: name.clone(), placeholder: placeholder.clone(), value });
+            let credential = self.held.get(name).map_err(|error| error.failure())?;
+            let Some(given) = as_it_is(credential) else { return Err(no_tokens_here(name)) };
+            used.push(Used { name: name.clone(), placeholder: placeholder.clone(), given });
         }
         Ok(used)
     }
@@ -412,7 +414,7 @@ impl Outside {
         }
         self.open.insert(permit, InFlight::default());
         let placeholders = secrets.iter().map(|used| used.placeholder.clone()).collect();
-        let values = secrets.into_iter().map(|used| used.value).collect();
+        let values = secrets.into_iter().map(|used| used.given).collect();
         let verdict = NetVerdict::Permit { permit, secrets: placeholders, quiet: false };
         self.answer(ask, verdict, values).await;
         None
@@ -519,6 +521,13 @@ impl Outside {
         // It is over; the next permit will find that nothing can be written.
         let _ = self.write(json!({ "permit": egress, "record": body }), false);
     }
+}
+
+/// Tokens are made for runs, where the request for one is recorded.
+fn no_tokens_here(name: &str) -> Failure {
+    let reason = format!("the secret '{name}' is a client that tokens are made for");
+    let failure = RuntimeError::Network { reason }.failure();
+    Failure { next: "Use it in a run: `bedplate run`.".to_owned(), ..failure }
 }
 
 fn cannot_decide() -> Denial {

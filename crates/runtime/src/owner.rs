@@ -14,7 +14,7 @@ use crate::home::Home;
 use crate::parts::Parts;
 use crate::protocol::{self, Keys, Reply, Request, VERSION};
 use crate::registry::{Registry, Wanted};
-use crate::run::{self, Control};
+use crate::run::{self, Answer, Control};
 use crate::seats::{Printed, Seat};
 use rustix::event::Timespec;
 use rustix::fs::FlockOperation;
@@ -242,9 +242,15 @@ async fn change(
         Request::Signal { run, name, payload, by, keys } => {
             (run, keys, true, Control::Signal { name, payload, by })
         }
-        Request::Answer { id, approve, reason, by, resume, keys } => {
-            let control = Control::Answer { asked: id.seq, approve, reason, by };
-            (id.run, keys, resume, control)
+        Request::Answer { id, approve, for_run, reason, speaks_for, resume, keys } => {
+            // Who brings it is what the kernel says of the socket's other end, not what it says.
+            let login = crate::login::of_peer(stream)?;
+            let (by, through) = match speaks_for {
+                Some(person) if person != login => (person, login),
+                _ => (login, String::new()),
+            };
+            let answer = Answer { asked: id.seq, approve, for_run, reason, by, through };
+            (id.run, keys, resume, Control::Answer(answer))
         }
         Request::Resolve { id, resolution, result, by, resume, keys } => {
             let control = Control::Resolve { seq: id.seq, resolution, result, by };

@@ -127,10 +127,12 @@ pub enum Request {
         id: ApprovalId,
         /// Whether it is approved.
         approve: bool,
+        /// Whether the narrow rule stays approved for the rest of the run.
+        for_run: bool,
         /// Why not.
         reason: String,
-        /// Who.
-        by: String,
+        /// Who says it, when that is another than the login that brings it.
+        speaks_for: Option<String>,
         /// Go on afterwards.
         resume: bool,
         /// Providers' keys.

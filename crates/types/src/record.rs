@@ -199,6 +199,15 @@ pub enum EndStatus {
     Cancelled,
 }
 
+const fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_one(count: &u32) -> bool {
+    *count == 1
+}
+
 /// What a record says. The variant's name is the record's kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -304,6 +313,9 @@ pub enum Body {
         bound: Digest,
         /// When it expires, wall milliseconds.
         expires_ms: u64,
+        /// How many people must approve.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        needs: u32,
     },
     /// A person answered, or nobody did.
     ApprovalGiven {
@@ -316,6 +328,19 @@ pub enum Body {
         /// Why, when denied.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         reason: String,
+        /// The login that brought the answer, when it spoke for somebody else.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        through: String,
+        /// Entries that stay approved for the rest of the run; none for this once.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        opens: Vec<String>,
+    },
+    /// What an approval opened for the rest of the run is closed again.
+    ApprovalRevoked {
+        /// The record that asked.
+        asked: u64,
+        /// Who.
+        by: String,
     },
     /// Intent: the action is about to happen.
     ActionStarted {
@@ -529,6 +554,9 @@ pub enum Body {
         bound: Digest,
         /// When it expires, wall milliseconds.
         expires_ms: u64,
+        /// How many people must approve.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        needs: u32,
     },
     /// What became of a permitted request or connection.
     EgressEnded {
@@ -732,6 +760,7 @@ impl Body {
             Self::DecisionMade { .. } => "decision_made",
             Self::ApprovalAsked { .. } => "approval_asked",
             Self::ApprovalGiven { .. } => "approval_given",
+            Self::ApprovalRevoked { .. } => "approval_revoked",
             Self::ActionStarted { .. } => "action_started",
             Self::ActionFinished { .. } => "action_finished",
             Self::ActionInDoubt { .. } => "action_in_doubt",

@@ -9,7 +9,10 @@ pub(super) fn read(body: &[u8]) -> Option<Vec<String>> {
     let fields = text.split('&').filter(|field| !field.is_empty());
     let pair = |field: &str| {
         let (key, value) = field.split_once('=').unwrap_or((field, ""));
-        Some(format!("{}={}", decode(key)?, decode(value)?))
+        let key = decode(key)?;
+        // A fact is `key=value`: a key with `=` could be read in two ways.
+        (!key.contains('=')).then_some(())?;
+        Some(format!("{key}={}", decode(value)?))
     };
     let pairs: Vec<String> = fields.map(pair).collect::<Option<_>>()?;
     (pairs.len() <= FACTS_MAX).then_some(pairs)

@@ -72,7 +72,8 @@ impl Reader {
         self.pointer.push('/');
         self.pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
         self.depth += 1;
-        if self.depth > JSON_DEPTH_MAX || self.too_much {
+        // A fact is `pointer=value`: a key with `=` could be read in two ways.
+        if self.depth > JSON_DEPTH_MAX || self.too_much || key.contains('=') {
             self.too_much = true;
             return Err(E::custom("too much"));
         }

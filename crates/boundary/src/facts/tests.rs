@@ -170,3 +170,14 @@ fn credentials_are_told_as_salted_digests() {
     let unsalted = Digest::of(b"Bearer hunter2").to_string();
     assert!(!headers[1].contains(&unsalted));
 }
+
+#[test]
+fn a_key_that_would_make_a_fact_ambiguous_is_not_understood() {
+    let json = json(r#"{"to=x":"y","a":1}"#).unwrap();
+    assert!(!json.understood && json.json.is_empty());
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let form = facts("POST a.test/", &form, "to%3Dx=y&a=1").unwrap().body;
+    assert!(!form.understood && form.form.is_empty());
+    let value = facts("POST a.test/", &[("content-type", "application/json")], r#"{"to":"x=y"}"#);
+    assert_eq!(value.unwrap().body.json, ["/to=x=y"]);
+}

@@ -1,7 +1,9 @@
 //! `approvals`, `approve`, `deny`, `resolve`: what waits for a person, and what they say.
 
+use super::follow::gutter;
 use super::{json_value, run};
-use crate::arguments::ResolveArguments;
+use crate::arguments::{ApproveArguments, ResolveArguments};
+use crate::asked::{Context, context, rows};
 use crate::error::{Result, exit};
 use crate::progress::call_of;
 use crate::render;
@@ -14,7 +16,7 @@ use store::{Read, RunSummary};
 use types::{ApprovalId, BRANCH_MAIN, Body, EndStatus, Record, Resolution, RunId};
 
 /// Something that waits for a person.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Open {
     id: ApprovalId,
     kind: &'static str,
@@ -23,11 +25,12 @@ struct Open {
     shown: String,
     expires_ms: Option<u64>,
     call: String,
+    context: Option<Context>,
 }
 
 impl Open {
     fn json(&self) -> Value {
-        json!({
+        let own = json!({
             "id": self.id,
             "run": self.id.run,
             "kind": self.kind,
@@ -35,14 +38,22 @@ impl Open {
             "resource": self.resource,
             "shown": self.shown,
             "expires": self.expires_ms.map(render::rfc3339),
-        })
+        });
+        let mut all = serde_json::Map::new();
+        for part in [serde_json::to_value(&self.context).unwrap_or_default(), own] {
+            if let Value::Object(fields) = part {
+                all.extend(fields);
+            }
+        }
+        Value::Object(all)
     }
 }
 
 /// What waits in a run.
 fn open(run: &RunId, state: &State, records: &[Record]) -> Vec<Open> {
     let actions = state.open_questions().filter_map(|action| open_of(run, state, records, action));
-    actions.chain(state.open_egress(now_ms()).map(|found| open_request(run, found))).collect()
+    let requests = state.open_egress(now_ms());
+    actions.chain(requests.map(|found| open_request(run, state, records, found))).collect()
 }
 
 #[allow(clippy::disallowed_methods, reason = "what has expired is not listed")]
@@ -52,7 +63,12 @@ fn now_ms() -> u64 {
 }
 
 /// A request of a sandbox that waits for an answer.
-fn open_request(run: &RunId, (seq, grant): (u64, &Grant)) -> Open {
+fn open_request(
+    run: &RunId,
+    state: &State,
+    records: &[Record],
+    (seq, grant): (u64, &Grant),
+) -> Open {
     Open {
         id: ApprovalId { run: run.clone(), seq },
         kind: "ask",
@@ -60,7 +76,8 @@ fn open_request(run: &RunId, (seq, grant): (u64, &Grant)) -> Open {
         resource: grant.request.resource(),
         shown: grant.shown.clone(),
         expires_ms: Some(grant.expires_ms),
-        call: grant.request.resource(),
+        call: render::request(&grant.request),
+        context: context(records, state, seq),
     }
 }
 
@@ -83,6 +100,7 @@ fn open_of(run: &RunId, state: &State, records: &[Record], action: &Action) -> O
         shown,
         expires_ms,
         call: call_of(state, action.id),
+        context: context(records, state, seq),
     })
 }
 
@@ -135,14 +153,17 @@ fn tell(session: &Session, open: &Open) {
     let word = if open.kind == "ask" { "asks" } else { "in doubt" };
     let word = session.terminal.paint(Paint::Yellow, word);
     Terminal::answer(&format!("{}  {word} {}", open.id, open.call));
-    for line in open.shown.lines() {
-        Terminal::answer(&format!("    {}", safe(line)));
+    for line in gutter(&open.shown).lines() {
+        Terminal::answer(&format!("    {line}"));
     }
-    if let Some(expires_ms) = open.expires_ms {
-        Terminal::answer(&format!("    until {} UTC", render::moment(expires_ms)));
+    let until = open.expires_ms.map(|ms| format!("{} UTC", render::moment(ms)));
+    for (name, text) in open.context.iter().flat_map(|context| rows(context, until.as_deref())) {
+        let name = session.terminal.paint(Paint::Bold, &format!("{name:<9}"));
+        Terminal::answer(&format!("    {name}  {}", safe(&text)));
     }
     let steps = if open.kind == "ask" {
-        vec![format!("approve {}", open.id), format!("deny {} --reason \"...\"", open.id)]
+        let id = &open.id;
+        vec![format!("approve {id} [--for-run | --rule]"), format!("deny {id} --reason \"...\"")]
     } else {
         vec![format!("resolve {} --happened | --not-happened | --abandon", open.id)]
     };
@@ -163,25 +184,77 @@ fn approval_id(session: &Session, text: &str) -> Result<(ApprovalId, Vec<Record>
     Ok((ApprovalId { run, seq }, records))
 }
 
-/// `approve` and `deny`.
-pub(crate) fn answer(
+/// `approve`.
+pub(crate) fn approve(session: &Session, arguments: ApproveArguments) -> Result<u8> {
+    let ApproveArguments { id, for_run, rule, yes, speaks_for, no_resume } = arguments;
+    let (id, records) = approval_id(session, &id)?;
+    if rule {
+        let state = State::of(&records);
+        let found = context(&records, &state, id.seq);
+        let found = found.ok_or_else(|| refused(&id, "it is settled already, or no approval"))?;
+        if !super::policy::approve_by_rule(session, &records, &found, yes, &id.to_string())? {
+            return Ok(exit::FAILED);
+        }
+    }
+    let said = if for_run { "approved for this run" } else { "approved" };
+    let answer = Said { approve: true, for_run, reason: String::new(), speaks_for };
+    answer_with(session, id, &records, said, answer, !no_resume)
+}
+
+/// `deny`.
+pub(crate) fn deny(
     session: &Session,
     id: &str,
-    approve: bool,
     reason: String,
+    speaks_for: Option<String>,
     resume: bool,
 ) -> Result<u8> {
     let (id, records) = approval_id(session, id)?;
-    let state = State::of(&records);
+    let stood = State::of(&records).standing.contains_key(&id.seq);
+    let said = if stood { "taken back for this run" } else { "denied" };
+    let answer = Said { approve: false, for_run: false, reason, speaks_for };
+    answer_with(session, id, &records, said, answer, resume)
+}
+
+fn refused(id: &ApprovalId, reason: &str) -> runtime::RuntimeError {
+    runtime::RuntimeError::Approval { id: id.to_string(), reason: reason.to_owned() }
+}
+
+struct Said {
+    approve: bool,
+    for_run: bool,
+    reason: String,
+    speaks_for: Option<String>,
+}
+
+fn answer_with(
+    session: &Session,
+    id: ApprovalId,
+    records: &[Record],
+    word: &str,
+    answer: Said,
+    resume: bool,
+) -> Result<u8> {
+    let state = State::of(records);
     let asked = state
         .open_questions()
         .find(|action| matches!(&action.phase, Phase::Asked(question) if question.seq == id.seq));
-    let request = state.egress.grants.get(&id.seq).map(|grant| grant.request.resource());
+    let request = state.egress.grants.get(&id.seq).map(|grant| render::request(&grant.request));
     let call = asked.map(|action| call_of(&state, action.id)).or(request).unwrap_or_default();
-    let word = if approve { "approved" } else { "denied" };
-    let said = format!("{word}: {call} ({id})");
-    let keys = keys_of(&records);
-    let request = Request::Answer { id, approve, reason, by: login(), resume, keys };
+    let context = context(records, &state, id.seq);
+    let missing = context.map_or(0, |c| {
+        c.needs.saturating_sub(1 + u32::try_from(c.given.len()).unwrap_or(u32::MAX - 1))
+    });
+    let more = match missing {
+        n if n > 0 && answer.approve => {
+            format!("; {} must approve too", render::count(u64::from(n), "other person"))
+        }
+        _ => String::new(),
+    };
+    let said = format!("{word}: {call} ({id}){more}");
+    let keys = keys_of(records);
+    let Said { approve, for_run, reason, speaks_for } = answer;
+    let request = Request::Answer { id, approve, for_run, reason, speaks_for, resume, keys };
     run::simple(session, &request, &said)
 }
 

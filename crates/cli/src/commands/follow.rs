@@ -16,9 +16,11 @@ use crate::terminal::{Paint, Terminal, safe, safe_block};
 use kernel::{Action, Phase, State, Status};
 use runtime::client::Client;
 use runtime::protocol::{Reply, Request};
+use std::collections::BTreeSet;
 use std::pin::pin;
 use store::Read;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use types::{ApprovalId, BRANCH_MAIN, Record, RunId};
 
 /// A run that is followed.
@@ -30,6 +32,32 @@ pub(crate) struct Follower<'a> {
     state: State,
     interrupts: Signal,
     interrupted: u32,
+    /// The question about a request that the person is looking at.
+    prompt: Option<Prompt>,
+    /// Questions about requests that were put to the person.
+    put: BTreeSet<u64>,
+}
+
+/// A question on the terminal, in a thread of its own: the line may never come.
+struct Prompt {
+    asked: u64,
+    answer: oneshot::Receiver<Option<(bool, String)>>,
+}
+
+impl Prompt {
+    fn put(terminal: Terminal, asked: u64, call: String, shown: String) -> Self {
+        let (sender, answer) = oneshot::channel();
+        std::thread::spawn(move || sender.send(prompt(&terminal, &call, &shown)));
+        Self { asked, answer }
+    }
+}
+
+/// What the person said to the open prompt, with the record that asked; never, when there is none.
+async fn said(prompt: &mut Option<Prompt>) -> (u64, Option<(bool, String)>) {
+    match prompt {
+        Some(Prompt { asked, answer }) => (*asked, answer.await.ok().flatten()),
+        None => std::future::pending().await,
+    }
 }
 
 impl<'a> Follower<'a> {
@@ -45,7 +73,17 @@ impl<'a> Follower<'a> {
             what: "cannot listen for Ctrl-C".to_owned(),
             reason: error.to_string(),
         })?;
-        Ok(Self { session, owner, run, records, state, interrupts, interrupted: 0 })
+        Ok(Self {
+            session,
+            owner,
+            run,
+            records,
+            state,
+            interrupts,
+            interrupted: 0,
+            prompt: None,
+            put: BTreeSet::new(),
+        })
     }
 
     /// Streams until the run rests, answers questions, reports. Gives the exit status.
@@ -89,6 +127,12 @@ impl<'a> Follower<'a> {
         loop {
             tokio::select! {
                 reply = &mut reply => return reply,
+                (asked, said) = said(&mut self.prompt) => {
+                    self.prompt = None;
+                    let id = ApprovalId { run: self.run.clone(), seq: asked };
+                    answer(self.session, id, &self.records, said).await;
+                    self.prompt = put_next(self.session, &self.records, &self.state, &mut self.put);
+                }
                 _ = self.interrupts.recv() => {
                     self.interrupted += 1;
                     interrupt(self.session, &self.run, self.interrupted).await?;
@@ -145,10 +189,26 @@ impl<'a> Follower<'a> {
         }
         self.state.fold(&record);
         self.records.push(record);
+        if self.prompt.is_none() {
+            self.prompt = put_next(self.session, &self.records, &self.state, &mut self.put);
+        }
     }
 
     /// Whether a person answered and the run goes on.
     async fn ask_person(&mut self) -> Result<bool> {
+        if self.state.ended.is_some() || self.state.suspended.is_some() {
+            return Ok(false);
+        }
+        // One question at a time: what a request waits for comes first.
+        if self.prompt.is_some() {
+            let (asked, said) = tokio::select! {
+                said = said(&mut self.prompt) => said,
+                _ = self.interrupts.recv() => return Ok(false),
+            };
+            self.prompt = None;
+            let id = ApprovalId { run: self.run.clone(), seq: asked };
+            answer(self.session, id, &self.records, said).await;
+        }
         let Some(action) = self.state.current_action() else {
             return Ok(false);
         };
@@ -160,13 +220,10 @@ impl<'a> Follower<'a> {
             return Ok(false);
         }
         let call = progress::call_of(&self.state, action.id);
-        let terminal = self.session.terminal;
-        let shown = question.shown.clone();
-        let (answer, answered) = tokio::sync::oneshot::channel();
-        // A thread of its own: it may wait for a line that never comes.
-        std::thread::spawn(move || answer.send(prompt(&terminal, &call, &shown)));
+        let shown = whole(&self.records, &self.state, question.seq, &question.shown);
+        let put = Prompt::put(self.session.terminal, question.seq, call, shown);
         let answer = tokio::select! {
-            answer = answered => answer.ok().flatten(),
+            answer = put.answer => answer.ok().flatten(),
             _ = self.interrupts.recv() => None,
         };
         let Some((approve, reason)) = answer else {
@@ -176,7 +233,8 @@ impl<'a> Follower<'a> {
             id: ApprovalId { run: self.run.clone(), seq: question.seq },
             approve,
             reason,
-            by: login(),
+            for_run: false,
+            speaks_for: None,
             resume: true,
             keys: keys_of(&self.records),
         };
@@ -190,6 +248,53 @@ impl<'a> Follower<'a> {
     fn report(&self) -> Result<u8> {
         report(self.session, &self.run, &self.records, &self.state)
     }
+}
+
+/// The next question about a request that a person has not seen here.
+fn put_next(
+    session: &Session,
+    records: &[Record],
+    state: &State,
+    put: &mut BTreeSet<u64>,
+) -> Option<Prompt> {
+    // What is typed while a guest runs is the guest's.
+    if !session.terminal.interactive || state.is_guest() {
+        return None;
+    }
+    let (asked, grant) = state.open_egress(0).find(|(asked, _)| !put.contains(asked))?;
+    put.insert(asked);
+    let call = render::request(&grant.request);
+    let shown = whole(records, state, asked, &grant.shown);
+    Some(Prompt::put(session.terminal, asked, call, shown))
+}
+
+/// Passes an answer on. That it comes too late is no reason to stop watching.
+async fn answer(
+    session: &Session,
+    id: ApprovalId,
+    records: &[Record],
+    said: Option<(bool, String)>,
+) {
+    let Some((approve, reason)) = said else { return };
+    let (for_run, speaks_for, resume) = (false, None, true);
+    let keys = keys_of(records);
+    let request = Request::Answer { id, approve, for_run, reason, speaks_for, resume, keys };
+    if let Err(failed) = session.ask(&request).await {
+        Terminal::say(&safe(&failed.failure.to_string()));
+    }
+}
+
+/// Everything a person is shown: the bytes behind a bar, then what is to be known about them.
+fn whole(records: &[Record], state: &State, asked: u64, shown: &str) -> String {
+    let rows = crate::asked::context(records, state, asked);
+    let rows = rows.iter().flat_map(|context| crate::asked::rows(context, None));
+    let rows = rows.map(|(name, text)| format!("{name:<9}  {}\n", safe(&text)));
+    format!("{}{}", gutter(shown), rows.collect::<String>())
+}
+
+/// Each line behind a bar, so that no line of it can pass for one of ours.
+pub(crate) fn gutter(shown: &str) -> String {
+    shown.lines().map(|line| format!("| {}\n", safe(line))).collect()
 }
 
 /// The first Ctrl-C sets the run aside, the second ends it.
@@ -215,7 +320,8 @@ fn prompt(terminal: &Terminal, call: &str, shown: &str) -> Option<(bool, String)
                 let reason = Terminal::ask("why not? (the agent is told)").unwrap_or_default();
                 return Some((false, reason));
             }
-            "s" | "show" => Terminal::say(&safe_block(shown)),
+            // It is safe already, line by line.
+            "s" | "show" => Terminal::say(shown.trim_end()),
             _ => Terminal::say("y does it, n refuses it, show prints it in full"),
         }
     }

@@ -137,11 +137,9 @@ fn perform(session: &Session, command: Command) -> Result<u8> {
         Command::Diff { run } => files::diff(session, &run),
         Command::Apply { run, paths, yes } => files::apply(session, &run, paths, yes),
         Command::Approvals => answers::approvals(session),
-        Command::Approve { id, no_resume } => {
-            answers::answer(session, &id, true, String::new(), !no_resume)
-        }
-        Command::Deny { id, reason, no_resume } => {
-            answers::answer(session, &id, false, reason, !no_resume)
+        Command::Approve(arguments) => answers::approve(session, arguments),
+        Command::Deny { id, reason, speaks_for, no_resume } => {
+            answers::deny(session, &id, reason, speaks_for, !no_resume)
         }
         Command::Resolve(arguments) => answers::resolve(session, &arguments),
         Command::Policy(command) => policy::perform(session, command),

@@ -4,6 +4,7 @@ mod edit;
 
 use super::files::{agreed, part};
 use crate::arguments::PolicyCommand;
+use crate::asked::Context;
 use crate::error::{CliError, Failed, Result, exit};
 use crate::render;
 use crate::session::{Session, block_on, existing_dir, login, quoted};
@@ -236,6 +237,83 @@ fn explain(session: &Session, suggestion: &Suggestion, addition: &Addition, list
         Addition::Cedar(cedar) => Terminal::say(&format!("{word} by {}", safe(cedar))),
     }
     Terminal::say(&format!("  opens {}", safe(&suggestion.opens)));
+}
+
+/// `approve --rule`: shows the narrowest rules that permit what is asked, sees that they do, and
+/// writes them. Whether it did.
+pub(crate) fn approve_by_rule(
+    session: &Session,
+    records: &[Record],
+    asked: &Context,
+    yes: bool,
+    id: &str,
+) -> Result<bool> {
+    let additions: Vec<Addition> =
+        asked.opens.iter().map(|suggestion| Addition::of(suggestion, List::Allow)).collect();
+    still_asks(records, asked, &additions)?;
+    for (suggestion, addition) in asked.opens.iter().zip(&additions) {
+        explain(session, suggestion, addition, List::Allow);
+    }
+    let dir = manifest_dir(records);
+    let rules = render::count(additions.len() as u64, "rule");
+    let place = dir.as_ref().map_or_else(|| "this run".to_owned(), |dir| dir.display().to_string());
+    let command = session.command(&format!("approve {id} --rule"));
+    if !agreed(session, yes, &format!("write {rules} to {place}? [y/n]"), command)? {
+        Terminal::say("nothing was changed");
+        return Ok(false);
+    }
+    match dir {
+        Some(dir) => {
+            for line in edit::write(&dir, List::Allow, &additions)? {
+                session.terminal.progress(&safe(&line));
+            }
+            tell_live(session, &dir)?;
+        }
+        None => {
+            check_run_takes(List::Allow, &additions)?;
+            let run = records.first().map(|record| record.stamp.run.clone());
+            add_to_run(session, &run.expect("a run has a first record"), &additions)?;
+        }
+    }
+    Ok(true)
+}
+
+/// A rule is written only if it ends the asking: an `ask` entry or a guard asks whatever permits.
+fn still_asks(records: &[Record], asked: &Context, additions: &[Addition]) -> Result<()> {
+    let mut state = State::of(records);
+    let mut manifest = state.manifest().clone();
+    let mut cedar = String::new();
+    if let Some(dir) = manifest_dir(records) {
+        let project = config::load(&dir, None)?;
+        manifest.permissions = project.manifest.permissions;
+        cedar = project.cedar.unwrap_or_default();
+    }
+    let mut allowed = std::mem::take(&mut state.allowed);
+    for addition in additions {
+        match addition {
+            Addition::Entry(entry) => allowed.push(entry.clone()),
+            Addition::Cedar(policy) => cedar.push_str(&format!("\n{policy}\n")),
+        }
+    }
+    let set = policy_sources::compile(
+        &manifest,
+        Some(&cedar).filter(|text| !text.is_empty()).map(String::as_str),
+        &allowed,
+    )?;
+    let agent = &manifest.agent;
+    let input = |request: &ActionRequest| {
+        let principal = Principal::agent(&agent.name, &agent.team);
+        let carried = asked.carried.clone();
+        DecisionInput { carried, ..DecisionInput::new(principal, request.clone()) }
+    };
+    let inputs: Vec<DecisionInput> = asked.requests.iter().map(input).collect();
+    let decision = set.decide_all(&inputs);
+    if decision.verdict == Verdict::Permit {
+        return Ok(());
+    }
+    let reason = format!("no rule ends the asking: {}", decision.reason);
+    let next = "Approve it once or with --for-run, or change what asks.".to_owned();
+    Err(CliError::CannotAllow { reason, next }.into())
 }
 
 /// A run without a manifest takes `allow` entries of its own, which its log remembers.

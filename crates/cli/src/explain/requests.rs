@@ -3,7 +3,7 @@
 //! what doing it again would mean. Everything here stands in the log; nothing is guessed.
 
 use crate::render;
-use crate::summary::{labels_of, verdict_word};
+use crate::summary::{brought, labels_of, verdict_word};
 use kernel::State;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -104,7 +104,10 @@ impl Log<'_> {
         };
         Some(Outgoing {
             seq,
-            what: what(request),
+            what: match during {
+                Some(_) => what(request),
+                None => format!("{} (of a check)", what(request)),
+            },
             reads: *effect == EffectClass::Read,
             sent,
             outcome: end.as_ref().map_or_else(|| not_sent(*verdict), |end| end.outcome.clone()),
@@ -134,10 +137,18 @@ impl Log<'_> {
 
     fn person(&self, asked: u64) -> String {
         let answers = self.records.iter().filter_map(|record| match &record.body {
-            Body::ApprovalGiven { asked: of, verdict, by, reason, .. } if *of == asked => {
-                let seq = record.stamp.seq;
+            Body::ApprovalGiven { asked: of, verdict, by, reason, opens, through }
+                if *of == asked =>
+            {
+                let (seq, by) = (record.stamp.seq, brought(by, through));
                 Some(match verdict {
-                    ApprovalVerdict::Approved => format!("approved by {by} in record {seq}"),
+                    ApprovalVerdict::Approved if opens.is_empty() => {
+                        format!("approved by {by} in record {seq}")
+                    }
+                    ApprovalVerdict::Approved => {
+                        let opens = opens.join(", ");
+                        format!("approved by {by} for the run in record {seq} ({opens})")
+                    }
                     ApprovalVerdict::Denied => format!("denied by {by} in record {seq}: {reason}"),
                     ApprovalVerdict::Expired => "nobody answered in time".to_owned(),
                 })

@@ -109,7 +109,7 @@ fn goes_on(steps: &mut [Step], record: &Record, records: &[Record]) {
 fn because(record: &Record, records: &[Record], last: Option<u64>) -> Option<(u64, String)> {
     match &record.body {
         Body::DecisionMade { action: Some(id), .. } => Some((*id, decided(&record.body)?)),
-        Body::ApprovalGiven { asked, verdict, by, reason } => {
+        Body::ApprovalGiven { asked, verdict, by, reason, .. } => {
             let word = match verdict {
                 ApprovalVerdict::Approved => format!("approved by {by}"),
                 ApprovalVerdict::Denied => format!("denied by {by}: {reason}"),

@@ -228,6 +228,7 @@ fn the_whole_text_reads_well() {
             shown: "notify {\"text\": \"done\"}".to_owned(),
             bound: types::Digest::ZERO,
             expires_ms: 1_778_493_600_000,
+            needs: 1,
         },
         &[(types::Link::DecidedBy, decided)],
     );
@@ -236,6 +237,8 @@ fn the_whole_text_reads_well() {
         verdict: types::ApprovalVerdict::Approved,
         by: "ada".to_owned(),
         reason: String::new(),
+        through: String::new(),
+        opens: Vec::new(),
     };
     log.push(given, &[(types::Link::ResultOf, asked)]);
     let decided = log.decide(

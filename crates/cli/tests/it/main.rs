@@ -4,6 +4,7 @@
 
 mod answers;
 mod apply;
+mod approvals;
 mod crash;
 mod credentials;
 mod egress_kills;

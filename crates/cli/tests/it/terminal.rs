@@ -39,7 +39,11 @@ print(json.dumps({"seen": seen.decode("utf-8", "replace"), "status": status}))
 "#;
 
 /// What was seen, and the exit status.
-fn on_terminal(world: &World, arguments: &[&str], steps: &[(&str, &str)]) -> (String, i64) {
+pub(crate) fn on_terminal(
+    world: &World,
+    arguments: &[&str],
+    steps: &[(&str, &str)],
+) -> (String, i64) {
     let mut command = world.command(&[]);
     let environment: Vec<_> =
         command.get_envs().map(|(k, v)| (k.to_owned(), v.map(ToOwned::to_owned))).collect();

@@ -211,3 +211,26 @@ fn a_process_that_lives_is_seen() {
     child.wait().expect("reaped");
     assert!(!alive("617.1"));
 }
+
+#[test]
+fn what_a_tool_says_of_its_age_decides_what_may_follow() {
+    let check = |result: &str, status: i32| {
+        let world = World::new();
+        let manifest = "[permissions]\npreset = \"observe\"\nallow = [\"quote\", \"buy\"]\n\
+            guard = [\"stale:3600\"]\n\
+            [[tool]]\nname = \"quote\"\ndescription = \"x\"\ncommand = [\"./quote\"]\n\
+            effect = \"read\"\nas_of = \"/at\"\n\
+            [[tool]]\nname = \"buy\"\ndescription = \"x\"\ncommand = [\"./buy\"]\n";
+        let turns = call("Look.", "quote", "") + &call("Act.", "buy", "") + &say("Went on.");
+        world.agent(manifest, &turns);
+        world.program("quote", &format!("#!/bin/sh\necho '{result}'\n"));
+        world.program("buy", "#!/bin/sh\necho '{}'\n");
+        world.run(&["run"]).exits(status);
+        let all = world.run(&["approvals", "--json"]).exits(0).json();
+        all["approvals"][0]["reason"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(check("{\"at\": \"2999-01-01T00:00:00Z\"}", 0), "");
+    assert!(check("{\"at\": \"2020-01-01T00:00:00Z\"}", 4).contains("guard.stale.tools"));
+    // What should say it and does not is older than everything.
+    assert!(check("{}", 4).contains("guard.stale.tools"));
+}

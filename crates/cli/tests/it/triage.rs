@@ -26,13 +26,18 @@ fn contains_all(said: &str, parts: &[&str]) {
     }
 }
 
+/// How often the demo's person said yes.
+fn approvals(said: &str) -> usize {
+    said.lines().filter(|line| line.starts_with("    approve ")).count()
+}
+
 const RIGHT: &str = "priority normal, entitlement standard, not escalated: right";
 
 #[test]
 fn a_ticket_is_triaged_and_two_things_are_approved() {
     let said = demo("normal");
     contains_all(&said, &[RIGHT, "secret     mail", "secret     accounts", "replay: "]);
-    assert_eq!(said.matches("    approve ").count(), 2, "{said}");
+    assert_eq!(approvals(&said), 2, "{said}");
 }
 
 #[test]
@@ -40,7 +45,7 @@ fn a_stale_account_record_is_stopped_by_freshness() {
     let said = demo("stale");
     let age = "the oldest input is 93 days old";
     contains_all(&said, &[RIGHT, "triage.stale", age, "by its own word, 93 days old"]);
-    assert!(!said.contains("    approve "), "{said}");
+    assert_eq!(approvals(&said), 0, "{said}");
 }
 
 #[test]

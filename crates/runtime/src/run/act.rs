@@ -1,6 +1,7 @@
 //! Actions: proposed, decided, asked, started, finished.
 
 use super::effect_kinds::Outcome;
+use super::gatekeeper::approvers_of;
 use super::{Draft, RunTask};
 use crate::error::RuntimeError;
 use kernel::Action;
@@ -8,8 +9,8 @@ use serde_json::Value;
 use store::Durability;
 use tools::Plan;
 use types::{
-    ActionId, ApprovalVerdict, Body, Carried, Digest, EffectClass, Item, Labels, LayerId, Link,
-    OutcomeStatus, Output, TimerPurpose, Verdict, manifest::APPROVAL_EXPIRES_MS_DEFAULT,
+    ActionId, Body, Carried, Digest, EffectClass, Item, Labels, LayerId, Link, OutcomeStatus,
+    Output, TimerPurpose, Verdict, manifest::APPROVAL_EXPIRES_MS_DEFAULT,
 };
 
 impl RunTask {
@@ -99,15 +100,20 @@ impl RunTask {
     ) -> Result<(), RuntimeError> {
         let action = self.action(id);
         let carried = self.carried();
+        let mut approved = approved;
         let body = if action.requests.is_empty() {
             self.own_output_decision(id, carried)
         } else {
-            let decision = self.gatekeeper.decide(
-                &action.requests,
-                &carried,
-                &self.actor.on_behalf_of,
-                approved.is_some(),
-            );
+            let on_behalf_of = &self.actor.on_behalf_of;
+            let decide = |approved: bool| {
+                self.gatekeeper.decide(&action.requests, &carried, on_behalf_of, approved)
+            };
+            let mut decision = decide(approved.is_some());
+            if decision.verdict == Verdict::Ask {
+                // A person may have approved its like for the rest of the run.
+                approved = self.gatekeeper.stands_approved(&self.state, &action.requests);
+                decision = decide(approved.is_some());
+            }
             Body::DecisionMade {
                 action: Some(id),
                 verdict: decision.verdict,
@@ -146,7 +152,10 @@ impl RunTask {
         let permissions = self.state.manifest().permissions.as_ref();
         let wait_ms = permissions.and_then(|p| p.approval_expires_ms);
         let now = self.parts.clock.now_ms();
+        let of = &self.actor.on_behalf_of;
+        let decision = self.gatekeeper.decide(&action.requests, &self.carried(), of, false);
         let body = Body::ApprovalAsked {
+            needs: approvers_of(&decision),
             action: id,
             bound: Digest::of_parts("bedplate approval 1", &[shown.as_bytes()]),
             shown,
@@ -155,10 +164,6 @@ impl RunTask {
         let decided = action.decided;
         let draft = Draft::new(body).because(Link::DecidedBy, decided);
         self.record(Durability::Synced, draft).await.map(|_| ())
-    }
-
-    pub(super) async fn expire(&mut self, asked: u64) -> Result<(), RuntimeError> {
-        self.record_answer(asked, ApprovalVerdict::Expired, String::new(), String::new()).await
     }
 
     /// Records the intent, then acts, then records the outcome.

@@ -3,14 +3,11 @@
 use super::{Draft, RunTask};
 use crate::error::RuntimeError;
 use crate::registry::Wanted;
-use kernel::{GrantPhase, Phase};
+use kernel::Phase;
 use serde_json::Value;
 use store::Durability;
 use tokio::sync::oneshot;
-use types::{ApprovalVerdict, Body, Item, Link, Resolution, ResolvedBy};
-
-/// A backward jump of the wall clock beyond this expires every open approval.
-const CLOCK_BACKWARD_MS_MAX: u128 = 60_000;
+use types::{Body, Item, Link, Resolution, ResolvedBy};
 
 /// A request on its way to a run's task.
 #[derive(Debug)]
@@ -19,12 +16,27 @@ pub(crate) struct Post {
     pub(crate) done: oneshot::Sender<Result<(), RuntimeError>>,
 }
 
+/// What a person says to something that is asked.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The record that asked.
+    pub(crate) asked: u64,
+    pub(crate) approve: bool,
+    /// Whether the narrow rule stays approved for the rest of the run.
+    pub(crate) for_run: bool,
+    /// Why not.
+    pub(crate) reason: String,
+    pub(crate) by: String,
+    /// The login that brought it, when it speaks for another.
+    pub(crate) through: String,
+}
+
 /// A change that a command asks for.
 #[derive(Debug)]
 pub(crate) enum Control {
     Send { text: String },
     Signal { name: String, payload: Value, by: String },
-    Answer { asked: u64, approve: bool, reason: String, by: String },
+    Answer(Answer),
     Resolve { seq: u64, resolution: Resolution, result: Option<Value>, by: String },
     Cancel { by: String },
     Suspend,
@@ -66,9 +78,7 @@ impl RunTask {
                 let body = Body::SignalReceived { name, payload, by };
                 self.record(Durability::Synced, Draft::new(body)).await.map(|_| ())
             }
-            Control::Answer { asked, approve, reason, by } => {
-                self.answer(asked, approve, reason, by).await
-            }
+            Control::Answer(answer) => self.answer(answer).await,
             Control::Resolve { seq, resolution, result, by } => {
                 self.resolve(seq, resolution, result, by).await
             }
@@ -106,61 +116,8 @@ impl RunTask {
         Err(RuntimeError::RunState { run: self.run.to_string(), reason })
     }
 
-    fn refuse(&self, seq: u64, reason: &str) -> RuntimeError {
+    pub(super) fn refuse(&self, seq: u64, reason: &str) -> RuntimeError {
         RuntimeError::Approval { id: format!("{}-{seq}", self.run), reason: reason.to_owned() }
-    }
-
-    async fn answer(
-        &mut self,
-        asked: u64,
-        approve: bool,
-        reason: String,
-        by: String,
-    ) -> Result<(), RuntimeError> {
-        let of_action = self.state.actions.values().find_map(|action| match &action.phase {
-            Phase::Asked(question) if question.seq == asked => Some(question.expires_ms),
-            _ => None,
-        });
-        let grant = self.state.egress.grants.get(&asked);
-        let of_egress = grant.filter(|g| g.phase == GrantPhase::Asked).map(|g| g.expires_ms);
-        let Some(expires_ms) = of_action.or(of_egress) else {
-            let in_doubt =
-                self.state.actions.values().any(|a| a.phase == Phase::InDoubt { seq: asked });
-            let why = if in_doubt {
-                "it is in doubt, not asked: use bedplate resolve"
-            } else {
-                "it is settled already, or no approval"
-            };
-            return Err(self.refuse(asked, why));
-        };
-        if self.parts.clock.now_ms() >= expires_ms || self.clock_went_back(asked)? {
-            self.record_answer(asked, ApprovalVerdict::Expired, String::new(), String::new())
-                .await?;
-            return Err(self.refuse(asked, "it has expired; nothing was done"));
-        }
-        let verdict = if approve { ApprovalVerdict::Approved } else { ApprovalVerdict::Denied };
-        self.record_answer(asked, verdict, by, reason).await?;
-        self.release_held(asked, verdict).await
-    }
-
-    fn clock_went_back(&self, seq: u64) -> Result<bool, RuntimeError> {
-        use store::Read;
-        let records = self.parts.store.records_page(&self.run, types::BRANCH_MAIN, seq, 1);
-        let records = records.map_err(|error| RuntimeError::part(&error))?;
-        let jump = records.first().and_then(|record| self.parts.clock.backward_jump(record));
-        Ok(jump.is_some_and(|jump| jump.as_millis() > CLOCK_BACKWARD_MS_MAX))
-    }
-
-    pub(super) async fn record_answer(
-        &mut self,
-        asked: u64,
-        verdict: ApprovalVerdict,
-        by: String,
-        reason: String,
-    ) -> Result<(), RuntimeError> {
-        let body = Body::ApprovalGiven { asked, verdict, by, reason };
-        let draft = Draft::new(body).because(Link::ResultOf, Some(asked));
-        self.record(Durability::Synced, draft).await.map(|_| ())
     }
 
     async fn resolve(

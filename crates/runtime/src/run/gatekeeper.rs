@@ -4,10 +4,13 @@ use crate::config;
 use crate::error::RuntimeError;
 use crate::policy_sources;
 use kernel::State;
-use policy::{Decision, DecisionInput, PolicySet, Principal};
+use policy::{Decision, DecisionInput, PersonAction, PersonInput, PolicySet, Principal};
 use std::path::{Path, PathBuf};
-use types::manifest::Manifest;
-use types::{ActionRequest, Actor, Carried, Digest};
+use types::manifest::{Manifest, Permissions};
+use types::{ActionRequest, Actor, Carried, Digest, RunId, Verdict};
+
+/// People who must approve one thing, at most.
+const APPROVERS_MAX: u32 = 16;
 
 /// Asks policy on behalf of one run.
 #[derive(Debug)]
@@ -68,6 +71,49 @@ impl Gatekeeper {
             .collect();
         self.set.decide_all(&inputs)
     }
+}
+
+impl Gatekeeper {
+    /// The approval for the rest of the run under whose entries all of these fall.
+    pub(super) fn stands_approved(&self, state: &State, requests: &[ActionRequest]) -> Option<u64> {
+        let covers = |entries: &Vec<String>| {
+            let allow = entries.clone();
+            let permissions = Some(Permissions { allow, ..Permissions::default() });
+            let manifest = Manifest { permissions, ..state.manifest().clone() };
+            let set = policy_sources::compile(&manifest, None, &[]).ok();
+            set.is_some_and(|set| {
+                let input = |request: &ActionRequest| {
+                    DecisionInput::new(self.principal.clone(), request.clone())
+                };
+                let inputs: Vec<DecisionInput> = requests.iter().map(input).collect();
+                set.decide_all(&inputs).verdict == Verdict::Permit
+            })
+        };
+        let mut standing = state.standing.iter();
+        standing.find(|(_, entries)| covers(entries)).map(|(asked, _)| *asked)
+    }
+
+    /// Whether policy lets a person answer for this run; else why not.
+    pub(super) fn lets_answer(&self, person: &str, run: &RunId) -> Result<(), String> {
+        let decision = self.set.decide_person(&PersonInput {
+            person: Principal::user(person),
+            action: PersonAction::Approve,
+            run: run.to_string(),
+            agent: self.principal.name.clone(),
+        });
+        if decision.verdict == Verdict::Permit { Ok(()) } else { Err(decision.reason) }
+    }
+}
+
+/// How many people must approve: the largest `@approvers` of the policies that decided. What is no
+/// number from 1 to [`APPROVERS_MAX`] counts as that.
+pub(super) fn approvers_of(decision: &Decision) -> u32 {
+    let values = decision.obligations.get("approvers");
+    let numbers = values.iter().flat_map(|text| text.split(", ")).map(|text| {
+        let number = text.parse().ok();
+        number.filter(|number| (1..=APPROVERS_MAX).contains(number)).unwrap_or(APPROVERS_MAX)
+    });
+    numbers.max().unwrap_or(1)
 }
 
 /// Permissions and policy are the operator's, and hold as they are now; everything else about the

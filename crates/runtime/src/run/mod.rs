@@ -9,6 +9,7 @@
 //! post (a command's request) is answered once what it changed is recorded.
 
 mod act;
+mod approve;
 mod control;
 mod create;
 mod effect;
@@ -19,10 +20,10 @@ mod guest;
 mod model;
 pub(crate) mod network;
 mod recover;
-mod secrets;
+pub(crate) mod secrets;
 mod world;
 
-pub(crate) use control::{Control, Post};
+pub(crate) use control::{Answer, Control, Post};
 pub(crate) use create::create;
 
 use crate::error::RuntimeError;

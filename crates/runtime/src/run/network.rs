@@ -13,6 +13,7 @@
 //! what was sent irreversibly is asked, whatever policy permits; while no gate serves, nothing
 //! leaves.
 
+use super::gatekeeper::approvers_of;
 use super::secrets::{Used, is_for_token};
 use super::{Draft, RunTask};
 use crate::error::RuntimeError;
@@ -457,7 +458,13 @@ impl RunTask {
             Verdict::Deny => self.turn_down(during, ask, &request, decision).await,
             Verdict::Permit | Verdict::Ask => {
                 let now = self.parts.clock.now_ms();
-                match self.state.egress.grant(&request.digest, now) {
+                let grant = self.state.egress.grant(&request.digest, now);
+                // What is approved for the rest of the run is, but for the same bytes once more.
+                let stands = || {
+                    let requests = std::slice::from_ref(&request.action);
+                    (!twin).then(|| self.gatekeeper.stands_approved(&self.state, requests))?
+                };
+                match grant.or_else(stands) {
                     Some(asked) => self.spend(during, ask, &request, asked).await,
                     None => self.hold(during, ask, request, decision, twin).await,
                 }
@@ -688,6 +695,7 @@ impl RunTask {
             shown: shown(request),
             bound: request.digest,
             expires_ms: now_ms.saturating_add(wait_ms.unwrap_or(APPROVAL_EXPIRES_MS_DEFAULT)),
+            needs: approvers_of(decision),
         };
         let drafts = vec![
             Draft::new(body).because(Link::ResultOf, started),

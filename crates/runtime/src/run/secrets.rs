@@ -138,6 +138,21 @@ fn escaped(text: &str) -> String {
     out
 }
 
+/// What is given of a credential that needs nothing made first.
+pub(crate) fn as_it_is(credential: &Credential) -> Option<SecretGiven> {
+    match credential {
+        Credential::Plain(value) => Some(SecretGiven::Value { value: value.as_str().to_owned() }),
+        Credential::AwsSigv4(key) => Some(SecretGiven::AwsSigv4 {
+            access_key: key.access_key_id.clone(),
+            secret: key.secret_access_key.clone(),
+            session_token: key.session_token.clone(),
+            region: key.region.clone(),
+            service: key.service.clone(),
+        }),
+        Credential::OauthClient(_) => None,
+    }
+}
+
 /// What is given for a client: its secret for the request for a token, else a token.
 fn of_client(
     client: &OauthClient,
@@ -200,21 +215,12 @@ impl RunTask {
                 continue;
             }
             let given = match self.held.get(name).map_err(|error| error.failure())? {
-                Credential::Plain(value) => {
-                    Some(SecretGiven::Value { value: value.as_str().to_owned() })
-                }
-                Credential::AwsSigv4(key) => Some(SecretGiven::AwsSigv4 {
-                    access_key: key.access_key_id.clone(),
-                    secret: key.secret_access_key.clone(),
-                    session_token: key.session_token.clone(),
-                    region: key.region.clone(),
-                    service: key.service.clone(),
-                }),
                 Credential::OauthClient(client) => {
                     let good = self.tokens.good(name, identity(client));
                     used.by_token.push(name.clone());
                     of_client(client, &request.action, good)
                 }
+                itself => as_it_is(itself),
             };
             if let Some(given) = given {
                 used.names.push((name.clone(), placeholder.clone()));
