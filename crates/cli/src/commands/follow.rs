@@ -7,19 +7,20 @@
 //!     +--Ctrl-C--> suspending --Ctrl-C--> cancelling
 //! ```
 
+use super::typing;
 use crate::error::{CliError, Failed, Result, exit};
 use crate::outcome;
 use crate::progress;
 use crate::render;
 use crate::session::{Session, keys_of, login, next_reply};
-use crate::terminal::{Paint, Terminal, safe, safe_block};
+use crate::terminal::{Paint, Raw, Terminal, safe, safe_block};
 use kernel::{Action, Phase, State, Status};
 use runtime::client::Client;
 use runtime::protocol::{Reply, Request};
 use std::pin::pin;
 use store::Read;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use types::{ApprovalId, BRANCH_MAIN, Record, RunId};
+use types::{ApprovalId, BRANCH_MAIN, Body, Record, RunId};
 
 /// A run that is followed.
 pub(crate) struct Follower<'a> {
@@ -30,6 +31,10 @@ pub(crate) struct Follower<'a> {
     state: State,
     interrupts: Signal,
     interrupted: u32,
+    /// Whether what is typed goes to a guest once it runs.
+    types: bool,
+    /// While a guest has this terminal.
+    raw: Option<Raw>,
 }
 
 impl<'a> Follower<'a> {
@@ -45,7 +50,28 @@ impl<'a> Follower<'a> {
             what: "cannot listen for Ctrl-C".to_owned(),
             reason: error.to_string(),
         })?;
-        Ok(Self { session, owner, run, records, state, interrupts, interrupted: 0 })
+        let (interrupted, types, raw) = (0, false, None);
+        Ok(Self { session, owner, run, records, state, interrupts, interrupted, types, raw })
+    }
+
+    /// The same, with what is typed here going to the guest while it runs.
+    pub(crate) fn with_typing(mut self) -> Self {
+        self.types = true;
+        self
+    }
+
+    /// A guest that begins has this terminal until it ends.
+    fn hand_over(&mut self, body: &Body) {
+        match body {
+            Body::ActionStarted { .. } if std::mem::take(&mut self.types) => {
+                self.raw = typing::screen(self.session).map(|_| Raw::of_input());
+                typing::pass_on(self.session, &self.run);
+            }
+            Body::ActionFinished { .. } | Body::Suspended { .. } | Body::RunEnded { .. } => {
+                self.raw = None;
+            }
+            _ => {}
+        }
     }
 
     /// Streams until the run rests, answers questions, reports. Gives the exit status.
@@ -63,7 +89,9 @@ impl<'a> Follower<'a> {
 
     async fn rest(&mut self) -> Result<()> {
         loop {
-            self.until_rest().await?;
+            let rested = self.until_rest().await;
+            self.raw = None;
+            rested?;
             if !self.ask_person().await? {
                 return Ok(());
             }
@@ -107,6 +135,10 @@ impl<'a> Follower<'a> {
     }
 
     fn is_quiet_about(&self, record: &Record) -> bool {
+        // A terminal in other hands is not written on.
+        if self.raw.is_some() {
+            return true;
+        }
         self.state.next_seq > 0
             && self.state.is_guest()
             && !progress::interrupts_guest(&record.body)
@@ -143,6 +175,7 @@ impl<'a> Follower<'a> {
             let text = format!("{} {}", terminal.paint(line.paint, &line.word), line.rest);
             terminal.progress(text.trim_end());
         }
+        self.hand_over(&record.body);
         self.state.fold(&record);
         self.records.push(record);
     }
