@@ -19,7 +19,7 @@ use vault::{KEY_FILE_VARIABLE, KEY_VARIABLE};
 const LIVE_MS_MAX: u64 = 2_000;
 
 /// A command's surroundings.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Session {
     pub(crate) home: Home,
     /// The home as it was typed, so that next steps name it too.

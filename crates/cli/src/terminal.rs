@@ -119,6 +119,32 @@ impl Terminal {
     }
 }
 
+/// While it lives, every key on this terminal goes on as it is typed.
+#[derive(Debug)]
+pub(crate) struct Raw(Option<Termios>);
+
+impl Raw {
+    /// Nothing changes when standard input is no terminal.
+    pub(crate) fn of_input() -> Self {
+        let stdin = std::io::stdin();
+        let Ok(before) = rustix::termios::tcgetattr(&stdin) else {
+            return Self(None);
+        };
+        let mut raw = before.clone();
+        raw.make_raw();
+        let _ = rustix::termios::tcsetattr(&stdin, OptionalActions::Drain, &raw);
+        Self(Some(before))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = rustix::termios::tcsetattr(std::io::stdin(), OptionalActions::Drain, before);
+        }
+    }
+}
+
 /// While it lives, a terminal on standard input does not show what is typed.
 #[derive(Debug)]
 pub(crate) struct Silence(Option<Termios>);

@@ -12,7 +12,7 @@ use crate::apply;
 use crate::error::RuntimeError;
 use crate::home::Home;
 use crate::parts::Parts;
-use crate::protocol::{self, Keys, Reply, Request, VERSION};
+use crate::protocol::{self, Keys, Reply, Request, Screen, VERSION};
 use crate::registry::{Registry, Wanted};
 use crate::run::{self, Answer, Control};
 use crate::seats::{Printed, Seat};
@@ -184,9 +184,13 @@ async fn answer(
     request: Request,
 ) -> Result<(), RuntimeError> {
     match request {
-        Request::Start { new, keys, detach } => {
+        Request::Start { new, keys, detach, screen } => {
             let run = run::create(&registry.parts, *new).await?;
-            take_up(registry, stream, run, keys, (!detach).then_some(0)).await
+            take_up(registry, stream, run, keys, (!detach).then_some((0, screen))).await
+        }
+        Request::Resize { run, screen } => {
+            registry.parts.seats.resize(&run, screen);
+            accepted(stream, &run).await
         }
         Request::Input { run, bytes } => {
             let seats = &registry.parts.seats;
@@ -198,10 +202,10 @@ async fn answer(
             }
             accepted(stream, &run).await
         }
-        Request::Resume { run, keys, detach } => {
+        Request::Resume { run, keys, detach, screen } => {
             let head = registry.parts.store.head(&run, 0);
             let from = head.map_err(|error| RuntimeError::part(&error))?.next_seq;
-            take_up(registry, stream, run, keys, (!detach).then_some(from)).await
+            take_up(registry, stream, run, keys, (!detach).then_some((from, screen))).await
         }
         Request::Watch { run, from } => {
             accepted(stream, &run).await?;
@@ -279,15 +283,15 @@ async fn take_up(
     stream: &mut UnixStream,
     run: RunId,
     keys: Keys,
-    stream_from: Option<u64>,
+    watched: Option<(u64, Option<Screen>)>,
 ) -> Result<(), RuntimeError> {
     let (resume, control) = (true, None);
     // Who watches sits there before a guest begins, so that none of its output is missed.
-    let seat = stream_from.map(|_| registry.parts.seats.take(&run));
+    let watched = watched.map(|(from, screen)| (from, registry.parts.seats.take(&run, screen)));
     registry.ask(&run, Wanted { keys, resume, control }).await?;
     accepted(stream, &run).await?;
-    match stream_from {
-        Some(from) => stream_run(registry, stream, &run, from, seat).await,
+    match watched {
+        Some((from, seat)) => stream_run(registry, stream, &run, from, Some(seat)).await,
         None => Ok(()),
     }
 }

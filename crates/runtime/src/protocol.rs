@@ -62,6 +62,17 @@ impl<'de> Deserialize<'de> for Bytes64 {
     }
 }
 
+/// A person's terminal, for a guest that is to have one like it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Screen {
+    /// Characters from top to bottom.
+    pub rows: u16,
+    /// Characters from left to right.
+    pub columns: u16,
+    /// What it is, as `TERM` has it.
+    pub kind: String,
+}
+
 /// What a new run is made of.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NewRun {
@@ -89,6 +100,9 @@ pub enum Request {
         keys: Keys,
         /// Do not stream.
         detach: bool,
+        /// The terminal it is started on; none for plain streams.
+        #[serde(default)]
+        screen: Option<Screen>,
     },
     /// Take a run up, then stream it.
     Resume {
@@ -98,6 +112,9 @@ pub enum Request {
         keys: Keys,
         /// Do not stream.
         detach: bool,
+        /// The terminal it is taken up on; none for plain streams.
+        #[serde(default)]
+        screen: Option<Screen>,
     },
     /// New instructions.
     Send {
@@ -203,6 +220,13 @@ pub enum Request {
         run: RunId,
         /// The bytes, as base64.
         bytes: Bytes64,
+    },
+    /// The terminal of a run's guest has another size.
+    Resize {
+        /// The run.
+        run: RunId,
+        /// The terminal now.
+        screen: Screen,
     },
     /// Which runs live.
     Live,

@@ -9,9 +9,10 @@
 //! A run has one seat at most; the last that sits down has it. Who leaves takes the guest's input
 //! away and nothing else: a guest that nobody watches goes on, and its output is kept in the log.
 
+pub(crate) use crate::protocol::Screen;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use types::RunId;
 
 /// Pieces of output that wait for a slow terminal; then the guest waits.
@@ -32,6 +33,8 @@ pub(crate) struct Printed {
 pub(crate) struct Stage {
     pub(crate) output: mpsc::Sender<Printed>,
     pub(crate) input: mpsc::Receiver<Vec<u8>>,
+    /// The terminal that the guest's is to be like, if it is to have one.
+    pub(crate) screen: Option<watch::Receiver<Screen>>,
 }
 
 #[derive(Debug)]
@@ -39,6 +42,7 @@ struct Taken {
     number: u64,
     stage: Option<Stage>,
     input: Option<mpsc::Sender<Vec<u8>>>,
+    screen: Option<watch::Sender<Screen>>,
 }
 
 /// The seats of all runs.
@@ -61,15 +65,16 @@ impl Seats {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sits down.
-    pub(crate) fn take(&self, run: &RunId) -> Seat<'_> {
+    /// Sits down, on a terminal or not.
+    pub(crate) fn take(&self, run: &RunId, screen: Option<Screen>) -> Seat<'_> {
         let (sender, output) = mpsc::channel(OUTPUT_PIECES_MAX);
         let (typed, input) = mpsc::channel(INPUT_PIECES_MAX);
         let mut taken = self.lock();
         taken.0 += 1;
         let number = taken.0;
-        let stage = Some(Stage { output: sender, input });
-        taken.1.insert(run.clone(), Taken { number, stage, input: Some(typed) });
+        let (screen, seen) = screen.map(watch::channel).unzip();
+        let stage = Some(Stage { output: sender, input, screen: seen });
+        taken.1.insert(run.clone(), Taken { number, stage, input: Some(typed), screen });
         drop(taken);
         Seat { seats: self, run: run.clone(), number, output }
     }
@@ -82,6 +87,13 @@ impl Seats {
     /// Where typed bytes go; nothing when nobody sits there or the input has ended.
     pub(crate) fn input(&self, run: &RunId) -> Option<mpsc::Sender<Vec<u8>>> {
         self.lock().1.get(run)?.input.clone()
+    }
+
+    /// The terminal has another size.
+    pub(crate) fn resize(&self, run: &RunId, screen: Screen) {
+        if let Some(now) = self.lock().1.get(run).and_then(|taken| taken.screen.as_ref()) {
+            now.send_replace(screen);
+        }
     }
 
     /// No more is typed.
@@ -125,7 +137,7 @@ mod tests {
     async fn what_is_printed_and_typed_comes_to_the_other_side() {
         let (seats, run) = (Seats::default(), run());
         assert!(seats.stage(&run).is_none(), "nobody sits there");
-        let mut seat = seats.take(&run);
+        let mut seat = seats.take(&run, None);
         let mut stage = seats.stage(&run).expect("a seat");
         assert!(seats.stage(&run).is_none(), "it is taken once");
         let printed = Printed { error: true, bytes: b"out".to_vec() };
@@ -140,11 +152,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_terminal_follows_the_person_s() {
+        let (seats, run) = (Seats::default(), run());
+        let size = |rows| Screen { rows, columns: 80, kind: "xterm".to_owned() };
+        let _seat = seats.take(&run, Some(size(24)));
+        let mut screen = seats.stage(&run).and_then(|stage| stage.screen).expect("a terminal");
+        assert_eq!(*screen.borrow_and_update(), size(24));
+        seats.resize(&run, size(50));
+        screen.changed().await.expect("somebody sits there");
+        assert_eq!(*screen.borrow(), size(50));
+    }
+
+    #[tokio::test]
     async fn who_leaves_takes_the_input_away_and_no_other_s_seat() {
         let (seats, run) = (Seats::default(), run());
-        let first = seats.take(&run);
+        let first = seats.take(&run, None);
         let mut stage = seats.stage(&run).expect("a seat");
-        let second = seats.take(&run);
+        let second = seats.take(&run, None);
         drop(first);
         assert!(seats.input(&run).is_some(), "the second sits there");
         drop(second);
@@ -157,7 +181,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_reader_holds_up_at_the_limit() {
         let (seats, run) = (Seats::default(), run());
-        let mut seat = seats.take(&run);
+        let mut seat = seats.take(&run, None);
         let stage = seats.stage(&run).expect("a seat");
         let piece = || Printed { error: false, bytes: vec![1] };
         for _ in 0..OUTPUT_PIECES_MAX {

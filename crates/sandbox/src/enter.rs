@@ -279,6 +279,9 @@ impl Entry<'_> {
             self.fence()?;
         }
         self.descriptors()?;
+        // A terminal that was made for this program becomes its session's; the person's own has a
+        // session already, and stays there.
+        let _ = rustix::process::ioctl_tiocsctty(rustix::stdio::stdin());
         if !self.weakened.lacks(Weaken::Seccomp) {
             confine::install_filter()?;
         }

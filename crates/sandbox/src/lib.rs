@@ -36,6 +36,7 @@ mod self_probe;
 mod spawner;
 mod spec;
 mod sys;
+mod terminal;
 mod weaken;
 mod wire;
 
@@ -48,5 +49,6 @@ pub use probe::{Probe, probe};
 pub use running::{Chunk, Finished, Running, Stream};
 pub use spawner::{SANDBOXES_MAX, spawner_main};
 pub use spec::*;
+pub use terminal::{Terminal, resize};
 pub use weaken::Weaken;
 pub use wire::{receive_descriptors, send_descriptors};

@@ -302,6 +302,18 @@ pub(crate) fn loopback_up() -> io::Result<()> {
         .map(drop)
 }
 
+/// The program's end of the terminal whose other end this is.
+pub(crate) fn terminal_peer(ours: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let unlocked: libc::c_int = 0;
+    // SAFETY: reads one integer, which lives across the call.
+    check(unsafe { libc::ioctl(ours.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) }.into())?;
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: passes no memory.
+    let peer = check(unsafe { libc::ioctl(ours.as_raw_fd(), libc::TIOCGPTPEER, flags) }.into())?;
+    // SAFETY: the descriptor is new and ours.
+    Ok(unsafe { OwnedFd::from_raw_fd(peer as RawFd) })
+}
+
 /// Where a connection was going before nftables redirected it.
 pub(crate) fn original_destination(socket: BorrowedFd<'_>) -> io::Result<std::net::SocketAddr> {
     /// `SO_ORIGINAL_DST` of both families.

@@ -7,12 +7,13 @@
 //!     +--Ctrl-C--> suspending --Ctrl-C--> cancelling
 //! ```
 
+use super::typing;
 use crate::error::{CliError, Failed, Result, exit};
 use crate::outcome;
 use crate::progress;
 use crate::render;
 use crate::session::{Session, keys_of, login, next_reply};
-use crate::terminal::{Paint, Terminal, safe, safe_block};
+use crate::terminal::{Paint, Raw, Terminal, safe, safe_block};
 use kernel::{Action, Phase, State, Status};
 use runtime::client::Client;
 use runtime::protocol::{Reply, Request};
@@ -21,7 +22,7 @@ use std::pin::pin;
 use store::Read;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use types::{ApprovalId, BRANCH_MAIN, Record, RunId};
+use types::{ApprovalId, BRANCH_MAIN, Body, Record, RunId};
 
 /// A run that is followed.
 pub(crate) struct Follower<'a> {
@@ -36,6 +37,10 @@ pub(crate) struct Follower<'a> {
     prompt: Option<Prompt>,
     /// Questions about requests that were put to the person.
     put: BTreeSet<u64>,
+    /// Whether what is typed goes to a guest once it runs.
+    types: bool,
+    /// While a guest has this terminal.
+    raw: Option<Raw>,
 }
 
 /// A question on the terminal, in a thread of its own: the line may never come.
@@ -83,7 +88,29 @@ impl<'a> Follower<'a> {
             interrupted: 0,
             prompt: None,
             put: BTreeSet::new(),
+            types: false,
+            raw: None,
         })
+    }
+
+    /// The same, with what is typed here going to the guest while it runs.
+    pub(crate) fn with_typing(mut self) -> Self {
+        self.types = true;
+        self
+    }
+
+    /// A guest that begins has this terminal until it ends.
+    fn hand_over(&mut self, body: &Body) {
+        match body {
+            Body::ActionStarted { .. } if std::mem::take(&mut self.types) => {
+                self.raw = typing::screen(self.session).map(|_| Raw::of_input());
+                typing::pass_on(self.session, &self.run);
+            }
+            Body::ActionFinished { .. } | Body::Suspended { .. } | Body::RunEnded { .. } => {
+                self.raw = None;
+            }
+            _ => {}
+        }
     }
 
     /// Streams until the run rests, answers questions, reports. Gives the exit status.
@@ -101,7 +128,9 @@ impl<'a> Follower<'a> {
 
     async fn rest(&mut self) -> Result<()> {
         loop {
-            self.until_rest().await?;
+            let rested = self.until_rest().await;
+            self.raw = None;
+            rested?;
             if !self.ask_person().await? {
                 return Ok(());
             }
@@ -151,6 +180,10 @@ impl<'a> Follower<'a> {
     }
 
     fn is_quiet_about(&self, record: &Record) -> bool {
+        // A terminal in other hands is not written on.
+        if self.raw.is_some() {
+            return true;
+        }
         self.state.next_seq > 0
             && self.state.is_guest()
             && !progress::interrupts_guest(&record.body)
@@ -187,6 +220,7 @@ impl<'a> Follower<'a> {
             let text = format!("{} {}", terminal.paint(line.paint, &line.word), line.rest);
             terminal.progress(text.trim_end());
         }
+        self.hand_over(&record.body);
         self.state.fold(&record);
         self.records.push(record);
         if self.prompt.is_none() {

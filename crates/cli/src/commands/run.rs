@@ -64,20 +64,22 @@ pub(crate) fn run(session: &Session, arguments: &RunArguments) -> Result<u8> {
         Target::Task(task) => of_task(task, &here, arguments, session)?,
     };
     let (keys, guest) = (keys_for(&new.manifest), new.manifest.is_guest());
-    let request = Request::Start { new: Box::new(new), keys, detach: arguments.follow.detach };
+    let screen = if guest { typing::screen(session) } else { None };
+    let detach = arguments.follow.detach;
+    let request = Request::Start { new: Box::new(new), keys, detach, screen };
     block_on(start(session, &request, Vec::new(), (arguments.follow, guest)))
 }
 
 /// A run of a guest on this terminal, for `wrap`.
 pub(super) fn start_guest(session: &Session, new: NewRun) -> Result<u8> {
     let keys = keys_for(&new.manifest);
-    let request = Request::Start { new: Box::new(new), keys, detach: false };
+    let screen = typing::screen(session);
+    let request = Request::Start { new: Box::new(new), keys, detach: false, screen };
     block_on(async {
         let mut owner = session.owner().await?;
         owner.send(&request).await?;
         let run = accepted(&mut owner).await?;
-        typing::pass_on(session, &run);
-        Follower::new(session, owner, run, Vec::new())?.follow_guest().await
+        Follower::new(session, owner, run, Vec::new())?.with_typing().follow_guest().await
     })
 }
 
@@ -162,10 +164,8 @@ async fn start(
     if follow.detach {
         return Ok(follow::detached(session, &run));
     }
-    if guest {
-        typing::pass_on(session, &run);
-    }
-    Follower::new(session, owner, run, records)?.follow().await
+    let follower = Follower::new(session, owner, run, records)?;
+    if guest { follower.with_typing().follow().await } else { follower.follow().await }
 }
 
 async fn accepted(owner: &mut Client) -> Result<RunId> {
@@ -185,9 +185,9 @@ pub(crate) fn resume(session: &Session, run: &str, follow: Follow) -> Result<u8>
     if state.ended.is_some() && !state.may_start_again() {
         return follow::report(session, &run, &records, &state);
     }
-    let keys = keys_of(&records);
-    let request = Request::Resume { run, keys, detach: follow.detach };
-    let guest = state.is_guest();
+    let (keys, guest) = (keys_of(&records), state.is_guest());
+    let screen = if guest { typing::screen(session) } else { None };
+    let request = Request::Resume { run, keys, detach: follow.detach, screen };
     block_on(start(session, &request, records, (follow, guest)))
 }
 

@@ -44,6 +44,16 @@ pub(crate) fn on_terminal(
     arguments: &[&str],
     steps: &[(&str, &str)],
 ) -> (String, i64) {
+    on_terminal_by(world, &[], arguments, steps)
+}
+
+/// The same with the binary started by another program.
+fn on_terminal_by(
+    world: &World,
+    by: &[&str],
+    arguments: &[&str],
+    steps: &[(&str, &str)],
+) -> (String, i64) {
     let mut command = world.command(&[]);
     let environment: Vec<_> =
         command.get_envs().map(|(k, v)| (k.to_owned(), v.map(ToOwned::to_owned))).collect();
@@ -53,7 +63,7 @@ pub(crate) fn on_terminal(
         command.env(name, value.unwrap_or_default());
     }
     let steps = json!(steps).to_string();
-    command.args(["-c", DRIVER, &steps]).arg(binary()).args(arguments);
+    command.args(["-c", DRIVER, &steps]).args(by).arg(binary()).args(arguments);
     let output = command.output().expect("python3 runs");
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     let said: Value = serde_json::from_str(&stdout)
@@ -175,4 +185,24 @@ fn a_sandbox_has_the_terminal() {
     );
     assert_eq!(status, 0, "{seen}");
     assert!(seen.contains("<typed>"), "{seen}");
+}
+
+#[test]
+fn a_guest_has_a_terminal_of_its_own_like_this_one() {
+    let world = World::new();
+    world.write("bedplate.toml", "schema = 1\n[permissions]\npreset = \"observe\"\n");
+    let script = "test -t 0 && test -t 1 && test -t 2 && stty size && read line && echo got-$line; \
+                  trap 'echo by-signal; exit 5' INT; echo ready; while :; do read x; done";
+    // The third is Ctrl-C, which is a key like any other on this side.
+    let steps = [("24 80", "hello\n"), ("got-hello", ""), ("ready", "\u{3}")];
+    let resized = "stty rows 24 cols 80; exec \"$@\"";
+    let (seen, status) = on_terminal_by(
+        &world,
+        &["/bin/sh", "-c", resized, "sh"],
+        &["wrap", "--", "sh", "-c", script],
+        &steps,
+    );
+    assert!(seen.contains("by-signal"), "{seen}");
+    assert_eq!(status, 5, "{seen}");
+    assert!(seen.contains("BP-RUN-020"), "the summary comes when the terminal is ours again");
 }

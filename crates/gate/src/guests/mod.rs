@@ -160,3 +160,6 @@ fn refused(error: &GateError, status: u16, dialect: models::Dialect) -> HttpRepl
     let message = format!("{error}. {}", error.next());
     guest::render_error(dialect, &GuestFault::new(status, error.code(), &message))
 }
+
+#[cfg(test)]
+mod tests;

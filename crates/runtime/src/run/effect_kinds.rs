@@ -66,7 +66,7 @@ impl RunTask {
             Plan::Shell { command, timeout_ms } => {
                 self.run_shell(action.id, command, *timeout_ms, true).await
             }
-            Plan::Guest { command } => self.run_guest(action.id, command).await,
+            Plan::Guest { command } => Box::pin(self.run_guest(action.id, command)).await,
             Plan::Check { index } => self.run_check(*index).await,
             Plan::Command { index, input } => {
                 let tool = self.state.manifest().tools[*index].clone();

@@ -6,6 +6,7 @@
 //! of a provider. What it prints goes to whoever watches, and is kept like any command's output.
 
 mod calls;
+mod terminal;
 
 pub(super) use calls::Calls;
 
@@ -13,11 +14,12 @@ use super::RunTask;
 use super::effect_kinds::{OUTPUT_KEPT_BYTES_MAX, Outcome, Ran, judge};
 use super::network::Net;
 use crate::error::RuntimeError;
-use crate::seats::{Printed, Stage};
+use crate::seats::{Printed, Screen, Stage};
 use gate::{GuestModels, MODELS_HOST};
 use models::guest::recipes::{self, Applied, Setting};
 use sandbox::{
-    ExecSpec, FileOp, HOME_INSIDE, Running, SandboxError, SandboxId, Stdin, Stream, WORKSPACE,
+    ExecExit, ExecSpec, FileOp, HOME_INSIDE, Running, SandboxError, SandboxId, Spawner, Stdin,
+    Stream, Terminal, WORKSPACE,
 };
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt as _;
@@ -31,6 +33,8 @@ pub(super) const GUEST_PATH: &str = "/mnt/guest/bin:/usr/local/bin:/usr/bin:/bin
 const NOT_EXECUTABLE: i32 = 126;
 /// Exit status of a program that was not found.
 const NOT_FOUND: i32 = 127;
+/// Bytes of the name of a kind of terminal.
+const TERM_BYTES_MAX: usize = 64;
 /// Hexadecimal digits of a run's key for the endpoint.
 const TOKEN_DIGITS: usize = 32;
 /// Longest life of a guest whose budget does not say, milliseconds: a day.
@@ -84,6 +88,9 @@ impl RunTask {
         let mut env = self.network_environment();
         env.push(("PATH".to_owned(), GUEST_PATH.to_owned()));
         env.extend(applied.env);
+        if let Some(screen) = stage.as_ref().and_then(|stage| stage.screen.as_ref()) {
+            env.push(("TERM".to_owned(), kind_of(&screen.borrow())));
+        }
         let spec = ExecSpec {
             argv: applied.command,
             env,
@@ -95,9 +102,7 @@ impl RunTask {
             trust: self.world.net.as_ref().map(Net::bundle),
             ..ExecSpec::default()
         };
-        let running = parts.spawner.exec(&sandbox, spec).await;
-        let running = running.map_err(|error| RuntimeError::part(&error))?;
-        let ran = self.unless_stopped(watch(running, stage)).await;
+        let ran = self.unless_stopped(follow(parts.spawner.clone(), sandbox, spec, stage)).await;
         self.settle_calls(ran.is_some()).await?;
         let labels = self.settle_network().await?;
         let Some(ran) = ran else {
@@ -158,6 +163,31 @@ impl RunTask {
     }
 }
 
+/// What the terminal is, when that is a plain word.
+fn kind_of(screen: &Screen) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'+');
+    let kind = screen.kind.as_str();
+    let good = !kind.is_empty() && kind.len() <= TERM_BYTES_MAX && kind.bytes().all(plain);
+    if good { kind.to_owned() } else { "dumb".to_owned() }
+}
+
+/// Starts a guest and follows it to its end: on a terminal where it is to have one.
+async fn follow(
+    spawner: Spawner,
+    sandbox: SandboxId,
+    spec: ExecSpec,
+    mut stage: Option<Stage>,
+) -> Result<Ran, SandboxError> {
+    let screen = stage.as_mut().and_then(|stage| stage.screen.take());
+    let (Some(stage), Some(screen)) = (stage.take_if(|_| screen.is_some()), screen) else {
+        return watch(spawner.exec(&sandbox, spec).await?, stage).await;
+    };
+    let (rows, columns) = (screen.borrow().rows, screen.borrow().columns);
+    let terminal = Terminal::open(rows, columns)?;
+    let running = spawner.exec_with(&sandbox, spec, [terminal.program(); 3]).await?;
+    terminal::watch(running, terminal, stage, screen).await
+}
+
 /// A program that is not there, or is none, is an answer and no fault of ours.
 fn not_started(error: &SandboxError) -> Result<Outcome, RuntimeError> {
     let exit = match error {
@@ -170,28 +200,46 @@ fn not_started(error: &SandboxError) -> Result<Outcome, RuntimeError> {
     Ok(outcome)
 }
 
-/// Follows a guest to its end: its output goes to the stage and is kept, up to a limit.
+/// What a guest printed: shown to whoever watches, and kept up to a limit.
+struct Kept {
+    output: Vec<u8>,
+    dropped_bytes: u64,
+    seen: Option<mpsc::Sender<Printed>>,
+}
+
+impl Kept {
+    const fn new(seen: Option<mpsc::Sender<Printed>>) -> Self {
+        Self { output: Vec::new(), dropped_bytes: 0, seen }
+    }
+
+    async fn take(&mut self, error: bool, bytes: Vec<u8>) {
+        let room = (OUTPUT_KEPT_BYTES_MAX as usize).saturating_sub(self.output.len());
+        let kept = room.min(bytes.len());
+        self.output.extend_from_slice(&bytes[..kept]);
+        self.dropped_bytes += (bytes.len() - kept) as u64;
+        if let Some(seen) = &self.seen
+            && seen.send(Printed { error, bytes }).await.is_err()
+        {
+            self.seen = None;
+        }
+    }
+
+    fn ran(self, exit: ExecExit) -> Ran {
+        Ran { output: self.output, dropped_bytes: self.dropped_bytes, exit }
+    }
+}
+
+/// Follows a guest with plain streams to its end.
 async fn watch(mut running: Running, stage: Option<Stage>) -> Result<Ran, SandboxError> {
-    let mut output = Vec::new();
-    let mut dropped_bytes = 0;
-    let mut stage = stage.map(|stage| {
+    let seen = stage.map(|stage| {
         type_into(&mut running, stage.input);
         stage.output
     });
+    let mut kept = Kept::new(seen);
     while let Some(chunk) = running.next().await {
-        let room = (OUTPUT_KEPT_BYTES_MAX as usize).saturating_sub(output.len());
-        let kept = room.min(chunk.bytes.len());
-        output.extend_from_slice(&chunk.bytes[..kept]);
-        dropped_bytes += (chunk.bytes.len() - kept) as u64;
-        if let Some(seen) = &stage {
-            let error = chunk.stream == Stream::Stderr;
-            if seen.send(Printed { error, bytes: chunk.bytes }).await.is_err() {
-                stage = None;
-            }
-        }
+        kept.take(chunk.stream == Stream::Stderr, chunk.bytes).await;
     }
-    let exit = running.exit().await?;
-    Ok(Ran { output, dropped_bytes, exit })
+    Ok(kept.ran(running.exit().await?))
 }
 
 /// Passes on what is typed, until it ends or the guest reads no more.
@@ -221,6 +269,20 @@ mod tests {
         check("[routes]\ndefault = [\"openai/gpt-5.4\", \"script/x\"]", "gpt-5.4");
         check("[routes]\ndefault = [\"openrouter/openai/gpt-5.4\"]", "openai/gpt-5.4");
         check("[routes]\ndefault = [\"script/a/turns.toml\"]", "turns.toml");
+    }
+
+    #[test]
+    fn a_kind_of_terminal_is_a_plain_word() {
+        let check = |kind: &str, expected: &str| {
+            let screen = Screen { kind: kind.to_owned(), ..Screen::default() };
+            assert_eq!(kind_of(&screen), expected, "{kind}");
+        };
+        check("xterm-256color", "xterm-256color");
+        check("", "dumb");
+        check("a b", "dumb");
+        check("../x", "dumb");
+        check(&"x".repeat(TERM_BYTES_MAX), &"x".repeat(TERM_BYTES_MAX));
+        check(&"x".repeat(TERM_BYTES_MAX + 1), "dumb");
     }
 
     #[test]
