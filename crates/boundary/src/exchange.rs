@@ -73,7 +73,10 @@ async fn exchange(
     } else {
         Collected::read(body, limit, &link.inner.bodies).await?
     };
-    let ask = request::ask(&link.origin, &checked, &body, &link.inner.config.seed)?;
+    let mut ask = request::ask(&link.origin, &checked, &body, &link.inner.config.seed)?;
+    ask.leaked = request::leaked(&*link.inner.judge, &ask, &parts.headers, &body);
+    let scan = body.rest.is_some().then(|| link.inner.judge.scan()).flatten();
+    let body = body.scanned(scan);
     let (permit, secrets, stands) = judge(link, ask).await?;
     let upgrade = checked.websocket.then_some(upgrade);
     let masks = Masks::new(secrets.iter().map(|used| (name_of(used), used.value.as_str())));

@@ -43,6 +43,6 @@ pub use error::BoundaryError;
 pub use host::Host;
 pub use judge::{
     Answer, ConnectAsk, ConnectVerdict, Denial, Event, How, Judge, Place, Placeholder, RequestAsk,
-    RequestVerdict, SecretUse, Standing,
+    RequestVerdict, Scan, SecretUse, Standing,
 };
 pub use standing::Rechecked;

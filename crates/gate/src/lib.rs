@@ -16,17 +16,20 @@ mod link;
 mod message;
 mod nets;
 mod network;
+mod privacy;
 mod process;
 mod scripts;
 
 pub use boundary::{Denial, Event as NetPassage, MODELS_HOST};
-pub use client::{Answered, Gate, Prepared};
+pub use client::{Answered, Gate, NotPrepared, Prepared};
 pub use error::GateError;
 pub use message::{
-    GuestAsk, GuestModels, ModelCall, NetConfig, NetQuestion, NetRequest, NetVerdict, ReadText,
+    GuestAsk, GuestModels, ModelCall, NetConfig, NetQuestion, NetRequest, NetVerdict,
+    PrivacyFindings, PrivacyOrder, ReadText,
 };
 pub use models::{Answer, Finish, Secret};
 pub use network::{GuestLink, NetMessage, Network};
+pub use privacy::PrivacyTier;
 pub use process::gate_main;
 
 /// The argument with which the owner re-executes itself as the gate.

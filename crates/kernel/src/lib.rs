@@ -31,8 +31,8 @@ pub use next::{
     BACKOFF_FIRST_MS, BACKOFF_MS_MAX, Command, MODEL_ATTEMPTS_MAX, RETRY_AFTER_MS_MAX, next,
 };
 pub use state::{
-    Action, Ambiguity, Asked, CheckState, Ended, ModelCall, ModelPhase, Phase, Placed, Signal,
-    State, Status, Timer,
+    Action, Ambiguity, Asked, CheckState, Ended, ModelCall, ModelPhase, ModelQuestion, Phase,
+    Placed, Signal, State, Status, Timer,
 };
 
 #[cfg(test)]

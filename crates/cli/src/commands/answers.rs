@@ -7,7 +7,7 @@ use crate::progress::call_of;
 use crate::render;
 use crate::session::{Session, keys_of, login};
 use crate::terminal::{Paint, Terminal, safe};
-use kernel::{Action, Grant, Phase, State};
+use kernel::{Action, Grant, ModelQuestion, Phase, State};
 use runtime::protocol::Request;
 use serde_json::{Value, json};
 use store::{Read, RunSummary};
@@ -42,7 +42,9 @@ impl Open {
 /// What waits in a run.
 fn open(run: &RunId, state: &State, records: &[Record]) -> Vec<Open> {
     let actions = state.open_questions().filter_map(|action| open_of(run, state, records, action));
-    actions.chain(state.open_egress(now_ms()).map(|found| open_request(run, found))).collect()
+    let requests = state.open_egress(now_ms()).map(|found| open_request(run, found));
+    let call = state.model_question().map(|question| open_call(run, question));
+    actions.chain(requests).chain(call).collect()
 }
 
 #[allow(clippy::disallowed_methods, reason = "what has expired is not listed")]
@@ -61,6 +63,19 @@ fn open_request(run: &RunId, (seq, grant): (u64, &Grant)) -> Open {
         shown: grant.shown.clone(),
         expires_ms: Some(grant.expires_ms),
         call: grant.request.resource(),
+    }
+}
+
+/// A model call that waits for an answer.
+fn open_call(run: &RunId, question: &ModelQuestion) -> Open {
+    Open {
+        id: ApprovalId { run: run.clone(), seq: question.seq },
+        kind: "ask",
+        action: "call_model".to_owned(),
+        resource: question.what.clone(),
+        shown: question.shown.clone(),
+        expires_ms: Some(question.expires_ms),
+        call: format!("call_model {}", safe(&question.what)),
     }
 }
 
@@ -177,7 +192,10 @@ pub(crate) fn answer(
         .open_questions()
         .find(|action| matches!(&action.phase, Phase::Asked(question) if question.seq == id.seq));
     let request = state.egress.grants.get(&id.seq).map(|grant| grant.request.resource());
-    let call = asked.map(|action| call_of(&state, action.id)).or(request).unwrap_or_default();
+    let question = state.model_question().filter(|question| question.seq == id.seq);
+    let model = question.map(|question| format!("call_model {}", safe(&question.what)));
+    let call = asked.map(|action| call_of(&state, action.id)).or(request).or(model);
+    let call = call.unwrap_or_default();
     let word = if approve { "approved" } else { "denied" };
     let said = format!("{word}: {call} ({id})");
     let keys = keys_of(&records);

@@ -149,19 +149,14 @@ impl<'a> Follower<'a> {
 
     /// Whether a person answered and the run goes on.
     async fn ask_person(&mut self) -> Result<bool> {
-        let Some(action) = self.state.current_action() else {
-            return Ok(false);
-        };
-        let Phase::Asked(question) = action.phase.clone() else {
+        let Some((seq, call, shown)) = question_of(&self.state) else {
             return Ok(false);
         };
         let rests = self.state.ended.is_some() || self.state.suspended.is_some();
         if rests || !self.session.terminal.interactive {
             return Ok(false);
         }
-        let call = progress::call_of(&self.state, action.id);
         let terminal = self.session.terminal;
-        let shown = question.shown.clone();
         let (answer, answered) = tokio::sync::oneshot::channel();
         // A thread of its own: it may wait for a line that never comes.
         std::thread::spawn(move || answer.send(prompt(&terminal, &call, &shown)));
@@ -173,7 +168,7 @@ impl<'a> Follower<'a> {
             return Ok(false);
         };
         let request = Request::Answer {
-            id: ApprovalId { run: self.run.clone(), seq: question.seq },
+            id: ApprovalId { run: self.run.clone(), seq },
             approve,
             reason,
             by: login(),
@@ -203,6 +198,19 @@ async fn interrupt(session: &Session, run: &RunId, count: u32) -> Result<()> {
         Request::Cancel { run, by: login() }
     };
     session.ask(&request).await.map(|_| ())
+}
+
+/// The question that holds the run up: its record, what it is about, and what is shown.
+fn question_of(state: &State) -> Option<(u64, String, String)> {
+    if let Some(question) = state.model_question() {
+        let call = format!("call_model {}", safe(&question.what));
+        return Some((question.seq, call, question.shown.clone()));
+    }
+    let action = state.current_action()?;
+    let Phase::Asked(question) = &action.phase else {
+        return None;
+    };
+    Some((question.seq, progress::call_of(state, action.id), question.shown.clone()))
 }
 
 /// y, n or show; `None` at the end of input.
@@ -320,6 +328,15 @@ fn questions(session: &Session, run: &RunId, state: &State) {
             _ => {}
         }
     }
+    if let Some(question) = state.model_question() {
+        let id = ApprovalId { run: run.clone(), seq: question.seq };
+        let what = safe(&question.what);
+        Terminal::say(&format!("waits for your answer to: call_model {what}"));
+        Terminal::say(&format!("  {}", session.command("approvals")));
+        Terminal::say(&format!("  {}", session.command(&format!("approve {id}"))));
+        let deny = session.command(&format!("deny {id} --reason \"...\""));
+        Terminal::say(&format!("  {deny}"));
+    }
     if let Some(name) = state.current_action().and_then(|action| waited_signal(state, action)) {
         let name = crate::session::quoted(&safe(name));
         Terminal::say(&format!("waits for the signal {name}"));
@@ -347,7 +364,9 @@ fn next_steps(state: &State, records: &[Record]) -> [&'static str; 3] {
         Status::Failed if state.may_start_again() => ["resume RUN", "explain RUN", "diff RUN"],
         Status::Failed => ["explain RUN", "show RUN", "send RUN \"...\""],
         Status::Cancelled => ["show RUN", "explain RUN", "send RUN \"...\""],
-        Status::Waiting if state.open_questions().next().is_some() => {
+        Status::Waiting
+            if state.open_questions().next().is_some() || state.model_question().is_some() =>
+        {
             ["approvals", "show RUN", "cancel RUN"]
         }
         Status::Waiting | Status::Suspended | Status::Running => {

@@ -123,7 +123,9 @@ impl RunTask {
         });
         let grant = self.state.egress.grants.get(&asked);
         let of_egress = grant.filter(|g| g.phase == GrantPhase::Asked).map(|g| g.expires_ms);
-        let Some(expires_ms) = of_action.or(of_egress) else {
+        let of_model = self.state.model_question().filter(|q| q.seq == asked);
+        let of_model = of_model.map(|question| question.expires_ms);
+        let Some(expires_ms) = of_action.or(of_egress).or(of_model) else {
             let in_doubt =
                 self.state.actions.values().any(|a| a.phase == Phase::InDoubt { seq: asked });
             let why = if in_doubt {
