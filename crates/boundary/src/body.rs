@@ -2,7 +2,7 @@
 
 use crate::age::Ahead;
 use crate::error::BoundaryError;
-use crate::judge::{Event, Judge};
+use crate::judge::{Event, Judge, Scan};
 use crate::limits::{BODY_MS_MAX, BODY_STILL_MS_MAX};
 use crate::mask::Masker;
 use crate::standing::{Closed, Stands};
@@ -22,8 +22,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use types::{AsOf, BodyKind};
 
+/// Why a body is cut off in which the value of a secret stands.
+pub(crate) const LEAKED: &str = "the value of a secret stands in its body";
+
 /// What was read of a request's body before the question.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Collected {
     pub(crate) data: Bytes,
     pub(crate) trailers: Option<HeaderMap>,
@@ -33,6 +36,8 @@ pub(crate) struct Collected {
     pub(crate) length: Option<u64>,
     /// Its part of what the sandbox may have read ahead.
     room: Option<OwnedSemaphorePermit>,
+    /// Looks into what goes on; it has seen what was read.
+    scan: Option<Box<dyn Scan>>,
 }
 
 const fn kib(bytes: u64) -> u32 {
@@ -94,6 +99,16 @@ impl Collected {
         Self { length: body.size_hint().exact(), rest: Some(body), ..Self::default() }
     }
 
+    /// The same, its rest looked into as it passes.
+    pub(crate) fn scanned(mut self, mut scan: Option<Box<dyn Scan>>) -> Self {
+        if let Some(scan) = &mut scan {
+            // What was read was looked into already: here only what may go on is remembered.
+            let _ = scan.holds(&self.data);
+        }
+        self.scan = scan;
+        self
+    }
+
     /// Room in KiB that turned out not to be needed.
     fn give_back(&mut self, surplus: u32) {
         let surplus = usize::try_from(surplus).unwrap_or_default();
@@ -116,6 +131,7 @@ pub(crate) struct Upload {
     trailers: Option<HeaderMap>,
     length: Option<u64>,
     sent: Arc<AtomicU64>,
+    scan: Option<Box<dyn Scan>>,
     closed: Closed,
     /// Keeps the request among what can be closed, also when its answer has ended.
     _stands: Arc<Stands>,
@@ -125,10 +141,10 @@ pub(crate) struct Upload {
 impl Upload {
     pub(crate) fn new(body: Collected, sent: Arc<AtomicU64>, stands: Arc<Stands>) -> Self {
         let closed = Closed::of(&stands.switch);
-        let Collected { data, trailers, rest, length, room } = body;
+        let Collected { data, trailers, rest, length, room, scan } = body;
         let length = if rest.is_some() { length } else { Some(data.len() as u64) };
         let first = (!data.is_empty()).then_some(data);
-        Self { first, rest, trailers, length, sent, closed, _stands: stands, _room: room }
+        Self { first, rest, trailers, length, sent, scan, closed, _stands: stands, _room: room }
     }
 }
 
@@ -147,7 +163,14 @@ impl Body for Upload {
         let frame = if let Some(first) = this.first.take() {
             Some(Ok(Frame::data(first)))
         } else if let Some(rest) = &mut this.rest {
-            ready!(Pin::new(rest).poll_frame(cx)).map(|frame| frame.map_err(io::Error::other))
+            let frame = ready!(Pin::new(rest).poll_frame(cx));
+            let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+            if let (Some(scan), Some(data)) = (&mut this.scan, data)
+                && scan.holds(data)
+            {
+                return Poll::Ready(Some(Err(io::Error::other(LEAKED))));
+            }
+            frame.map(|frame| frame.map_err(io::Error::other))
         } else {
             this.trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))
         };

@@ -16,7 +16,7 @@ use crate::secrets::Swap;
 use crate::standing::Stands;
 use crate::{mint, sigv4, websocket};
 use http::header::{ALT_SVC, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue};
-use http::{Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use std::sync::Arc;
@@ -73,21 +73,34 @@ async fn exchange(
     } else {
         Collected::read(body, limit, &link.inner.bodies).await?
     };
+    let scan = body.rest.is_some().then(|| link.inner.judge.scan()).flatten();
+    let body = body.scanned(scan);
     let upgrade = checked.websocket.then_some(upgrade);
-    carry(link, checked, body, upgrade, None).await
+    carry(link, checked, body, upgrade, Whose::Program(&parts.headers)).await
 }
 
-/// Asks about a request and carries it. `operation` is what it is called when it is our own.
+/// Whose request is carried.
+pub(crate) enum Whose<'a> {
+    /// A program's, which sent these headers.
+    Program(&'a HeaderMap),
+    /// Our own; what it is called.
+    Ours(&'a str),
+}
+
+/// Asks about a request and carries it.
 pub(crate) async fn carry(
     link: &Arc<Link>,
     checked: Checked,
     body: Collected,
     upgrade: Option<OnUpgrade>,
-    operation: Option<&str>,
+    whose: Whose<'_>,
 ) -> Result<Response<Download>, BoundaryError> {
     let mut ask = request::ask(&link.origin, &checked, &body, &link.inner.config.seed)?;
-    if let Some(operation) = operation {
-        operation.clone_into(&mut ask.facts.operation);
+    match whose {
+        Whose::Program(headers) => {
+            ask.leaked = request::leaked(&*link.inner.judge, &ask, headers, &body);
+        }
+        Whose::Ours(operation) => operation.clone_into(&mut ask.facts.operation),
     }
     let (mut permit, secrets, stands) = judge(link, ask).await?;
     let secrets = match with_tokens(link, secrets).await {

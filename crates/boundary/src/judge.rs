@@ -32,8 +32,26 @@ pub trait Judge: Send + Sync + 'static {
     /// that was said. Must not block.
     fn minted(&self, _placeholder: &str, _token: &Zeroizing<String>, _expires_s: Option<u64>) {}
 
+    /// The names of secrets whose values, not their placeholders, stand in these parts of a
+    /// request, in any encoding that is known. Asked before [`Judge::request`].
+    fn leaked(&self, _parts: &[&[u8]]) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Looks for the same in what goes on of a body after the question; none when nothing is
+    /// looked for.
+    fn scan(&self) -> Option<Box<dyn Scan>> {
+        None
+    }
+
     /// What became of a permit, for the record. Called in order for each permit; must not block.
     fn event(&self, permit: u64, event: Event);
+}
+
+/// Looks for values of secrets in bytes as they pass.
+pub trait Scan: Send + Sync {
+    /// Whether one ends in these bytes.
+    fn holds(&mut self, bytes: &[u8]) -> bool;
 }
 
 /// A connection, before anything is read from it.
@@ -104,6 +122,8 @@ pub struct RequestAsk {
     pub body: Bytes,
     /// The placeholders in it, each place once.
     pub placeholders: Vec<Placeholder>,
+    /// The names of secrets whose values stand in it.
+    pub leaked: Vec<String>,
     /// Over method, authority, path, query, body and its type. Of a streamed body it covers what
     /// was read, and says so: no digest of a streamed body equals one of a body read whole.
     pub digest: Digest,

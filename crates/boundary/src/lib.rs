@@ -44,7 +44,7 @@ pub use error::BoundaryError;
 pub use host::Host;
 pub use judge::{
     Answer, Client, ConnectAsk, ConnectVerdict, Denial, Event, How, Judge, Place, Placeholder,
-    RequestAsk, RequestVerdict, SecretUse, Standing,
+    RequestAsk, RequestVerdict, Scan, SecretUse, Standing,
 };
 pub use mint::TOKEN_OPERATION;
 pub use standing::Rechecked;

@@ -15,7 +15,7 @@
 use crate::accept::Link;
 use crate::body::Collected;
 use crate::error::BoundaryError;
-use crate::exchange;
+use crate::exchange::{self, Whose};
 use crate::host::Host;
 use crate::judge::{Client, How, SecretUse};
 use crate::limits::{TOKEN_ANSWER_BYTES_MAX, TOKEN_BYTES_MAX};
@@ -52,7 +52,8 @@ pub(crate) async fn mint(link: &Arc<Link>, used: SecretUse) -> Result<SecretUse,
     let origin = Origin { host, port: client.port, scheme: "https" };
     let (checked, body) = request(client, &used.placeholder)?;
     let beside = Arc::new(link.beside(origin));
-    let response = exchange::carry(&beside, checked, body, None, Some(TOKEN_OPERATION)).await?;
+    let response =
+        exchange::carry(&beside, checked, body, None, Whose::Ours(TOKEN_OPERATION)).await?;
     let status = response.status();
     // Read to its end or its limit, so that its end is recorded.
     let answer = Limited::new(response.into_body(), TOKEN_ANSWER_BYTES_MAX).collect().await;

@@ -4,7 +4,7 @@ use crate::body::Collected;
 use crate::error::BoundaryError;
 use crate::facts::{self, CREDENTIALS, Outline};
 use crate::host::Host;
-use crate::judge::RequestAsk;
+use crate::judge::{Judge, RequestAsk};
 use crate::limits::HEADERS_MAX;
 use crate::path::{self, Path};
 use crate::secrets;
@@ -251,8 +251,31 @@ pub(crate) fn ask(
         facts,
         body: body.data.clone(),
         placeholders,
+        leaked: Vec::new(),
         digest,
     })
+}
+
+/// All of a request in which the value of a secret could leave: each part alone, and the headers
+/// together in the order they came in, should somebody have split it over them.
+pub(crate) fn leaked(
+    judge: &dyn Judge,
+    ask: &RequestAsk,
+    headers: &HeaderMap,
+    body: &Collected,
+) -> Vec<String> {
+    let fields: Vec<(&HeaderName, &HeaderValue)> = headers.iter().collect();
+    let trailers = body.trailers.iter().flat_map(HeaderMap::iter);
+    let values = fields.iter().copied().chain(trailers).map(|(_, value)| value.as_bytes());
+    let values: Vec<&[u8]> = values.collect();
+    let (together, target) = (values.concat(), [&ask.raw_path, "?", &ask.query].concat());
+    let mut parts: Vec<&[u8]> = vec![ask.host.as_bytes(), target.as_bytes(), &together, &body.data];
+    parts.extend(fields.iter().map(|(name, _)| name.as_str().as_bytes()));
+    parts.extend(values);
+    let mut names = judge.leaked(&parts);
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// Over all that makes two requests the same one. Headers that vary by program (`accept`,

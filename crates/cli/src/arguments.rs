@@ -450,4 +450,6 @@ pub(crate) enum BenchWhat {
     Start,
     /// The network boundary, beside no proxy and mitmproxy; `--count` requests a turn
     Gate,
+    /// The privacy router over a request of 64 KiB, beside reading and writing its JSON
+    Privacy,
 }

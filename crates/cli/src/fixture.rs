@@ -122,6 +122,7 @@ impl Log {
                 encoder: 1,
                 request: Digest::ZERO,
                 request_bytes: 2_048,
+                approved: None,
             },
             &[(Link::DecidedBy, decided)],
         );
@@ -133,6 +134,7 @@ impl Log {
                 cost: Usd::ZERO,
                 decoder: 1,
                 error: None,
+                restored: Vec::new(),
             },
             &[(Link::ResultOf, called)],
         );

@@ -7,7 +7,8 @@ use crate::terminal::{Paint, safe, short};
 use kernel::State;
 use types::manifest::SCRIPT_PROVIDER;
 use types::{
-    ActionId, ApprovalVerdict, Body, Item, OutcomeStatus, Record, TimerPurpose, Verdict, WaitReason,
+    ActionId, ApprovalVerdict, Body, Item, OutcomeStatus, PrivacyFound, Record, TimerPurpose,
+    Treatment, Verdict, WaitReason,
 };
 
 /// Characters of the model's text on one line.
@@ -44,6 +45,7 @@ pub(crate) fn lines(
             }
             None => said(items),
         },
+        Body::PrivacyChecked { .. } | Body::ModelAsked { .. } => privacy_lines(record, command),
         Body::RouteChanged { from, to, failure, .. } => {
             let rest = format!("{} -> {}: {}", safe(from), safe(to), short(&failure.message, 100));
             vec![Line::new(Paint::Yellow, "fallback", rest)]
@@ -127,9 +129,42 @@ fn guest_lines(body: &Body) -> Vec<Line> {
     }
 }
 
-/// The command that opens what a run was denied.
-fn allow(record: &Record, command: &dyn Fn(&str) -> String) -> String {
-    command(&format!("policy allow {}", record.stamp.run))
+/// What the privacy router changed or stopped; what is sent as it is, `show` and `explain` say.
+fn privacy_lines(record: &Record, command: &dyn Fn(&str) -> String) -> Vec<Line> {
+    match &record.body {
+        Body::PrivacyChecked { found, .. } => {
+            let changed = found.iter().filter(|found| found.treatment != Treatment::AsIs);
+            let changed: Vec<PrivacyFound> = changed.cloned().collect();
+            if changed.is_empty() {
+                return Vec::new();
+            }
+            vec![Line::new(Paint::Dim, "privacy", safe(&crate::summary::privacy(&changed)))]
+        }
+        Body::ModelAsked { provider, model, .. } => {
+            let id = format!("{}-{}", record.stamp.run, record.stamp.seq);
+            let what = safe(&format!("call_model {provider}/{model}"));
+            let (show, approve) = (command("approvals"), command(&format!("approve {id}")));
+            vec![Line::new(
+                Paint::Yellow,
+                "asks",
+                format!("{what}: {show}; {approve}, or deny {id}"),
+            )]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Whether the privacy router had the last word: no rule of policy opens that.
+pub(crate) fn by_privacy(policies: &[String]) -> bool {
+    policies.iter().any(|policy| policy == "privacy" || policy.starts_with("privacy."))
+}
+
+/// The command that opens what a run was denied, where one does.
+fn hint(record: &Record, policies: &[String], command: &dyn Fn(&str) -> String) -> String {
+    if by_privacy(policies) {
+        return String::new();
+    }
+    format!(": {}", command(&format!("policy allow {}", record.stamp.run)))
 }
 
 /// A request of the sandbox: one line when it is denied or asked, one when it is over.
@@ -140,9 +175,9 @@ fn egress_lines(before: &State, record: &Record, command: &dyn Fn(&str) -> Strin
             let text = format!("{}: {code}: {message}: {next}", safe(&request.resource()));
             vec![Line::new(Paint::Red, "denied", text)]
         }
-        Body::EgressDecided { request, verdict: Verdict::Deny, reason, .. } => {
-            let allow = allow(record, command);
-            let text = format!("{}: {}: {allow}", safe(&request.resource()), safe(reason));
+        Body::EgressDecided { request, verdict: Verdict::Deny, reason, policies, .. } => {
+            let allow = hint(record, policies, command);
+            let text = format!("{}: {}{allow}", safe(&request.resource()), safe(reason));
             vec![Line::new(Paint::Red, "denied", text)]
         }
         Body::EgressAsked { egress, .. } => {
@@ -276,10 +311,10 @@ fn denied(state: &State, id: Option<ActionId>) -> String {
 fn action_lines(before: &State, record: &Record, command: &dyn Fn(&str) -> String) -> Vec<Line> {
     match &record.body {
         Body::ItemAdded { item } => refused(before, item),
-        Body::DecisionMade { action, verdict: Verdict::Deny, reason, .. } => {
+        Body::DecisionMade { action, verdict: Verdict::Deny, reason, policies, .. } => {
             let what = denied(before, *action);
-            let allow = allow(record, command);
-            vec![Line::new(Paint::Red, "denied", format!("{what}: {}: {allow}", safe(reason)))]
+            let allow = hint(record, policies, command);
+            vec![Line::new(Paint::Red, "denied", format!("{what}: {}{allow}", safe(reason)))]
         }
         Body::ApprovalAsked { action, .. } => {
             vec![Line::new(Paint::Yellow, "asks", call_of(before, *action))]
@@ -329,7 +364,9 @@ fn answered(before: &State, asked: u64, verdict: ApprovalVerdict, by: &str, reas
         |action| matches!(&action.phase, kernel::Phase::Asked(question) if question.seq == asked),
     );
     let request = || before.egress.grants.get(&asked).map(|grant| render::request(&grant.request));
-    let call = action.map(|action| call_of(before, action.id)).or_else(request);
+    let of_model = before.model_question().filter(|question| question.seq == asked);
+    let of_model = of_model.map(|question| format!("call_model {}", safe(&question.what)));
+    let call = action.map(|action| call_of(before, action.id)).or_else(request).or(of_model);
     let call = call.unwrap_or_else(|| format!("record {asked}"));
     let reason = if reason.is_empty() { String::new() } else { format!(": {}", safe(reason)) };
     match verdict {

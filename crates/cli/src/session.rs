@@ -165,16 +165,14 @@ pub(crate) fn keys_for(manifest: &Manifest) -> Keys {
         }
     });
     let held = names.filter_map(|name| std::env::var(&name).ok().map(|value| (name, value)));
-    Keys(held.chain(vault_key(manifest)).collect())
+    Keys(held.chain(vault_key()).collect())
 }
 
-/// What the environment says of the vault's key, when the agent has secrets. The owner has none of
-/// it from its own environment, and another working directory.
-fn vault_key(manifest: &Manifest) -> Vec<(String, String)> {
+/// What the environment says of the vault's key: what a model is sent is held against the vault,
+/// whether or not the agent has secrets. The owner has none of it from its own environment, and
+/// another working directory.
+fn vault_key() -> Vec<(String, String)> {
     let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    if manifest.secrets.is_empty() {
-        return Vec::new();
-    }
     let text = named(KEY_VARIABLE).map(|key| (KEY_VARIABLE, key));
     let file = named(KEY_FILE_VARIABLE).map(|path| {
         let absolute = std::path::absolute(&path).map(PathBuf::into_os_string);

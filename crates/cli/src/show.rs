@@ -119,6 +119,11 @@ fn spent(out: &mut String, state: &State) {
 
 fn model(state: &State) -> String {
     let what = match &state.model {
+        ModelPhase::Asked(question) => {
+            let until = render::moment(question.expires_ms);
+            format!("a person is asked in record {}, until {until}", question.seq)
+        }
+        ModelPhase::Approved(question) => format!("approved, as asked in record {}", question.seq),
         ModelPhase::Idle => "idle".to_owned(),
         ModelPhase::InFlight(call) => {
             format!("called in record {} with {}", call.seq, render::count(call.items, "item"))

@@ -5,8 +5,8 @@ use crate::render;
 use crate::terminal::short;
 use kernel::State;
 use types::{
-    ApprovalVerdict, Body, Labels, OutcomeStatus, Record, Resolution, ResolvedBy, TimerPurpose,
-    Verdict,
+    ApprovalVerdict, Body, Labels, OutcomeStatus, PrivacyFound, Record, Resolution, ResolvedBy,
+    TimerPurpose, Verdict,
 };
 
 /// Characters of a summary.
@@ -74,6 +74,10 @@ fn model(body: &Body) -> Option<String> {
             format!("{provider}/{model}{again}, {}, {size}", render::count(*items, "item"))
         }
         Body::ModelAnswered { error: Some(fault), .. } => format!("no answer: {}", fault.failure),
+        Body::PrivacyChecked { found, .. } => privacy(found),
+        Body::ModelAsked { provider, model, expires_ms, .. } => {
+            format!("{provider}/{model}, until {}", render::moment(*expires_ms))
+        }
         Body::RouteChanged { from, to, failure, .. } => format!("{from} -> {to}: {failure}"),
         Body::Delivered { actions } => {
             let ids: Vec<String> = actions.iter().map(ToString::to_string).collect();
@@ -107,6 +111,19 @@ fn guest(body: &Body) -> Option<String> {
         Body::GuestRefused { status, failure, .. } => format!("{status}: {failure}"),
         _ => return None,
     })
+}
+
+/// What the privacy router found and did: `2 x email pseudonym, 1 x secret (api) mask`.
+pub(crate) fn privacy(found: &[PrivacyFound]) -> String {
+    let words = found.iter().map(|found| {
+        let names = if found.names.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", found.names.join(", "))
+        };
+        format!("{} x {}{names} {}", found.count, found.kind, found.treatment.as_str())
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn workspace(body: &Body) -> Option<String> {

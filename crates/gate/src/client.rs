@@ -4,7 +4,9 @@ use crate::error::GateError;
 use crate::frame::Attachment;
 use crate::limits::{OUTPUT_BYTES_MAX, RESTART_WINDOW_MS, STARTS_MAX};
 use crate::link::{Last, Link, Pending};
-use crate::message::{Event, ModelCall, NetConfig, ReadText, Request};
+use crate::message::{
+    Event, ModelCall, NetConfig, PrivacyFindings, PrivacyOrder, ReadText, Request,
+};
 use crate::network::Network;
 use bytes::Bytes;
 use models::{Answer, Estimate, Secret};
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use types::{AsOf, AsOfField, Coded as _, Digest, Failure, ModelFault};
+use types::{AsOf, AsOfField, Coded as _, Digest, Failure, ModelFault, Restored};
 use zeroize::Zeroizing;
 
 /// The gate as the owner uses it. Clones share one process. When it has died, the next use starts
@@ -49,6 +51,30 @@ pub struct Prepared {
     pub bytes: u64,
     /// The most it may use.
     pub estimate: Estimate,
+    /// What the privacy router found.
+    pub findings: PrivacyFindings,
+    /// New pseudonyms, to be kept before the call is sent: they go into [`PrivacyOrder::kept`].
+    pub unsaved: Bytes,
+}
+
+/// Why a call was not prepared.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NotPrepared {
+    /// It cannot be encoded, or the gate died.
+    Fault(ModelFault),
+    /// The privacy router does not let it out, whatever policy says.
+    Withheld {
+        /// Why.
+        failure: Failure,
+        /// What was found.
+        findings: Box<PrivacyFindings>,
+    },
+}
+
+impl From<ModelFault> for NotPrepared {
+    fn from(fault: ModelFault) -> Self {
+        Self::Fault(fault)
+    }
 }
 
 /// How a model call ended.
@@ -60,6 +86,8 @@ pub struct Answered {
     pub raw: Bytes,
     /// HTTP status, 0 when there was none.
     pub http_status: u16,
+    /// Where values were put back for pseudonyms.
+    pub restored: Vec<Restored>,
 }
 
 impl Gate {
@@ -80,14 +108,21 @@ impl Gate {
         self.inner.state.lock().await.link.as_ref()?.pid()
     }
 
-    /// Encodes a model call; nothing leaves this machine.
+    /// Encodes a model call and passes it through the privacy router; nothing leaves this machine.
     ///
     /// # Errors
-    /// A fault of class `Rejected` when the call cannot be encoded, `Transient` when the gate died.
-    pub async fn prepare(&self, call: ModelCall) -> Result<Prepared, ModelFault> {
-        let call = Box::new(call);
+    /// A fault of class `Rejected` when the call cannot be encoded, `Transient` when the gate died;
+    /// [`NotPrepared::Withheld`] when the router does not let it out.
+    pub async fn prepare(
+        &self,
+        call: ModelCall,
+        privacy: PrivacyOrder,
+    ) -> Result<Prepared, NotPrepared> {
+        let kept = Secret::new(privacy.kept.to_vec());
+        let (call, privacy) = (Box::new(call), Box::new(privacy));
         let link = self.link().await.map_err(|error| error.fault())?;
-        Prepared::ask(link, Request::Prepare { call }).await
+        let request = Request::Prepare { call, privacy };
+        Prepared::ask(link, request, kept).await
     }
 
     /// Sends a prepared call with its key; text goes to `on_text` as it comes, and pieces may be
@@ -109,8 +144,8 @@ impl Gate {
             on_text(&text);
         }
         match pending.last().await {
-            Ok((Event::Answered { answer, http_status }, raw)) => {
-                Answered { result: Ok(*answer), raw, http_status }
+            Ok((Event::Answered { answer, http_status, restored }, raw)) => {
+                Answered { result: Ok(*answer), raw, http_status, restored }
             }
             Ok((Event::Faulted { fault }, raw)) => faulted(fault, raw),
             Ok((Event::Failed { failure }, raw)) => faulted(transient(failure), raw),
@@ -261,22 +296,33 @@ impl Prepared {
     ///
     /// # Errors
     /// As [`Gate::prepare`].
-    pub(crate) async fn ask(link: Arc<Link>, request: Request) -> Result<Self, ModelFault> {
-        let pending = link.ask(request, Vec::new()).await;
+    pub(crate) async fn ask(
+        link: Arc<Link>,
+        request: Request,
+        kept: Secret,
+    ) -> Result<Self, NotPrepared> {
+        let pending = link.ask(request, vec![Attachment::Secret(kept)]).await;
         let pending = pending.map_err(|error| error.fault())?;
-        let (event, _) = pending.last().await.map_err(|error| error.fault())?;
+        let (event, unsaved) = pending.last().await.map_err(|error| error.fault())?;
         match event {
-            Event::Prepared { prepared, digest, bytes, input_tokens, output_tokens } => Ok(Self {
-                number: prepared,
-                link,
-                sent: false,
-                digest,
-                bytes,
-                estimate: Estimate { input_tokens, output_tokens },
-            }),
-            Event::Faulted { fault } => Err(fault),
-            Event::Failed { failure } => Err(transient(failure)),
-            other => Err(unexpected(&other).fault()),
+            Event::Prepared { prepared, digest, bytes, input_tokens, output_tokens, findings } => {
+                Ok(Self {
+                    number: prepared,
+                    link,
+                    sent: false,
+                    digest,
+                    bytes,
+                    estimate: Estimate { input_tokens, output_tokens },
+                    findings: *findings,
+                    unsaved,
+                })
+            }
+            Event::Withheld { failure, findings } => {
+                Err(NotPrepared::Withheld { failure, findings })
+            }
+            Event::Faulted { fault } => Err(fault.into()),
+            Event::Failed { failure } => Err(transient(failure).into()),
+            other => Err(unexpected(&other).fault().into()),
         }
     }
 }
@@ -291,7 +337,7 @@ impl Drop for Prepared {
 }
 
 fn faulted(fault: ModelFault, raw: Bytes) -> Answered {
-    Answered { http_status: fault.http_status, result: Err(fault), raw }
+    Answered { http_status: fault.http_status, result: Err(fault), raw, restored: Vec::new() }
 }
 
 fn transient(failure: Failure) -> ModelFault {
@@ -314,6 +360,7 @@ fn unexpected(event: &Event) -> GateError {
     let name = match event {
         Event::Ready { .. } => "ready",
         Event::Prepared { .. } => "prepared",
+        Event::Withheld { .. } => "withheld",
         Event::Delta { .. } => "delta",
         Event::Answered { .. } => "answered",
         Event::Faulted { .. } => "faulted",

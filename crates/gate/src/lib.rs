@@ -16,20 +16,22 @@ mod link;
 mod message;
 mod nets;
 mod network;
+mod privacy;
 mod process;
 mod scripts;
 
 pub use boundary::{
     Client as TokenClient, Denial, Event as NetPassage, MODELS_HOST, TOKEN_OPERATION,
 };
-pub use client::{Answered, Gate, Prepared};
+pub use client::{Answered, Gate, NotPrepared, Prepared};
 pub use error::GateError;
 pub use message::{
-    GuestAsk, GuestModels, ModelCall, NetConfig, NetQuestion, NetRequest, NetVerdict, ReadText,
-    SecretGiven,
+    GuestAsk, GuestModels, ModelCall, NetConfig, NetQuestion, NetRequest, NetVerdict,
+    PrivacyFindings, PrivacyOrder, ReadText, SecretGiven,
 };
 pub use models::{Answer, Finish, Secret};
 pub use network::{GuestLink, NetMessage, Network, Token};
+pub use privacy::PrivacyTier;
 pub use process::gate_main;
 
 /// The argument with which the owner re-executes itself as the gate.

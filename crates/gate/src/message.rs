@@ -3,12 +3,16 @@
 use boundary::{Client, Denial, Event as NetPassage};
 use bytes::Bytes;
 use models::{Answer, Dialect, Endpoint};
+use privacy::{Fingerprints, Kind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use types::{ActionRequest, AsOf, AsOfField, Digest, Failure, Item, ModelFault, ToolSpec};
-use zeroize::Zeroize as _;
+use types::{
+    ActionRequest, AsOf, AsOfField, Digest, Failure, Item, ModelFault, Restored, ToolSpec,
+    Treatment,
+};
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// A model call as the owner asks for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +31,57 @@ pub struct ModelCall {
     pub max_output_tokens: u64,
 }
 
+/// What is looked for in a request to a model, and what is done with each kind of it. The default
+/// knows no value of a vault and sends everything as it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PrivacyOrder {
+    /// By kind; what is not named is sent as it is. Values of the vault are masked and canaries
+    /// refused whatever stands here.
+    pub treatments: BTreeMap<Kind, Treatment>,
+    /// Says whether names, canaries and fingerprints are the same as in another order.
+    pub known: Digest,
+    /// Names of people, products or customers.
+    pub names: Vec<String>,
+    /// Values that must never travel.
+    pub canaries: Vec<String>,
+    /// By which values of the vault are known, without them.
+    pub prints: Option<Fingerprints>,
+    /// Whether texts are wanted in which what is sent as it is stands marked.
+    pub show: bool,
+    /// For the first pseudonym of a run: 32 unpredictable bytes.
+    pub seed: [u8; 32],
+    /// The run's pseudonyms so far: every [`PrivacyFindings`]' lines, in order. They travel beside
+    /// the header.
+    #[serde(skip)]
+    pub kept: Zeroizing<Vec<u8>>,
+}
+
+impl Default for PrivacyOrder {
+    fn default() -> Self {
+        Self {
+            treatments: BTreeMap::new(),
+            known: Digest::ZERO,
+            names: Vec::new(),
+            canaries: Vec::new(),
+            prints: None,
+            show: false,
+            seed: [0; 32],
+            kept: Zeroizing::default(),
+        }
+    }
+}
+
+/// What was found in a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrivacyFindings {
+    /// How many places, by kind.
+    pub found: BTreeMap<Kind, u64>,
+    /// The names of the vault's secrets among them.
+    pub secrets: BTreeSet<String>,
+    /// What a person is shown, when that was wanted.
+    pub shown: String,
+}
+
 /// Output as a model may read it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadText {
@@ -37,7 +92,7 @@ pub struct ReadText {
 }
 
 /// How a sandbox's network reaches the world.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct NetConfig {
     /// Names that are dialled at this address and no other.
     pub resolve: BTreeMap<String, SocketAddr>,
@@ -48,6 +103,9 @@ pub struct NetConfig {
     /// Where the answers to GETs say how old they are, by `HOST` or `HOST/PATH*`.
     #[serde(default)]
     pub as_of: BTreeMap<String, AsOfField>,
+    /// By which values of the vault are known in what would leave, without them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prints: Option<Fingerprints>,
     /// Serves guests' calls of models, when there are guests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub models: Option<GuestModels>,
@@ -105,6 +163,8 @@ pub struct NetRequest {
     pub body_bytes: u64,
     /// Names of secrets whose placeholders stand in it, with the whole placeholder.
     pub placeholders: Vec<(String, String)>,
+    /// Names of secrets whose values, not their placeholders, stand in it.
+    pub leaked: Vec<String>,
     /// Digest of all that would be sent.
     pub digest: Digest,
 }
@@ -224,8 +284,9 @@ pub(crate) struct ToGate {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// Encode a model call and keep it.
-    Prepare { call: Box<ModelCall> },
+    /// Encode a model call, pass it through the privacy router and keep it. Attachment: the run's
+    /// pseudonyms so far.
+    Prepare { call: Box<ModelCall>, privacy: Box<PrivacyOrder> },
     /// Forget a prepared call.
     Release { prepared: u64 },
     /// Send a prepared call. Attachment: the key, if any.
@@ -245,7 +306,7 @@ pub(crate) enum Request {
     CompileSchema { schema: Value },
     /// Serve a sandbox's network; its listeners come by the other socket under this number.
     /// Attachment: the authority's key, if it had one.
-    NetOpen { net: u64, config: NetConfig },
+    NetOpen { net: u64, config: Box<NetConfig> },
     /// Stop serving it. No answer.
     NetClose { net: u64 },
     /// Policy is another: ask about everything that is open.
@@ -253,7 +314,7 @@ pub(crate) enum Request {
     /// What was asked by `Event::NetAsked`. No answer. Attachment: the values of secrets.
     NetVerdict { ask: u64, verdict: NetVerdict },
     /// Encode a guest's request for this endpoint and keep it, as `Prepare` does.
-    GuestPrepare { ask: u64, endpoint: Box<Endpoint>, model: String },
+    GuestPrepare { ask: u64, endpoint: Box<Endpoint>, model: String, privacy: Box<PrivacyOrder> },
     /// The record that announced a guest's call: later bodies are told apart from it. No answer.
     GuestNoted { ask: u64, record: u64 },
     /// The answer is recorded: the guest may have the rest of it. No answer.
@@ -279,12 +340,21 @@ pub(crate) struct ToOwner {
 pub(crate) enum Event {
     /// The process is confined and reads; or says why it is not and ends.
     Ready { failure: Option<Failure> },
-    /// A call is encoded.
-    Prepared { prepared: u64, digest: Digest, bytes: u64, input_tokens: u64, output_tokens: u64 },
+    /// A call is encoded. Attachment: new pseudonyms, if there are any.
+    Prepared {
+        prepared: u64,
+        digest: Digest,
+        bytes: u64,
+        input_tokens: u64,
+        output_tokens: u64,
+        findings: Box<PrivacyFindings>,
+    },
+    /// A call is not sent, whatever the owner says.
+    Withheld { failure: Failure, findings: Box<PrivacyFindings> },
     /// A piece of text of the answer.
     Delta { text: String },
     /// The call is over. Attachment: the reply's bytes.
-    Answered { answer: Box<Answer>, http_status: u16 },
+    Answered { answer: Box<Answer>, http_status: u16, restored: Vec<Restored> },
     /// The call gave no answer. Attachment: the bytes that came.
     Faulted { fault: ModelFault },
     /// A scripted model listens.

@@ -12,8 +12,9 @@ use crate::message::{
 };
 use boundary::{
     Answer, Boundary, Config, ConnectAsk, ConnectVerdict, Denial, Endpoint, How, Judge, Listeners,
-    RequestAsk, RequestVerdict, SecretUse, Standing,
+    RequestAsk, RequestVerdict, Scan, SecretUse, Standing,
 };
+use privacy::{Fingerprints, Scanner};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use std::collections::HashMap;
@@ -134,6 +135,7 @@ impl Nets {
                 roots.push(certificate.map_err(bad)?);
             }
         }
+        let prints = config.prints.map(Arc::new);
         let config = Config {
             resolve: config.resolve,
             nameservers: self.host.nameservers.clone(),
@@ -145,8 +147,8 @@ impl Nets {
             as_of: config.as_of,
             models: config.models.map(|models| self.door(net, models)),
         };
-        let judge =
-            Arc::new(OwnerJudge { net, asking: Arc::clone(&self.asking), quiet: Mutex::default() });
+        let asking = Arc::clone(&self.asking);
+        let judge = Arc::new(OwnerJudge { net, asking, quiet: Mutex::default(), prints });
         let original =
             Arc::new(|stream: &tokio::net::TcpStream| sandbox::original_destination(stream));
         let made = Boundary::start(config, judge, original, listeners);
@@ -222,6 +224,16 @@ struct OwnerJudge {
     asking: Arc<Asking>,
     /// Quiet permits that have not ended, and whether they were sent. The boundary bounds them.
     quiet: Mutex<HashMap<u64, bool>>,
+    prints: Option<Arc<Fingerprints>>,
+}
+
+/// Looks for values of the vault in a body that goes on.
+struct Leaks(Scanner);
+
+impl Scan for Leaks {
+    fn holds(&mut self, bytes: &[u8]) -> bool {
+        !self.0.push(bytes).is_empty()
+    }
 }
 
 /// A question on its way; dropped, the owner is told that nobody waits.
@@ -257,6 +269,21 @@ impl OwnerJudge {
         waiting.over = true;
         verdict.unwrap_or_else(|_| (NetVerdict::Deny(refused()), Zeroizing::default()))
     }
+}
+
+/// Bytes with every `%41` as the byte it stands for.
+fn unescaped(bytes: &[u8]) -> Vec<u8> {
+    let digit = |b: u8| char::from(b).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    while at < bytes.len() {
+        let escape = match bytes.get(at..at + 3) {
+            Some([b'%', high, low]) => digit(*high).zip(digit(*low)),
+            _ => None,
+        };
+        out.push(escape.map_or(bytes[at], |(high, low)| high << 4 | low));
+        at += if escape.is_some() { 3 } else { 1 };
+    }
+    out
 }
 
 /// What is said when the owner says nothing that can be used.
@@ -303,6 +330,7 @@ impl Judge for OwnerJudge {
                 raw_path: ask.raw_path.clone(),
                 body: String::from_utf8_lossy(shown).into_owned(),
                 body_bytes: ask.body.len() as u64,
+                leaked: ask.leaked.clone(),
                 placeholders: placeholders.map(|p| (p.name.clone(), p.text.clone())).collect(),
                 digest: ask.digest,
             };
@@ -343,6 +371,21 @@ impl Judge for OwnerJudge {
         if let Ok(frame) = Frame::new(&ToOwner { id: 0, event }, vec![token]) {
             let _ = self.asking.out.send(frame);
         }
+    }
+
+    fn leaked(&self, parts: &[&[u8]]) -> Vec<String> {
+        let Some(prints) = &self.prints else { return Vec::new() };
+        let found = parts.iter().flat_map(|part| {
+            let plain = part.contains(&b'%').then(|| unescaped(part));
+            let inside = plain.into_iter().flat_map(|plain| prints.find(&plain));
+            prints.find(part).into_iter().chain(inside)
+        });
+        found.map(|hit| hit.secret).collect()
+    }
+
+    fn scan(&self) -> Option<Box<dyn Scan>> {
+        let prints = self.prints.as_ref()?;
+        Some(Box::new(Leaks(Scanner::new(Arc::clone(prints)))))
     }
 
     fn event(&self, permit: u64, passage: boundary::Event) {
@@ -396,4 +439,22 @@ fn used(placeholder: String, mut given: SecretGiven) -> SecretUse {
         SecretGiven::Token { client } => (String::new(), How::Token(Box::new(client.clone()))),
     };
     SecretUse { placeholder, value: Zeroizing::new(value), how }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_the_bytes_they_stand_for_and_nothing_else_is_touched() {
+        let check = |text: &str, expected: &str| {
+            assert_eq!(unescaped(text.as_bytes()), expected.as_bytes(), "{text}");
+        };
+        check("", "");
+        check("%61%62c%2D%2d", "abc--");
+        check("100%", "100%");
+        check("%4", "%4");
+        check("%zz%41", "%zzA");
+        check("%25%34%31", "%41");
+    }
 }

@@ -1,16 +1,18 @@
 //! The owner's side of one sandbox's network: what is asked of it, and its answers.
 
-use crate::client::{Prepared, failure_of};
+use crate::client::{NotPrepared, Prepared, failure_of};
 use crate::error::GateError;
 use crate::frame::Attachment;
 use crate::link::Link;
-use crate::message::{Event, NetConfig, NetQuestion, NetVerdict, Request, SecretGiven};
+use crate::message::{
+    Event, NetConfig, NetQuestion, NetVerdict, PrivacyOrder, Request, SecretGiven,
+};
 use boundary::Event as NetPassage;
 use models::{Answer, Endpoint, Secret};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use types::{Coded as _, Failure, ModelFault};
+use types::{Coded as _, Failure};
 use zeroize::Zeroizing;
 
 /// What the boundary of a sandbox says.
@@ -106,7 +108,7 @@ impl Network {
             .collect();
         network.link.send_descriptors(net, &fds).map_err(cannot)?;
         let key = authority.map(|key| Attachment::Secret(Secret::new(key.to_vec())));
-        let request = Request::NetOpen { net, config };
+        let request = Request::NetOpen { net, config: Box::new(config) };
         let asked = network.link.ask(request, key.into_iter().collect()).await;
         let asked = asked.map_err(|error| error.failure())?;
         let (event, key) = asked.last().await.map_err(|error| error.failure())?;
@@ -178,10 +180,12 @@ impl GuestLink {
         ask: u64,
         endpoint: Endpoint,
         model: String,
-    ) -> Result<Prepared, ModelFault> {
-        let endpoint = Box::new(endpoint);
-        let request = Request::GuestPrepare { ask, endpoint, model };
-        Prepared::ask(Arc::clone(&self.link), request).await
+        privacy: PrivacyOrder,
+    ) -> Result<Prepared, NotPrepared> {
+        let kept = Secret::new(privacy.kept.to_vec());
+        let (endpoint, privacy) = (Box::new(endpoint), Box::new(privacy));
+        let request = Request::GuestPrepare { ask, endpoint, model, privacy };
+        Prepared::ask(Arc::clone(&self.link), request, kept).await
     }
 
     /// Says which record announced a call.

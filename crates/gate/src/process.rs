@@ -7,11 +7,12 @@
 use crate::confine::confine;
 use crate::error::GateError;
 use crate::frame::{self, Attachment, Frame, Received};
-use crate::guests::{Encoded, Relay};
+use crate::guests::Relay;
 use crate::hostile::{as_of_in, check_value, compile, parse_json, read_output};
 use crate::limits::{IN_FLIGHT_MAX, PREPARED_MAX, QUEUE_FRAMES_MAX};
-use crate::message::{Event, ModelCall, Request, ToGate, ToOwner};
+use crate::message::{Event, ModelCall, PrivacyOrder, Request, ToGate, ToOwner};
 use crate::nets::{HostNet, Nets};
+use crate::privacy::{Back, Outgoing, Refused, Router};
 use crate::scripts::Scripts;
 use bytes::Bytes;
 use models::{Client, Endpoint, Estimate, ModelRequest, Piece, Secret};
@@ -67,6 +68,7 @@ struct Shared {
     models: Client,
     nets: Nets,
     scripts: Scripts,
+    router: Router,
     prepared: Mutex<PreparedCalls>,
     running: Mutex<HashMap<u64, AbortHandle>>,
     out: mpsc::Sender<Frame>,
@@ -85,6 +87,7 @@ struct PreparedCall {
     bytes: Bytes,
     /// The guest that waits for the reply, if it is one's.
     guest: Option<Relay>,
+    back: Back,
 }
 
 type Attachments = Vec<Zeroizing<Vec<u8>>>;
@@ -103,6 +106,7 @@ async fn serve(
         models,
         nets: Nets::new(host, descriptors, asking),
         scripts: Scripts::default(),
+        router: Router::default(),
         prepared: Mutex::default(),
         running: Mutex::default(),
         out,
@@ -182,7 +186,15 @@ async fn start(shared: &Arc<Shared>, id: u64, request: Request, attachments: Att
 }
 
 fn failed(error: &GateError) -> Event {
+    failed_with(error)
+}
+
+fn failed_with(error: &dyn types::Coded) -> Event {
     Event::Failed { failure: error.failure() }
+}
+
+fn withheld(refused: Refused) -> (Event, Option<Vec<u8>>) {
+    (Event::Withheld { failure: refused.failure, findings: refused.findings }, None)
 }
 
 fn or_failed(result: Result<Event, GateError>) -> Event {
@@ -214,7 +226,10 @@ impl Shared {
             Request::Send { prepared } => {
                 return self.send(id, prepared, first.map(Secret::new)).await;
             }
-            Request::Prepare { call } => self.prepare(*call),
+            Request::Prepare { call, privacy } => {
+                let kept = Zeroizing::new(first.unwrap_or_default());
+                return self.prepare(*call, &privacy, &kept);
+            }
             Request::ScriptStart { name, instance } => {
                 self.scripts.start(&name, &first.unwrap_or_default(), &instance).await
             }
@@ -234,15 +249,16 @@ impl Shared {
             }
             Request::NetOpen { net, config } => {
                 let authority = first.map(Zeroizing::new);
-                return match self.nets.open(net, config, authority) {
+                return match self.nets.open(net, *config, authority) {
                     Ok((certificate, key)) => {
                         (Event::NetOpened { certificate }, Some(key.to_vec()))
                     }
                     Err(error) => (failed(&error), None),
                 };
             }
-            Request::GuestPrepare { ask, endpoint, model } => {
-                return (self.prepare_guest(ask, *endpoint, model), None);
+            Request::GuestPrepare { ask, endpoint, model, privacy } => {
+                let kept = Zeroizing::new(first.unwrap_or_default());
+                return self.prepare_guest(ask, (*endpoint, model), &privacy, &kept);
             }
             Request::GuestNoted { .. }
             | Request::GuestFinish { .. }
@@ -257,7 +273,13 @@ impl Shared {
         (event, None)
     }
 
-    fn prepare(&self, call: ModelCall) -> Event {
+    /// Encodes a call and passes it through the privacy router.
+    fn prepare(
+        &self,
+        call: ModelCall,
+        privacy: &PrivacyOrder,
+        kept: &[u8],
+    ) -> (Event, Option<Vec<u8>>) {
         let request = ModelRequest {
             provider: call.endpoint.provider.clone(),
             model: call.model,
@@ -266,44 +288,70 @@ impl Shared {
             tools: call.tools,
             max_output_tokens: call.max_output_tokens,
         };
-        let bytes = match models::encode(call.endpoint.dialect, &request) {
-            Ok(bytes) => bytes,
+        let encoded = match models::encode(call.endpoint.dialect, &request) {
+            Ok(encoded) => encoded,
             Err(error) => {
                 let fault = error.fault(0, None);
-                return Event::Faulted { fault };
+                return (Event::Faulted { fault }, None);
             }
         };
-        let estimate = models::estimate(bytes.len() as u64, request.max_output_tokens);
+        let outgoing = match self.router.outgoing(privacy, kept, encoded) {
+            Ok(outgoing) => outgoing,
+            Err(refused) => return withheld(refused),
+        };
+        let bytes = outgoing.bytes.len() as u64;
+        let estimate = models::estimate(bytes, request.max_output_tokens);
         let (endpoint, model) = (call.endpoint, request.model);
-        self.keep(PreparedCall { endpoint, model, bytes: bytes.into(), guest: None }, estimate)
+        self.keep(endpoint, model, outgoing, estimate, None)
     }
 
     /// The same for a guest's own request.
-    fn prepare_guest(&self, ask: u64, endpoint: Endpoint, model: String) -> Event {
-        match self.nets.guests.prepare(ask, &endpoint, &model) {
-            Ok(Encoded { bytes, estimate, relay }) => {
-                self.keep(PreparedCall { endpoint, model, bytes, guest: Some(relay) }, estimate)
-            }
-            Err(fault) => Event::Faulted { fault },
-        }
+    fn prepare_guest(
+        &self,
+        ask: u64,
+        (endpoint, model): (Endpoint, String),
+        privacy: &PrivacyOrder,
+        kept: &[u8],
+    ) -> (Event, Option<Vec<u8>>) {
+        let encoded = match self.nets.guests.prepare(ask, &endpoint, &model) {
+            Ok(encoded) => encoded,
+            Err(fault) => return (Event::Faulted { fault }, None),
+        };
+        let outgoing = match self.router.outgoing(privacy, kept, encoded.bytes.to_vec()) {
+            Ok(outgoing) => outgoing,
+            Err(refused) => return withheld(refused),
+        };
+        let relay = encoded.relay.through(&outgoing.back);
+        self.keep(endpoint, model, outgoing, encoded.estimate, Some(relay))
     }
 
-    fn keep(&self, call: PreparedCall, estimate: Estimate) -> Event {
+    /// Keeps a call until it is sent; the oldest makes room.
+    fn keep(
+        &self,
+        endpoint: Endpoint,
+        model: String,
+        outgoing: Outgoing,
+        estimate: Estimate,
+        guest: Option<Relay>,
+    ) -> (Event, Option<Vec<u8>>) {
+        let Outgoing { bytes, findings, unsaved, back } = outgoing;
         let mut prepared = lock(&self.prepared);
         prepared.next += 1;
         let number = prepared.next;
         let event = Event::Prepared {
             prepared: number,
-            digest: Digest::of(&call.bytes),
-            bytes: call.bytes.len() as u64,
+            digest: Digest::of(&bytes),
+            bytes: bytes.len() as u64,
             input_tokens: estimate.input_tokens,
             output_tokens: estimate.output_tokens,
+            findings: Box::new(findings),
         };
+        let call = PreparedCall { endpoint, model, bytes, guest, back };
         if prepared.calls.len() >= PREPARED_MAX {
             prepared.calls.pop_first();
         }
         prepared.calls.insert(number, call);
-        event
+        (event, unsaved.map(|lines| lines.to_vec()))
     }
 
     /// The key is wiped when this returns.
@@ -313,36 +361,51 @@ impl Shared {
         };
         let headers = call.guest.as_ref().map(Relay::headers).unwrap_or_default();
         let mut guest = call.guest;
-        let mut on_piece = |piece: Piece<'_>| {
-            if let Some(guest) = &mut guest {
-                return guest.piece(piece);
+        let say = |text: String| {
+            if text.is_empty() {
+                return;
             }
-            let Piece::Text(text) = piece else { return };
-            let event = Event::Delta { text: text.to_owned() };
+            let event = Event::Delta { text };
             // When the owner reads slowly, pieces are left out: the answer has all of them.
             if let Ok(frame) = Frame::new(&ToOwner { id, event }, Vec::new()) {
                 let _ = self.out.try_send(frame);
             }
         };
+        let mut stream = call.back.stream();
+        let mut on_piece = |piece: Piece<'_>| match (&mut guest, piece) {
+            (Some(guest), Piece::Text(text)) => guest.piece(Piece::Text(&stream.push(text))),
+            (Some(guest), raw) => guest.piece(raw),
+            (None, Piece::Text(text)) => say(stream.push(text)),
+            (None, Piece::Raw(_)) => {}
+        };
         let called = self
             .models
             .relay(&call.endpoint, &call.model, key.as_ref(), &headers, call.bytes, &mut on_piece)
             .await;
-        if let Some(guest) = guest {
-            match &called {
-                Ok(reply) => guest.answered(&reply.answer),
-                Err(fault) => guest.failed(&fault.fault),
-            }
-        }
+        let rest = stream.finish();
         match called {
             Ok(reply) => {
-                let event = Event::Answered {
-                    answer: Box::new(reply.answer),
-                    http_status: reply.http_status,
+                let mut answer = Box::new(reply.answer);
+                let restored = match call.back.answer(&mut answer) {
+                    Ok(restored) => restored,
+                    Err(error) => return (failed_with(&error), Some(reply.raw)),
                 };
-                (event, Some(reply.raw))
+                match guest {
+                    Some(mut guest) => {
+                        guest.piece(Piece::Text(&rest));
+                        guest.answered(&answer);
+                    }
+                    None => say(rest),
+                }
+                let http_status = reply.http_status;
+                (Event::Answered { answer, http_status, restored }, Some(reply.raw))
             }
-            Err(fault) => (Event::Faulted { fault: fault.fault }, Some(fault.raw)),
+            Err(fault) => {
+                if let Some(guest) = guest {
+                    guest.failed(&fault.fault);
+                }
+                (Event::Faulted { fault: fault.fault }, Some(fault.raw))
+            }
         }
     }
 }

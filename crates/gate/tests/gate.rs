@@ -1,7 +1,7 @@
 //! The gate as a real process: the harness is nothing but `gate_main`.
 
 use bytes::Bytes;
-use gate::{Answered, Gate, ModelCall, Secret, limits};
+use gate::{Answered, Gate, ModelCall, NotPrepared, PrivacyOrder, Secret, limits};
 use models::{Dialect, Endpoint};
 use serde_json::json;
 use std::path::Path;
@@ -51,7 +51,7 @@ fn model_call(base_url: &str, dialect: Dialect, items: &[Item]) -> ModelCall {
 }
 
 async fn ask(gate: &Gate, call: ModelCall, key: Option<Secret>) -> (Answered, String) {
-    let prepared = gate.prepare(call).await.expect("prepared");
+    let prepared = gate.prepare(call, PrivacyOrder::default()).await.expect("prepared");
     let said = Arc::new(Mutex::new(String::new()));
     let heard = said.clone();
     let on_text = move |text: &str| heard.lock().expect("no panic").push_str(text);
@@ -141,13 +141,14 @@ async fn what_is_prepared_is_what_is_sent() {
         max_output_tokens: call.max_output_tokens,
     };
     let bytes = models::encode(Dialect::Chat, &request).expect("encodes");
-    let prepared = gate.prepare(call).await.expect("prepared");
+    let prepared = gate.prepare(call, PrivacyOrder::default()).await.expect("prepared");
     assert_eq!(prepared.digest, types::Digest::of(&bytes));
     assert_eq!(prepared.bytes, bytes.len() as u64);
     assert_eq!(prepared.estimate, models::estimate(bytes.len() as u64, 1000));
     let mut call = model_call("http://127.0.0.1:1/v1", Dialect::Gemini, &[]);
     call.endpoint.provider = "google".into();
-    let fault = gate.prepare(call).await.expect_err("not built");
+    let refused = gate.prepare(call, PrivacyOrder::default()).await.expect_err("not built");
+    let NotPrepared::Fault(fault) = refused else { panic!("{refused:?}") };
     assert_eq!((fault.class, fault.failure.code.as_str()), (FaultClass::Rejected, "BP-MODEL-015"));
 }
 
@@ -155,12 +156,12 @@ async fn what_is_prepared_is_what_is_sent() {
 async fn the_oldest_prepared_call_makes_room() {
     let gate = start().await;
     let call = || model_call("http://127.0.0.1:1/v1", Dialect::Chat, &[user("go")]);
-    let first = gate.prepare(call()).await.expect("prepared");
+    let first = gate.prepare(call(), PrivacyOrder::default()).await.expect("prepared");
     let mut others = Vec::new();
     for _ in 1..limits::PREPARED_MAX {
-        others.push(gate.prepare(call()).await.expect("prepared"));
+        others.push(gate.prepare(call(), PrivacyOrder::default()).await.expect("prepared"));
     }
-    let last = gate.prepare(call()).await.expect("prepared");
+    let last = gate.prepare(call(), PrivacyOrder::default()).await.expect("prepared");
     let gone = gate.send(first, None, |_| {}).await.result.expect_err("gone");
     assert_eq!((gone.class, gone.failure.code.as_str()), (FaultClass::Transient, "BP-GATE-006"));
     let there = gate.send(last, None, |_| {}).await.result.expect_err("nobody listens");
@@ -278,7 +279,10 @@ async fn when_the_gate_dies_what_is_in_flight_fails_at_once_and_the_next_use_wor
     for _ in 0..3 {
         coming.recv().await.expect("each is in flight");
     }
-    let kept = gate.prepare(model_call(&base_url, Dialect::Chat, &[])).await.expect("prepared");
+    let kept = gate
+        .prepare(model_call(&base_url, Dialect::Chat, &[]), PrivacyOrder::default())
+        .await
+        .expect("prepared");
     let before = gate.pid().await.expect("lives");
     kill(before);
     for call in calls {

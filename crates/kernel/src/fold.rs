@@ -2,13 +2,16 @@
 
 use crate::quorum::Quorum;
 use crate::state::{
-    Action, Ambiguity, Asked, CheckState, Ended, ModelCall, ModelPhase, Phase, Placed, Signal,
-    State, Timer,
+    Action, Ambiguity, Asked, CheckState, Ended, ModelCall, ModelPhase, ModelQuestion, Phase,
+    Placed, Signal, State, Timer,
 };
 use types::{
-    ActionId, ApprovalVerdict, AsOf, Body, EffectClass, Item, Labels, OutcomeStatus, Output,
-    Record, Resolution, TimerPurpose, Verdict, WaitReason,
+    ActionId, ApprovalVerdict, AsOf, Body, EffectClass, Failure, FaultClass, Item, Labels,
+    ModelFault, OutcomeStatus, Output, Record, Resolution, TimerPurpose, Verdict, WaitReason,
 };
+
+/// A person did not let a model have what it would have been sent.
+const NOT_LET: &str = "BP-PRIVACY-009";
 
 impl State {
     /// Folds records into a new state.
@@ -37,6 +40,7 @@ impl State {
             Body::ItemAdded { .. }
             | Body::ModelCalled { .. }
             | Body::ModelAnswered { .. }
+            | Body::ModelAsked { .. }
             | Body::Delivered { .. }
             | Body::RouteChanged { .. }
             | Body::BudgetReserved { .. }
@@ -66,7 +70,9 @@ impl State {
                 let (name, payload) = (name.clone(), payload.clone());
                 self.signals.push(Signal { seq, name, payload });
             }
-            Body::LabelAdded { labels } => self.labels.join(labels),
+            Body::LabelAdded { labels } | Body::PrivacyChecked { labels, .. } => {
+                self.labels.join(labels);
+            }
             Body::PolicyChanged { allow, .. } => self.fold_policy(allow),
             Body::CancelRequested { .. } => self.cancel = true,
             Body::EgressDecided { .. } | Body::EgressAsked { .. } | Body::EgressEnded { .. } => {
@@ -93,6 +99,15 @@ impl State {
                 None => self.fold_answer(seq, items),
                 Some(fault) => self.model = ModelPhase::Failed(fault.clone()),
             },
+            Body::ModelAsked { provider, model, shown, bound, expires_ms } => {
+                self.model = ModelPhase::Asked(ModelQuestion {
+                    seq,
+                    what: format!("{provider}/{model}"),
+                    shown: shown.clone(),
+                    bound: *bound,
+                    expires_ms: *expires_ms,
+                });
+            }
             Body::Delivered { actions } => {
                 for action in actions {
                     self.undelivered.remove(action);
@@ -185,7 +200,13 @@ impl State {
         self.suspended = None;
         self.checking = None;
         self.attempts = 0;
-        if !matches!(self.model, ModelPhase::Backoff { .. }) {
+        let stays = match &self.model {
+            ModelPhase::Backoff { .. } | ModelPhase::Asked(_) | ModelPhase::Approved(_) => true,
+            // What a person said holds for another owner too.
+            ModelPhase::Failed(fault) => fault.failure.code == NOT_LET,
+            ModelPhase::Idle | ModelPhase::InFlight(_) => false,
+        };
+        if !stays {
             self.model = ModelPhase::Idle;
         }
         self.spent.forfeit();
@@ -382,6 +403,9 @@ impl State {
             }
             return;
         }
+        if self.model_question().is_some_and(|question| question.seq == asked) {
+            return self.fold_model_answer(verdict, by, why);
+        }
         let found = self.actions.values().find_map(|action| match &action.phase {
             Phase::Asked(question) if question.seq == asked => Some(action.id),
             _ => None,
@@ -404,6 +428,38 @@ impl State {
                 self.settle(seq, id, text, true, &Labels::none());
             }
         }
+    }
+
+    /// What a person says about a model call: it is sent once, or not at all.
+    fn fold_model_answer(&mut self, verdict: ApprovalVerdict, by: &str, why: &str) {
+        let ModelPhase::Asked(question) = std::mem::replace(&mut self.model, ModelPhase::Idle)
+        else {
+            unreachable!("the caller saw the question");
+        };
+        let message = match verdict {
+            ApprovalVerdict::Approved => {
+                self.approvals += 1;
+                self.model = ModelPhase::Approved(question);
+                return;
+            }
+            ApprovalVerdict::Denied => {
+                self.denials += 1;
+                let reason = if why.is_empty() { String::new() } else { format!(": {why}") };
+                format!("{by} did not let {} have this{reason}", question.what)
+            }
+            ApprovalVerdict::Expired => {
+                format!("nobody approved in time what {} would have been sent", question.what)
+            }
+        };
+        let failure = Failure {
+            code: NOT_LET.to_owned(),
+            message,
+            next: "Go on with `bedplate send RUN TEXT`, or change [privacy] and start a new run."
+                .to_owned(),
+        };
+        let class = FaultClass::Rejected;
+        let fault = ModelFault { class, failure, http_status: 0, retry_after_ms: None };
+        self.model = ModelPhase::Failed(fault);
     }
 
     fn fold_outcome(

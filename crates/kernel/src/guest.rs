@@ -220,6 +220,7 @@ mod tests {
             cost: Usd::from_dollars(1.0).expect("an amount"),
             decoder: 1,
             error: None,
+            restored: Vec::new(),
         }
     }
 

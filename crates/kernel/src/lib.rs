@@ -33,8 +33,8 @@ pub use next::{
 };
 pub use quorum::Quorum;
 pub use state::{
-    Action, Ambiguity, Asked, CheckState, Ended, ModelCall, ModelPhase, Phase, Placed, Signal,
-    State, Status, Timer,
+    Action, Ambiguity, Asked, CheckState, Ended, ModelCall, ModelPhase, ModelQuestion, Phase,
+    Placed, Signal, State, Status, Timer,
 };
 
 #[cfg(test)]

@@ -143,6 +143,13 @@ pub fn next(state: &State, now_ms: u64) -> Command {
         ModelPhase::InFlight(_) => return Command::AwaitEffect,
         ModelPhase::Failed(fault) => return after_fault(state, fault),
         ModelPhase::Backoff { timer } => return sleep_on(state, *timer),
+        ModelPhase::Asked(question) if now_ms >= question.expires_ms => {
+            return Command::Expire { asked: question.seq };
+        }
+        ModelPhase::Asked(_) => return Command::AwaitPerson,
+        ModelPhase::Approved(_) => {
+            return Command::CallModel { hop: state.hop, attempt: state.attempts + 1 };
+        }
         ModelPhase::Idle => {}
     }
     let agent_finished = state.items.last().is_some_and(|placed| {

@@ -12,7 +12,9 @@ pub struct Quorum {
 }
 
 impl Quorum {
-    pub(crate) const fn new(needs: u32) -> Self {
+    /// Nobody yet, of so many.
+    #[must_use]
+    pub const fn new(needs: u32) -> Self {
         Self { needs, given: Vec::new() }
     }
 

@@ -9,8 +9,8 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use types::manifest::Manifest;
 use types::{
-    ActionId, ActionRequest, EffectClass, EndStatus, Failure, Item, Labels, LayerId, ModelFault,
-    Output, TimerPurpose, WaitReason,
+    ActionId, ActionRequest, Digest, EffectClass, EndStatus, Failure, Item, Labels, LayerId,
+    ModelFault, Output, TimerPurpose, WaitReason,
 };
 
 /// An item and the record it came with.
@@ -133,6 +133,25 @@ pub enum ModelPhase {
         /// The timer.
         timer: u64,
     },
+    /// A person was asked about exactly these bytes.
+    Asked(ModelQuestion),
+    /// A person approved them; to be decided once more, and sent once.
+    Approved(ModelQuestion),
+}
+
+/// A question about a model call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ModelQuestion {
+    /// The record that asked.
+    pub seq: u64,
+    /// Provider and model, as a route names them.
+    pub what: String,
+    /// Exactly what is shown.
+    pub shown: String,
+    /// Digest of the bytes that would be sent.
+    pub bound: Digest,
+    /// When it expires, wall milliseconds.
+    pub expires_ms: u64,
 }
 
 /// A model call in flight.
@@ -386,7 +405,18 @@ impl State {
     #[must_use]
     pub fn needs_person(&self) -> bool {
         let set_aside = matches!(self.suspended, Some((WaitReason::Model | WaitReason::Host, _)));
-        set_aside || self.current_action().is_some_and(|action| self.action_needs_person(action))
+        set_aside
+            || self.model_question().is_some()
+            || self.current_action().is_some_and(|action| self.action_needs_person(action))
+    }
+
+    /// The question about a model call that waits for a person.
+    #[must_use]
+    pub fn model_question(&self) -> Option<&ModelQuestion> {
+        match &self.model {
+            ModelPhase::Asked(question) if self.ended.is_none() => Some(question),
+            _ => None,
+        }
     }
 
     fn action_needs_person(&self, action: &Action) -> bool {

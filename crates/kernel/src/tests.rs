@@ -274,11 +274,13 @@ fn called(hop: u32, attempt: u32, items: u64) -> Body {
         encoder: 1,
         request: Digest::ZERO,
         request_bytes: 1,
+        approved: None,
     }
 }
 
 fn answered(items: Vec<Item>, error: Option<ModelFault>) -> Body {
-    Body::ModelAnswered { items, usage: Usage::default(), cost: Usd::ZERO, decoder: 1, error }
+    let (usage, cost, restored) = (Usage::default(), Usd::ZERO, Vec::new());
+    Body::ModelAnswered { items, usage, cost, decoder: 1, error, restored }
 }
 
 fn decision(action: u64, verdict: Verdict, approved: bool) -> Body {
@@ -667,4 +669,80 @@ fn the_oldest_input_counts_from_its_own_word_else_from_its_receipt() {
     assert_eq!(oldest(&run), (Some(0), Some(silent)));
     run.append(finished(action, 1, OutcomeStatus::Ok, Some(0), layer));
     assert_eq!(oldest(&run), (Some(0), Some(silent)));
+}
+
+/// A run in which a person is asked about a model call until time 100.
+fn asked_about_a_call() -> (Run, u64) {
+    let mut run = Run::new(Vec::new());
+    let labels = Labels::one("pii");
+    run.append(Body::PrivacyChecked {
+        route: "default".to_owned(),
+        provider: "script".to_owned(),
+        model: "a".to_owned(),
+        local: true,
+        request: Some(Digest::ZERO),
+        found: Vec::new(),
+        treatment: types::Treatment::Ask,
+        labels,
+    });
+    let asked = run.append(Body::ModelAsked {
+        provider: "script".to_owned(),
+        model: "a".to_owned(),
+        shown: "s".to_owned(),
+        bound: Digest::ZERO,
+        expires_ms: 100,
+    });
+    (run, asked)
+}
+
+fn answer_call(run: &mut Run, asked: u64, verdict: ApprovalVerdict) {
+    let (by, reason) = ("p".to_owned(), "no".to_owned());
+    run.append(Body::ApprovalGiven {
+        asked,
+        verdict,
+        by,
+        reason,
+        through: String::new(),
+        opens: Vec::new(),
+    });
+}
+
+#[test]
+fn a_model_call_that_is_asked_about_waits_and_is_sent_once_when_approved() {
+    let (mut run, asked) = asked_about_a_call();
+    assert_eq!(run.state.labels, Labels::one("pii"), "what was found labels the context");
+    assert_eq!(next(&run.state, 99), Command::AwaitPerson);
+    assert_eq!(next(&run.state, 100), Command::Expire { asked });
+    assert_eq!(run.state.status(true), Status::Waiting);
+    run.resume();
+    assert_eq!(next(&run.state, 99), Command::AwaitPerson, "another owner waits as well");
+    answer_call(&mut run, asked, ApprovalVerdict::Approved);
+    assert_eq!(run.state.approvals, 1);
+    run.resume();
+    assert_eq!(next(&run.state, 0), Command::CallModel { hop: 0, attempt: 1 });
+    assert!(matches!(&run.state.model, crate::ModelPhase::Approved(q) if q.seq == asked));
+    // The call spends the approval: after a crash in the middle of it, a person is asked again.
+    run.append(called(0, 1, 1));
+    run.resume();
+    assert_eq!(run.state.model, crate::ModelPhase::Idle);
+}
+
+#[test]
+fn a_model_call_that_nobody_lets_through_is_a_fault_of_that_entry() {
+    for verdict in [ApprovalVerdict::Denied, ApprovalVerdict::Expired] {
+        let (mut run, asked) = asked_about_a_call();
+        answer_call(&mut run, asked, verdict);
+        run.resume();
+        let Command::ChangeRoute { hop: 1, failure } = next(&run.state, 0) else {
+            panic!("{:?}", next(&run.state, 0));
+        };
+        assert_eq!(failure.code, "BP-PRIVACY-009");
+        let denied = verdict == ApprovalVerdict::Denied;
+        assert_eq!(run.state.denials, u64::from(denied));
+        assert_eq!(failure.message.contains("p did not let script/a have this: no"), denied);
+    }
+    // A person who ends the run is heard while it waits.
+    let (mut run, _) = asked_about_a_call();
+    run.append(Body::CancelRequested { by: "p".to_owned() });
+    assert!(matches!(next(&run.state, 0), Command::End { status: EndStatus::Cancelled, .. }));
 }

@@ -79,6 +79,7 @@ struct Fields {
     model: Option<String>,
     provider: Option<String>,
     local: Option<bool>,
+    privacy: Option<Vec<String>>,
     arguments: Option<Value>,
     effect: Option<EffectClass>,
     command: Option<String>,
@@ -93,7 +94,7 @@ struct Fields {
 
 /// Actions and the attributes each may carry, beside those all have.
 const ATTRIBUTES: [(&str, &[&str]); 9] = [
-    ("call_model", &["model", "provider", "local"]),
+    ("call_model", &["model", "provider", "local", "privacy"]),
     ("call_tool", &["arguments", "effect"]),
     ("run_command", &["command"]),
     ("read_file", &["path"]),
@@ -233,6 +234,7 @@ fn request(fields: &Fields, effect: EffectClass) -> Result<ActionRequest, String
             provider: fields.provider.clone().unwrap_or_default(),
             model: fields.model.clone().unwrap_or_default(),
             local: fields.local.unwrap_or_default(),
+            privacy: fields.privacy.clone().unwrap_or_default().into_iter().collect(),
         }),
         "call_tool" => Ok(ActionRequest::CallTool {
             tool: resource(),

@@ -211,11 +211,15 @@ fn long(name: &str, value: i64) -> (String, RestrictedExpression) {
 
 fn own_pairs(request: &ActionRequest, looks_at: &[&'static str]) -> Pairs {
     match request {
-        ActionRequest::CallModel { provider, model, local, route: _ } => vec![
-            text("provider", provider),
-            text("model", model),
-            ("local".to_owned(), RestrictedExpression::new_bool(*local)),
-        ],
+        ActionRequest::CallModel { provider, model, local, privacy, route: _ } => {
+            let kinds = privacy.iter().cloned().map(RestrictedExpression::new_string);
+            vec![
+                text("provider", provider),
+                text("model", model),
+                ("local".to_owned(), RestrictedExpression::new_bool(*local)),
+                ("privacy".to_owned(), RestrictedExpression::new_set(kinds)),
+            ]
+        }
         ActionRequest::CallTool { effect, .. } => vec![text("effect", &effect.to_string())],
         ActionRequest::RunCommand { command, .. } => vec![text("command", command)],
         ActionRequest::Path { path, .. } => vec![text("path", path)],

@@ -20,10 +20,12 @@ pub const ORGANISATION_FILES_MAX: usize = 64;
 /// Most tools of one agent.
 pub const TOOLS_MAX: usize = 2000;
 /// First line of every policy source; the schema's version is in it.
-const SOURCE_HEADER: &str = "// Bedplate policy, schema 2.\n\n";
-/// The first line of sources of schema 1, and that schema: sets of then keep their digest.
-const SOURCE_HEADER_1: &str = "// Bedplate policy, schema 1.\n\n";
-const SCHEMA_TEXT_1: &str = include_str!("schema_1.cedarschema");
+const SOURCE_HEADER: &str = "// Bedplate policy, schema 3.\n\n";
+/// The first line of sources of older schemas, and those: sets of then keep their digest.
+const OLDER: [(&str, &str); 2] = [
+    ("// Bedplate policy, schema 1.\n\n", include_str!("schema_1.cedarschema")),
+    ("// Bedplate policy, schema 2.\n\n", include_str!("schema_2.cedarschema")),
+];
 
 /// A tool of the agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -173,7 +175,7 @@ impl PolicySet {
         tools: &[ToolDecl],
     ) -> Result<Self, Vec<PolicyError>> {
         cedar::with_reading_stack(|| {
-            let old = source.starts_with(SOURCE_HEADER_1);
+            let old = OLDER.iter().position(|(header, _)| source.starts_with(header));
             let mut files = Files { old, ..Files::default() };
             let mut errors = Vec::new();
             files.add("policy source", source, &mut errors);
@@ -197,11 +199,11 @@ impl PolicySet {
             return Err(errors);
         }
         let (statements, old) = (files.statements, files.old);
-        let header = if old { SOURCE_HEADER_1 } else { SOURCE_HEADER };
+        let (header, schema) =
+            old.map_or_else(|| (SOURCE_HEADER, arguments::schema_text()), |at| OLDER[at]);
         let source = source_of(header, &statements);
         let looks = statements.iter().any(|s| monotone::reads(&s.tree, "arguments"));
         let arguments = looks.then_some(types);
-        let schema = if old { SCHEMA_TEXT_1 } else { arguments::schema_text() };
         let digest = digest_of(schema, &source, arguments.as_ref());
         let ids = statements.iter().map(|s| s.id().to_owned());
         Ok(Self {
@@ -209,7 +211,7 @@ impl PolicySet {
             by_id: ids.zip(0..).collect(),
             slices: Slices::of(&statements),
             looks_at: looked_at(&statements),
-            label_kinds: if old { LabelKinds::Hidden } else { LabelKinds::Shown },
+            label_kinds: if old == Some(0) { LabelKinds::Hidden } else { LabelKinds::Shown },
             reach: crate::reach::Reach::of(&statements, principal),
             statements,
             arguments,
@@ -271,8 +273,8 @@ fn digest_of(schema: &str, source: &str, arguments: Option<&BTreeMap<String, Typ
 #[derive(Default)]
 struct Files {
     statements: Vec<Statement>,
-    /// Whether they are a source of schema 1.
-    old: bool,
+    /// Which of [`OLDER`] they are a source of; none for the schema of now.
+    old: Option<usize>,
     texts: BTreeMap<String, String>,
 }
 

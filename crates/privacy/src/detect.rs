@@ -91,6 +91,18 @@ impl Detector {
         united(found)
     }
 
+    /// The values of the vault and the canaries that stand in some bytes, however they are cut into
+    /// fields: whether each is a canary, and its name.
+    #[must_use]
+    pub fn exact(&self, bytes: &[u8]) -> Vec<(Kind, String)> {
+        let hits = self.prints.iter().flat_map(|prints| prints.find(bytes));
+        let named = hits.map(|hit| match hit.secret.as_str() {
+            CANARY => (Kind::Canary, String::new()),
+            _ => (Kind::Secret, hit.secret),
+        });
+        named.collect()
+    }
+
     /// What is there without decoding anything.
     fn find_plain(&self, text: &str) -> Vec<Finding> {
         let mut found = Found::new(self.kinds);

@@ -55,6 +55,19 @@ pub enum PrivacyError {
         /// Why.
         reason: &'static str,
     },
+    /// BP-PRIVACY-007: a canary stands in what would be sent.
+    #[error(
+        "a canary stands in the request, so it is not sent: something reached the context that must never travel"
+    )]
+    Canary,
+    /// BP-PRIVACY-008: a value of the vault stands where nothing can take its place.
+    #[error(
+        "the value of secret \"{name}\" stands in the request where it cannot be masked, so it is not sent"
+    )]
+    SecretStays {
+        /// The secret's name.
+        name: String,
+    },
 }
 
 impl Coded for PrivacyError {
@@ -66,6 +79,8 @@ impl Coded for PrivacyError {
             Self::NotRestorable => "BP-PRIVACY-004",
             Self::BadStored { .. } => "BP-PRIVACY-005",
             Self::BadConfig { .. } => "BP-PRIVACY-006",
+            Self::Canary => "BP-PRIVACY-007",
+            Self::SecretStays { .. } => "BP-PRIVACY-008",
         }
     }
 
@@ -82,6 +97,12 @@ impl Coded for PrivacyError {
                 "Send the request by a local route, or take the text with look-alike pseudonyms out of it."
             }
             Self::BadStored { .. } => "Start a new run; what was stored is damaged or from another version.",
+            Self::Canary => {
+                "Find out with `bedplate show RUN` how it got there; then start a new run."
+            }
+            Self::SecretStays { .. } => {
+                "Replace the secret with `bedplate secret set`, find out with `bedplate show RUN` how its value got there, and start a new run."
+            }
             Self::BadConfig { .. } => "Correct the entry in the configuration.",
         }
         .to_owned()

@@ -68,6 +68,12 @@ kinds! {
 }
 
 impl Kind {
+    /// The kind that is written so.
+    #[must_use]
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.as_str() == text)
+    }
+
     /// Whether this is a secret rather than personal data.
     #[must_use]
     pub fn is_secret(self) -> bool {
@@ -174,23 +180,6 @@ pub struct Finding {
     pub encoded: bool,
 }
 
-/// What a caller does with a request by its labels, findings and policy. The choice is the
-/// caller's; the order is from the most open to the most closed, so the strictest is the maximum.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Treatment {
-    /// Send it as it is.
-    AsIs,
-    /// Send it with pseudonyms.
-    Pseudonymise,
-    /// Send it only by a local route.
-    Local,
-    /// Ask a person.
-    Ask,
-    /// Do not send it.
-    Refuse,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,7 +201,13 @@ mod tests {
     }
 
     #[test]
-    fn the_strictest_treatment_is_the_greatest() {
-        assert_eq!([Treatment::AsIs, Treatment::Ask].into_iter().max(), Some(Treatment::Ask));
+    fn configurations_and_logs_know_every_kind() {
+        let of = |secret: bool| {
+            let own = [Kind::Secret, Kind::Canary, Kind::Pseudonym];
+            let kinds = Kind::ALL.iter().filter(move |k| !own.contains(k));
+            kinds.filter(move |k| k.is_secret() == secret).map(|k| k.as_str()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(true), types::TOKEN_KINDS);
+        assert_eq!(of(false), types::PERSONAL_KINDS);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! [`Fingerprints`] recognises exact secrets without holding them. [`Detector`] finds them, shapes
 //! of tokens and personal data in a text. [`Pseudonyms`] puts typed pseudonyms in their place and
-//! takes them back exactly, in whole texts, JSON values and streams. What is done with a request
-//! is the caller's choice: [`Treatment`].
+//! takes them back exactly, in whole texts, JSON values and streams. [`guard`] does this to the whole
+//! body of a request to a model, each kind treated as the caller chooses.
 //!
 //! Always: the same text, configuration and seed give the same result; the work grows with the
 //! length of the text, not faster. Never: a clock, chance, files, sockets; a value in a `Debug`
@@ -17,6 +17,7 @@ mod email;
 mod encode;
 mod error;
 mod fingerprint;
+mod guard;
 mod ids;
 mod kind;
 mod marks;
@@ -24,6 +25,7 @@ mod names;
 mod numbers;
 mod phones;
 mod pseudonym;
+mod restore;
 mod shape;
 mod stream;
 mod tokens;
@@ -39,7 +41,9 @@ pub use fingerprint::{
     FingerprintKey, Fingerprints, HITS_MAX, Hit, SECRET_BYTES_MAX, SECRET_BYTES_MIN, SECRETS_MAX,
     Scanner,
 };
-pub use kind::{Confidence, Finding, Kind, Kinds, Treatment};
+pub use guard::{BODY_DEPTH_MAX, Guarded, SHOWN_BYTES_MAX, Seen, Treatments, guard};
+pub use kind::{Confidence, Finding, Kind, Kinds};
 pub use pseudonym::{DEPTH_MAX, Form, FoundIn, Pseudonyms, VALUES_BYTES_MAX, VALUES_MAX};
 pub use shape::PSEUDONYM_BYTES_MAX;
 pub use stream::StreamRestorer;
+pub use types::Treatment;

@@ -16,7 +16,7 @@ use crate::shape::{self, Match};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Most values that one run can have pseudonyms for.
@@ -31,9 +31,9 @@ const TAILS_MAX: u8 = 16;
 /// A value that has a pseudonym.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
-    kind: Kind,
-    value: String,
+pub(crate) struct Entry {
+    pub(crate) kind: Kind,
+    pub(crate) value: String,
     /// Whether the value was an integer in JSON.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     integer: bool,
@@ -49,6 +49,8 @@ pub struct Pseudonyms {
     by_value: BTreeMap<(bool, String), usize>,
     by_pseudonym: BTreeMap<String, usize>,
     bytes: usize,
+    /// Entries that were added or changed since they were last written down.
+    unsaved: BTreeSet<usize>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -74,7 +76,55 @@ impl Pseudonyms {
     #[must_use]
     pub fn new(seed: [u8; 32]) -> Self {
         let (entries, by_value, by_pseudonym) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Self { seed, entries, by_value, by_pseudonym, bytes: 0 }
+        Self { seed, entries, by_value, by_pseudonym, bytes: 0, unsaved: BTreeSet::new() }
+    }
+
+    /// What was added or changed since the last call, as one line to be kept beside the ones before
+    /// it; none when nothing was. It holds values: the caller encrypts it.
+    pub fn take_unsaved(&mut self) -> Option<Vec<u8>> {
+        let unsaved = std::mem::take(&mut self.unsaved);
+        if unsaved.is_empty() {
+            return None;
+        }
+        let entries = unsaved.into_iter().map(|at| self.entries[at].clone()).collect();
+        let stored = Stored { seed: self.seed, entries };
+        let mut line = serde_json::to_vec(&stored).expect("a mapping is plain data");
+        line.push(b'\n');
+        Some(line)
+    }
+
+    /// The mapping that was written down in these lines, in their order; a new one with this seed
+    /// when there are none.
+    ///
+    /// # Errors
+    /// BP-PRIVACY-005 when the lines are not of one mapping.
+    pub fn from_lines(lines: &[u8], seed: [u8; 32]) -> Result<Self, PrivacyError> {
+        let bad = |reason| PrivacyError::BadStored { what: "mapping", reason };
+        let mut lines = lines.split(|b| *b == b'\n').filter(|line| !line.is_empty()).map(|line| {
+            serde_json::from_slice::<Stored>(line).map_err(|_| bad("a line is not readable"))
+        });
+        let mut all = match lines.next() {
+            Some(first) => first?,
+            None => return Ok(Self::new(seed)),
+        };
+        let mut at: BTreeMap<String, usize> = BTreeMap::new();
+        at.extend(all.entries.iter().enumerate().map(|(at, e)| (e.pseudonym.clone(), at)));
+        for line in lines {
+            let line = line?;
+            if line.seed != all.seed {
+                return Err(bad("its lines are of different runs"));
+            }
+            for entry in line.entries {
+                match at.get(&entry.pseudonym) {
+                    Some(known) => all.entries[*known].kind = entry.kind,
+                    None => {
+                        at.insert(entry.pseudonym.clone(), all.entries.len());
+                        all.entries.push(entry);
+                    }
+                }
+            }
+        }
+        Self::try_from(all)
     }
 
     /// How many values have a pseudonym.
@@ -121,7 +171,8 @@ impl Pseudonyms {
     #[must_use]
     pub fn restore(&self, text: &str, permitted: Kinds) -> String {
         let mut out = String::with_capacity(text.len());
-        let taken = self.restore_into(text, permitted, Form::Text, true, &mut out);
+        let into = (&mut out, &mut Kinds::NONE.clone());
+        let taken = self.restore_into(text, permitted, Form::Text, true, into);
         assert_eq!(taken, text.len(), "the last part of a text is never held back");
         out
     }
@@ -188,7 +239,7 @@ impl Pseudonyms {
         permitted: Kinds,
         form: Form,
         last: bool,
-        out: &mut String,
+        (out, seen): (&mut String, &mut Kinds),
     ) -> usize {
         let bytes = text.as_bytes();
         let (mut copied, mut at) = (0, shape::next_start(bytes, 0));
@@ -199,6 +250,7 @@ impl Pseudonyms {
                     if let Some(entry) = self.permitted(&text[at..at + length], permitted) {
                         *out += &text[copied..at];
                         form.push(&entry.value, out);
+                        *seen = seen.with(entry.kind);
                         copied = at + length;
                         at = shape::next_start(bytes, copied);
                         continue;
@@ -215,13 +267,18 @@ impl Pseudonyms {
 
     /// What a pseudonym stands for, if that may be restored. One that stands for a look-alike
     /// always may.
-    fn permitted(&self, pseudonym: &str, permitted: Kinds) -> Option<&Entry> {
+    pub(crate) fn permitted(&self, pseudonym: &str, permitted: Kinds) -> Option<&Entry> {
         let entry = &self.entries[*self.by_pseudonym.get(pseudonym)?];
         (entry.kind == Kind::Pseudonym || permitted.has(entry.kind)).then_some(entry)
     }
 
     /// The pseudonym of a value, a new one if need be.
-    fn of(&mut self, kind: Kind, value: &str, integer: bool) -> Result<&str, PrivacyError> {
+    pub(crate) fn of(
+        &mut self,
+        kind: Kind,
+        value: &str,
+        integer: bool,
+    ) -> Result<&str, PrivacyError> {
         let known = self.by_value.get(&(integer, value.to_owned())).copied();
         let at = match known {
             Some(at) => at,
@@ -229,8 +286,11 @@ impl Pseudonyms {
         };
         // Found as two kinds, a value is guarded as the one that takes precedence.
         let entry = &mut self.entries[at];
-        entry.kind = entry.kind.min(kind);
-        Ok(&entry.pseudonym)
+        if kind < entry.kind {
+            entry.kind = kind;
+            self.unsaved.insert(at);
+        }
+        Ok(&self.entries[at].pseudonym)
     }
 
     fn add(&mut self, kind: Kind, value: &str, integer: bool) -> Result<usize, PrivacyError> {
@@ -246,7 +306,9 @@ impl Pseudonyms {
         let pseudonym = free.ok_or(PrivacyError::NotRestorable)?;
         let value = value.to_owned();
         self.insert(Entry { kind, value, integer, pseudonym });
-        Ok(self.entries.len() - 1)
+        let at = self.entries.len() - 1;
+        self.unsaved.insert(at);
+        Ok(at)
     }
 
     fn candidate(&self, kind: Kind, value: &str, integer: bool, attempt: u8) -> String {
@@ -394,14 +456,14 @@ impl Walk<'_> {
     }
 }
 
-fn within_depth(depth: usize) -> Result<(), PrivacyError> {
+pub(crate) fn within_depth(depth: usize) -> Result<(), PrivacyError> {
     crate::fingerprint::limit("the nesting of a JSON value", depth, DEPTH_MAX)
 }
 
 /// The findings, and every stretch in the shape of a pseudonym. What was found wholly inside one is
 /// that shape and nothing else, unless it is a secret; where both overlap otherwise, the union is
 /// one finding of the other kind.
-fn with_look_alikes(text: &str, findings: Vec<Finding>) -> Vec<Finding> {
+pub(crate) fn with_look_alikes(text: &str, findings: Vec<Finding>) -> Vec<Finding> {
     let (bytes, mut alike, mut at) = (text.as_bytes(), Vec::new(), 0);
     loop {
         at = shape::next_start(bytes, at);

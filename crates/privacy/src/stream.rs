@@ -14,6 +14,8 @@ pub struct StreamRestorer {
     form: Form,
     /// What may be the beginning of a pseudonym.
     held: String,
+    /// Kinds that were put back.
+    seen: Kinds,
 }
 
 impl StreamRestorer {
@@ -21,7 +23,7 @@ impl StreamRestorer {
     /// escaped as the inside of a JSON string.
     #[must_use]
     pub const fn new(permitted: Kinds, form: Form) -> Self {
-        Self { permitted, form, held: String::new() }
+        Self { permitted, form, held: String::new(), seen: Kinds::NONE }
     }
 
     /// The next piece of the stream: the text that may be released now.
@@ -38,7 +40,8 @@ impl StreamRestorer {
 
     fn release(&mut self, pseudonyms: &Pseudonyms, last: bool) -> String {
         let mut out = String::with_capacity(self.held.len());
-        let taken = pseudonyms.restore_into(&self.held, self.permitted, self.form, last, &mut out);
+        let into = (&mut out, &mut self.seen);
+        let taken = pseudonyms.restore_into(&self.held, self.permitted, self.form, last, into);
         self.held.drain(..taken);
         assert!(self.held.len() < PSEUDONYM_BYTES_MAX, "less than a pseudonym is held back");
         out

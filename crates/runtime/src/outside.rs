@@ -169,7 +169,7 @@ impl Outside {
         bundle: &Path,
     ) -> Result<Self, RuntimeError> {
         let trail = Trail::open(home)?;
-        let config = config_of(&terms.network, terms.trust.clone())?;
+        let config = config_of(&terms.network, terms.trust.clone(), None)?;
         let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce).map_err(|error| RuntimeError::Network {
             reason: format!("there is no randomness: {error}"),

@@ -23,12 +23,15 @@ pub fn compile(
         kind: ToolKind::Command,
         input_schema: tool.input_schema.clone().unwrap_or_default(),
     }));
+    // The operator named both: policy may still forbid either.
+    let local = manifest.privacy.local_route.iter().filter(|route| **route != manifest.agent.model);
+    let routes = std::iter::once(&manifest.agent.model).chain(local).cloned().collect();
     let sources = Sources {
         permissions: manifest.permissions.clone(),
         extra_allow: extra_allow.to_vec(),
         cedar: cedar.map(|text| (POLICY_FILE.to_owned(), text.to_owned())),
         tools,
-        routes: vec![manifest.agent.model.clone()],
+        routes,
         ..Sources::new(Principal::agent(&manifest.agent.name, &manifest.agent.team))
     };
     PolicySet::compile(&sources).map_err(|errors| RuntimeError::Part(joined(&errors)))

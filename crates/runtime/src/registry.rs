@@ -138,9 +138,9 @@ impl Registry {
         let run = run.clone();
         tokio::spawn(async move {
             let parts = Arc::clone(&registry.parts);
-            run::attend(parts, run.clone(), inbox, head_sender, |inbox| {
+            Box::pin(run::attend(parts, run.clone(), inbox, head_sender, |inbox| {
                 registry.leave_if_empty(&run, inbox)
-            })
+            }))
             .await;
             registry.forget(&run);
             registry.changed.notify_one();

@@ -3,6 +3,7 @@
 use crate::{HttpFacts, Labels};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// What a crash between intent and outcome means, weakest first.
@@ -68,6 +69,10 @@ pub enum ActionRequest {
         model: String,
         /// Whether the provider is on this machine.
         local: bool,
+        /// Kinds of secrets and personal data that would be sent as they are, and `pii` or
+        /// `secret` when any of that group would.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        privacy: BTreeSet<String>,
     },
     /// A command tool or an MCP tool.
     CallTool {

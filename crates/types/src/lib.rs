@@ -14,6 +14,7 @@ mod item;
 mod labels;
 pub mod manifest;
 mod money;
+mod privacy;
 mod record;
 
 pub use action::{ActionRequest, Carried, EffectClass, FsAccess, Verdict};
@@ -25,6 +26,7 @@ pub use ids::{ActionId, ApprovalId, BRANCH_MAIN, BranchId, IdError, LayerId, Run
 pub use item::{Item, Origin, ToolSpec, Usage};
 pub use labels::Labels;
 pub use money::Usd;
+pub use privacy::{PERSONAL_KINDS, PrivacyFound, Restored, TOKEN_KINDS, Treatment};
 pub use record::{
     Actor, ApprovalVerdict, Body, Cause, EndStatus, FaultClass, Link, ModelFault, OutcomeStatus,
     Output, Record, Resolution, ResolvedBy, SCHEMA_VERSION, Stamp, TimerPurpose, WaitReason,

@@ -4,12 +4,13 @@
 //! Nothing here reads a file; paths stay as written, relative to the manifest's directory.
 
 mod parse;
+mod privacy;
 
 pub use parse::{
     BUILTIN_TOOLS, MANIFEST_BYTES_MAX, ManifestError, nearest, parse, parse_with_overlay,
 };
 
-use crate::{EffectClass, Usd};
+use crate::{EffectClass, Treatment, Usd};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -46,6 +47,9 @@ pub struct Manifest {
     pub network: Network,
     /// Environment variable in the sandbox to secret name.
     pub secrets: BTreeMap<String, String>,
+    /// What of secrets and personal data a model may be sent.
+    #[serde(default)]
+    pub privacy: Privacy,
     /// Command tools.
     pub tools: Vec<CommandTool>,
     /// Checks.
@@ -271,6 +275,61 @@ pub struct Network {
     /// How long a request that a person is asked about waits on its connection, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ask_wait_ms: Option<u64>,
+}
+
+/// `[privacy]`: what is done with secrets and personal data in requests to models. Values of the
+/// vault are masked and canaries refused, whatever stands here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Privacy {
+    /// For personal data of a type that is not named.
+    pub default: Treatment,
+    /// For what has the shape of a token, a key or a password, unless its type is named.
+    pub secrets: Treatment,
+    /// By type: [`crate::PERSONAL_KINDS`], [`crate::TOKEN_KINDS`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub types: BTreeMap<String, Treatment>,
+    /// Names of people, products or customers: the type `name`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    /// Values that must never travel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub canaries: Vec<String>,
+    /// By label of the context: `local`, `ask` or `refuse`. `confidential` stands for
+    /// `confidential:NAME` too.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, Treatment>,
+    /// The route whose first entry takes what may go to this machine only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_route: Option<String>,
+    /// What providers on this machine get.
+    #[serde(default)]
+    pub local: LocalPrivacy,
+}
+
+/// What providers on this machine get.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LocalPrivacy {
+    /// Everything as it is, but for values of the vault and canaries.
+    #[default]
+    AsIs,
+    /// The same as others, but that `local` is satisfied.
+    Same,
+}
+
+impl Default for Privacy {
+    fn default() -> Self {
+        Self {
+            default: Treatment::AsIs,
+            secrets: Treatment::Pseudonym,
+            types: BTreeMap::new(),
+            names: Vec::new(),
+            canaries: Vec::new(),
+            labels: BTreeMap::new(),
+            local_route: None,
+            local: LocalPrivacy::AsIs,
+        }
+    }
 }
 
 /// `[[tool]]`: a command tool.

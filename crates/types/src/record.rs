@@ -9,7 +9,7 @@
 use crate::manifest::Dialect;
 use crate::{
     ActionId, ActionRequest, ApprovalId, AsOf, BranchId, Carried, Digest, EffectClass, Failure,
-    Item, Labels, LayerId, RunId, Usage, Usd, Verdict,
+    Item, Labels, LayerId, PrivacyFound, Restored, RunId, Treatment, Usage, Usd, Verdict,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -257,6 +257,9 @@ pub enum Body {
         request: Digest,
         /// Number of bytes sent.
         request_bytes: u64,
+        /// The record that asked, when this spends its approval.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        approved: Option<u64>,
     },
     /// A model answered, or failed to. The provider's bytes are the attachment `raw`.
     ModelAnswered {
@@ -271,6 +274,45 @@ pub enum Body {
         /// Why there is no answer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<ModelFault>,
+        /// Where values were put back for pseudonyms.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        restored: Vec<Restored>,
+    },
+    /// What the privacy router found in a request to a model, and what it did. Before the decision
+    /// about the call. New pseudonyms are the attachment `pseudonyms`. Without this record, nothing
+    /// was found.
+    PrivacyChecked {
+        /// The route's name.
+        route: String,
+        /// Provider's name.
+        provider: String,
+        /// Model's name.
+        model: String,
+        /// Whether the provider is on this machine.
+        local: bool,
+        /// Digest of the request as it would be sent; none when it cannot be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<Digest>,
+        /// What was found, by kind.
+        found: Vec<PrivacyFound>,
+        /// The strictest of what was done.
+        treatment: Treatment,
+        /// What the context is labelled with from here on.
+        #[serde(default, skip_serializing_if = "Labels::is_empty")]
+        labels: Labels,
+    },
+    /// A person is asked about a model call.
+    ModelAsked {
+        /// Provider's name.
+        provider: String,
+        /// Model's name.
+        model: String,
+        /// What is shown: every value found, marked, with what stands around it.
+        shown: String,
+        /// Digest of the request's bytes, which an approval is bound to.
+        bound: Digest,
+        /// When it expires, wall milliseconds.
+        expires_ms: u64,
     },
     /// The model asked for an action.
     ActionProposed {
@@ -677,6 +719,9 @@ pub enum Body {
         /// Why there is no answer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<ModelFault>,
+        /// Where values were put back for pseudonyms.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        restored: Vec<Restored>,
     },
     /// A guest that was started again asked what it had asked before, and got the answer of the
     /// log: nothing left, nothing was paid.
@@ -756,6 +801,8 @@ impl Body {
             Self::ItemAdded { .. } => "item_added",
             Self::ModelCalled { .. } => "model_called",
             Self::ModelAnswered { .. } => "model_answered",
+            Self::PrivacyChecked { .. } => "privacy_checked",
+            Self::ModelAsked { .. } => "model_asked",
             Self::ActionProposed { .. } => "action_proposed",
             Self::DecisionMade { .. } => "decision_made",
             Self::ApprovalAsked { .. } => "approval_asked",

@@ -104,6 +104,21 @@ pub enum Credential {
     AwsSigv4(Box<AwsKey>),
 }
 
+impl Credential {
+    /// The texts in it that must stay secret.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<&str> {
+        match self {
+            Self::Plain(value) => vec![value.as_str()],
+            Self::OauthClient(client) => vec![client.client_secret.as_str()],
+            Self::AwsSigv4(key) => {
+                let session = key.session_token.as_deref();
+                std::iter::once(key.secret_access_key.as_str()).chain(session).collect()
+            }
+        }
+    }
+}
+
 impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Credential(..)")

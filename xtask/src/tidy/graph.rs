@@ -76,15 +76,15 @@ const CRATES: &[Row] = &[
     hands(
         "runtime",
         &[
-            "types", "kernel", "policy", "ledger", "store", "sandbox", "models", "gate", "tools",
-            "vault",
+            "types", "kernel", "policy", "ledger", "privacy", "store", "sandbox", "models", "gate",
+            "tools", "vault",
         ],
     ),
     hands(
         "cli",
         &[
-            "types", "kernel", "policy", "ledger", "store", "sandbox", "models", "gate", "tools",
-            "vault", "runtime",
+            "types", "kernel", "policy", "ledger", "privacy", "store", "sandbox", "models", "gate",
+            "tools", "vault", "runtime",
         ],
     ),
 ];

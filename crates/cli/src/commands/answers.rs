@@ -9,7 +9,7 @@ use crate::progress::call_of;
 use crate::render;
 use crate::session::{Session, keys_of, login};
 use crate::terminal::{Paint, Terminal, safe};
-use kernel::{Action, Grant, Phase, State};
+use kernel::{Action, Grant, ModelQuestion, Phase, State};
 use runtime::protocol::Request;
 use serde_json::{Value, json};
 use store::{Read, RunSummary};
@@ -52,8 +52,10 @@ impl Open {
 /// What waits in a run.
 fn open(run: &RunId, state: &State, records: &[Record]) -> Vec<Open> {
     let actions = state.open_questions().filter_map(|action| open_of(run, state, records, action));
-    let requests = state.open_egress(now_ms());
-    actions.chain(requests.map(|found| open_request(run, state, records, found))).collect()
+    let requests =
+        state.open_egress(now_ms()).map(|found| open_request(run, state, records, found));
+    let call = state.model_question().map(|question| open_call(run, question));
+    actions.chain(requests).chain(call).collect()
 }
 
 #[allow(clippy::disallowed_methods, reason = "what has expired is not listed")]
@@ -78,6 +80,20 @@ fn open_request(
         expires_ms: Some(grant.expires_ms),
         call: render::request(&grant.request),
         context: context(records, state, seq),
+    }
+}
+
+/// A model call that waits for an answer.
+fn open_call(run: &RunId, question: &ModelQuestion) -> Open {
+    Open {
+        id: ApprovalId { run: run.clone(), seq: question.seq },
+        kind: "ask",
+        action: "call_model".to_owned(),
+        resource: question.what.clone(),
+        shown: question.shown.clone(),
+        expires_ms: Some(question.expires_ms),
+        call: format!("call_model {}", safe(&question.what)),
+        context: None,
     }
 }
 
@@ -240,7 +256,10 @@ fn answer_with(
         .open_questions()
         .find(|action| matches!(&action.phase, Phase::Asked(question) if question.seq == id.seq));
     let request = state.egress.grants.get(&id.seq).map(|grant| render::request(&grant.request));
-    let call = asked.map(|action| call_of(&state, action.id)).or(request).unwrap_or_default();
+    let question = state.model_question().filter(|question| question.seq == id.seq);
+    let model = question.map(|question| format!("call_model {}", safe(&question.what)));
+    let call = asked.map(|action| call_of(&state, action.id)).or(request).or(model);
+    let call = call.unwrap_or_default();
     let context = context(records, &state, id.seq);
     let missing = context.map_or(0, |c| {
         c.needs.saturating_sub(1 + u32::try_from(c.given.len()).unwrap_or(u32::MAX - 1))

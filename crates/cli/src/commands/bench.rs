@@ -5,6 +5,7 @@
 
 mod gate;
 mod load;
+mod privacy;
 mod upstream;
 
 pub(crate) use load::perform as perform_load;
@@ -77,6 +78,7 @@ pub(crate) fn bench(session: &Session, what: BenchWhat, count: u32, raw: bool) -
                 &gate::table(&all),
             ));
         }
+        BenchWhat::Privacy => privacy::requests(count)?,
     };
     let sides = [Some(&comparison.ours), comparison.peer.as_ref()];
     let sides: Vec<_> = sides.into_iter().flatten().cloned().collect();

@@ -243,19 +243,15 @@ impl<'a> Follower<'a> {
             let id = ApprovalId { run: self.run.clone(), seq: asked };
             answer(self.session, id, &self.records, said).await;
         }
-        let Some(action) = self.state.current_action() else {
-            return Ok(false);
-        };
-        let Phase::Asked(question) = action.phase.clone() else {
+        let Some((seq, call, shown)) = question_of(&self.state) else {
             return Ok(false);
         };
         let rests = self.state.ended.is_some() || self.state.suspended.is_some();
         if rests || !self.session.terminal.interactive {
             return Ok(false);
         }
-        let call = progress::call_of(&self.state, action.id);
-        let shown = whole(&self.records, &self.state, question.seq, &question.shown);
-        let put = Prompt::put(self.session.terminal, question.seq, call, shown);
+        let shown = whole(&self.records, &self.state, seq, &shown);
+        let put = Prompt::put(self.session.terminal, seq, call, shown);
         let answer = tokio::select! {
             answer = put.answer => answer.ok().flatten(),
             _ = self.interrupts.recv() => None,
@@ -264,7 +260,7 @@ impl<'a> Follower<'a> {
             return Ok(false);
         };
         let request = Request::Answer {
-            id: ApprovalId { run: self.run.clone(), seq: question.seq },
+            id: ApprovalId { run: self.run.clone(), seq },
             approve,
             reason,
             for_run: false,
@@ -342,6 +338,19 @@ async fn interrupt(session: &Session, run: &RunId, count: u32) -> Result<()> {
         Request::Cancel { run, by: login() }
     };
     session.ask(&request).await.map(|_| ())
+}
+
+/// The question that holds the run up: its record, what it is about, and what is shown.
+fn question_of(state: &State) -> Option<(u64, String, String)> {
+    if let Some(question) = state.model_question() {
+        let call = format!("call_model {}", safe(&question.what));
+        return Some((question.seq, call, question.shown.clone()));
+    }
+    let action = state.current_action()?;
+    let Phase::Asked(question) = &action.phase else {
+        return None;
+    };
+    Some((question.seq, progress::call_of(state, action.id), question.shown.clone()))
 }
 
 /// y, n or show; `None` at the end of input.
@@ -460,6 +469,15 @@ fn questions(session: &Session, run: &RunId, state: &State) {
             _ => {}
         }
     }
+    if let Some(question) = state.model_question() {
+        let id = ApprovalId { run: run.clone(), seq: question.seq };
+        let what = safe(&question.what);
+        Terminal::say(&format!("waits for your answer to: call_model {what}"));
+        Terminal::say(&format!("  {}", session.command("approvals")));
+        Terminal::say(&format!("  {}", session.command(&format!("approve {id}"))));
+        let deny = session.command(&format!("deny {id} --reason \"...\""));
+        Terminal::say(&format!("  {deny}"));
+    }
     if let Some(name) = state.current_action().and_then(|action| waited_signal(state, action)) {
         let name = crate::session::quoted(&safe(name));
         Terminal::say(&format!("waits for the signal {name}"));
@@ -487,7 +505,9 @@ fn next_steps(state: &State, records: &[Record]) -> [&'static str; 3] {
         Status::Failed if state.may_start_again() => ["resume RUN", "explain RUN", "diff RUN"],
         Status::Failed => ["explain RUN", "show RUN", "send RUN \"...\""],
         Status::Cancelled => ["show RUN", "explain RUN", "send RUN \"...\""],
-        Status::Waiting if state.open_questions().next().is_some() => {
+        Status::Waiting
+            if state.open_questions().next().is_some() || state.model_question().is_some() =>
+        {
             ["approvals", "show RUN", "cancel RUN"]
         }
         Status::Waiting | Status::Suspended | Status::Running => {

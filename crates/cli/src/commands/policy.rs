@@ -140,7 +140,12 @@ fn denied(records: &[Record]) -> Vec<ActionRequest> {
                 let of = state.actions.get(id).into_iter().flat_map(|action| &action.requests);
                 of.for_each(&mut add);
             }
-            Body::EgressDecided { verdict: Verdict::Deny, request, .. } => add(request),
+            // What the privacy router turned down, no rule of policy opens.
+            Body::EgressDecided { verdict: Verdict::Deny, request, policies, .. }
+                if !crate::progress::by_privacy(policies) =>
+            {
+                add(request);
+            }
             _ => {}
         }
     }

@@ -98,7 +98,9 @@ fn resume(state: &State, records: &[Record]) -> String {
         Status::Done | Status::Failed | Status::Cancelled => format!(
             "ended at record {last}; new instructions take it up from there: bedplate send RUN TEXT"
         ),
-        Status::Waiting if state.open_questions().next().is_some() => {
+        Status::Waiting
+            if state.open_questions().next().is_some() || state.model_question().is_some() =>
+        {
             "waits for a person: bedplate approvals".to_owned()
         }
         Status::Waiting | Status::Suspended | Status::Running => {

@@ -39,6 +39,7 @@ pub(super) fn steps(records: &[Record], state: &State) -> Vec<Step> {
         }
     }
     decisions_of_models(&mut steps, records);
+    privacy_of_models(&mut steps, records);
     steps
 }
 
@@ -196,6 +197,47 @@ fn decisions_of_models(steps: &mut [Step], records: &[Record]) {
     }
 }
 
+/// What the privacy router did for a model call stands before its decision; where values were put
+/// back, in its answer.
+fn privacy_of_models(steps: &mut [Step], records: &[Record]) {
+    for step in steps.iter_mut().filter(|step| step.effect == "model") {
+        let before = records.iter().rev().skip_while(|record| record.stamp.seq >= step.seq);
+        let mine = before.take_while(|record| {
+            let body = &record.body;
+            matches!(
+                body,
+                Body::PrivacyChecked { .. }
+                    | Body::DecisionMade { action: None, .. }
+                    | Body::BudgetReserved { .. }
+            )
+        });
+        let mut said: Vec<String> = Vec::new();
+        for record in mine {
+            if let Body::PrivacyChecked { found, .. } = &record.body {
+                let rules: std::collections::BTreeSet<&str> =
+                    found.iter().map(|found| found.rule.as_str()).collect();
+                let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
+                let (seq, what) = (record.stamp.seq, crate::summary::privacy(found));
+                said.push(format!("record {seq}: privacy: {what}, by {rules}"));
+            }
+        }
+        let answer = records.iter().find(|record| {
+            record.causes.iter().any(|cause| cause.link == Link::ResultOf && cause.seq == step.seq)
+                && matches!(record.body, Body::ModelAnswered { .. })
+        });
+        if let Some(Body::ModelAnswered { restored, .. }) = answer.map(|record| &record.body) {
+            said.extend(restored.iter().map(|restored| {
+                let place = match &restored.call_id {
+                    Some(call) => format!("the arguments of call {call}"),
+                    None => "what it said".to_owned(),
+                };
+                format!("values put back in {place}: {}", restored.kinds.join(", "))
+            }));
+        }
+        step.because.extend(said);
+    }
+}
+
 fn carrying(labels: &Labels) -> String {
     if labels.is_empty() {
         return String::new();
@@ -225,7 +267,9 @@ pub(super) fn carried(records: &[Record]) -> Vec<String> {
                 lines.push(format!("record {seq}: back to layer {to}"));
                 layer = Some(to.clone());
             }
-            Body::ActionFinished { labels: new, .. } | Body::LabelAdded { labels: new } => {
+            Body::ActionFinished { labels: new, .. }
+            | Body::LabelAdded { labels: new }
+            | Body::PrivacyChecked { labels: new, .. } => {
                 let before = labels.clone();
                 labels.join(new);
                 if labels != before {

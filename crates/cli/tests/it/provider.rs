@@ -4,8 +4,8 @@ use rustix::net::{AddressFamily, SocketAddrAny, SocketType, sockopt};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 /// A port of this test alone. Nobody answers there until it is served.
@@ -87,6 +87,46 @@ impl Drop for Server {
     }
 }
 
+/// A provider on a port of its own that keeps what it gets and answers as a function says, given
+/// the number of the request, from 0, and its body. Answers until the test is over.
+#[derive(Debug)]
+pub(crate) struct Echo {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Echo {
+    pub(crate) fn start(reply: impl Fn(usize, &str) -> Vec<u8> + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        let notes = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let request = read_request(&mut stream);
+                let text = String::from_utf8_lossy(&request).into_owned();
+                let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned();
+                let number = notes.lock().expect("no panic holds it").len();
+                let reply = reply(number, &body);
+                notes.lock().expect("no panic holds it").push(text);
+                let _ = stream.write_all(&reply);
+            }
+        });
+        Self { address, seen }
+    }
+
+    /// The provider's table of a manifest, under this name.
+    pub(crate) fn provider(&self, name: &str) -> String {
+        let address = self.address;
+        format!("[providers.{name}]\ndialect = \"chat\"\nbase_url = \"http://{address}/v1\"\n")
+    }
+
+    /// Every request as it came, header and body.
+    pub(crate) fn seen(&self) -> Vec<String> {
+        self.seen.lock().expect("no panic holds it").clone()
+    }
+}
+
 fn answer(
     listener: TcpListener,
     replies: Vec<Reply>,
@@ -114,7 +154,7 @@ fn answer(
 }
 
 /// Header and as many bytes as it says.
-fn read_request(stream: &mut TcpStream) {
+fn read_request(stream: &mut TcpStream) -> Vec<u8> {
     let mut seen = Vec::new();
     let mut buffer = [0u8; 4096];
     loop {
@@ -124,12 +164,12 @@ fn read_request(stream: &mut TcpStream) {
                 text.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
             let length: usize = length.and_then(|length| length.parse().ok()).unwrap_or(0);
             if seen.len() >= end + 4 + length {
-                return;
+                return seen;
             }
         }
         match stream.read(&mut buffer) {
             Ok(count @ 1..) => seen.extend_from_slice(&buffer[..count]),
-            _ => return,
+            _ => return seen,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! ```
 
 use super::{Call, Calls, Said, lock};
+use crate::privacy::Back;
 use bytes::Bytes;
 use models::guest::{GuestFault, Renderer};
 use models::{Answer, Piece};
@@ -20,6 +21,8 @@ pub(crate) struct Relay {
     call: Arc<Call>,
     /// Whether the provider's own bytes are passed on.
     native: bool,
+    /// Those of the guest that the provider needs.
+    headers: Vec<(String, String)>,
     renderer: Renderer,
     begun: bool,
     /// The last bytes that came: what completes an answer waits until it is recorded.
@@ -32,12 +35,23 @@ impl Relay {
         if native {
             renderer.relayed();
         }
-        Self { calls, ask, call, native, renderer, begun: false, held: Bytes::new() }
+        let headers = if native { call.headers.clone() } else { Vec::new() };
+        Self { calls, ask, call, native, headers, renderer, begun: false, held: Bytes::new() }
+    }
+
+    /// The same, with what comes back taken through the privacy router: where pseudonyms may stand
+    /// in it, the provider's own bytes are not passed on.
+    pub(crate) fn through(mut self, back: &Back) -> Self {
+        if self.native && !back.is_plain() {
+            self.native = false;
+            self.renderer = self.call.renderer();
+        }
+        self
     }
 
     /// Headers of the guest that the provider needs.
     pub(crate) fn headers(&self) -> Vec<(String, String)> {
-        if self.native { self.call.headers.clone() } else { Vec::new() }
+        self.headers.clone()
     }
 
     /// What came.
@@ -47,7 +61,7 @@ impl Relay {
                 let ready = std::mem::replace(&mut self.held, Bytes::copy_from_slice(raw));
                 self.give(ready);
             }
-            Piece::Text(text) if !self.native => {
+            Piece::Text(text) if !self.native && !text.is_empty() => {
                 let bytes = self.renderer.text(text);
                 self.give(bytes.into());
             }

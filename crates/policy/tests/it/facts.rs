@@ -226,22 +226,27 @@ fn names_that_a_rule_could_misread_are_refused_even_by_an_open_policy() {
 }
 
 #[test]
-fn a_source_of_schema_1_keeps_its_digest() {
+fn sources_of_older_schemas_keep_their_digest() {
     let set = when("context.method == \"GET\"");
-    let old = set.cedar_source().replace("schema 2.", "schema 1.");
+    let old = set.cedar_source().replace("schema 3.", "schema 1.");
     let read = |source: &str| {
         PolicySet::from_cedar_source(source, set.principal(), &crate::support::tools()).unwrap()
     };
     assert_eq!(read(&set.cedar_source()).digest(), set.digest());
     assert_eq!(read(&old).cedar_source(), old);
     assert_eq!(read(&old).digest().to_string(), OLD_DIGEST);
+    let second = set.cedar_source().replace("schema 3.", "schema 2.");
+    assert_eq!(read(&second).cedar_source(), second);
+    assert_eq!(read(&second).digest().to_string(), SECOND_DIGEST);
     let labelled = when("context.labels.contains(\"confidential\")").cedar_source();
     let mut input = DecisionInput::new(Principal::agent("triage", ""), request("GET a.test/"));
     input.carried.labels.join(&types::Labels::one("confidential:payroll"));
     let now = read(&labelled).decide(&input).verdict;
-    let then = read(&labelled.replace("schema 2.", "schema 1.")).decide(&input).verdict;
+    let then = read(&labelled.replace("schema 3.", "schema 1.")).decide(&input).verdict;
     assert_eq!((now, then), (Verdict::Permit, Verdict::Deny));
 }
 
+/// Of the set above as schema 2 had it.
+const SECOND_DIGEST: &str = "80e29a52c71e0d30f87ce24a5f8eb83cb84b0571a2286bee2d263b43e310a9ce";
 /// Of the set above as schema 1 had it.
 const OLD_DIGEST: &str = "baa88e055592892f7861cfdd212839d143e75bb2a248ad97fbcc3ffbdb79990e";

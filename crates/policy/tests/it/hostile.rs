@@ -66,6 +66,7 @@ fn check_tool_name(name: &str) {
         provider: String::new(),
         model: String::new(),
         local: false,
+        privacy: Default::default(),
     };
     assert_eq!(decide(route(name)), Verdict::Permit, "{name:?}");
     let mount = ActionRequest::Path { access: FsAccess::Mount, path: "/x".into() };
@@ -175,6 +176,7 @@ fn requests(text: &str) -> Vec<ActionRequest> {
             provider: text.clone(),
             model: text,
             local: false,
+            privacy: Default::default(),
         },
     ]
 }

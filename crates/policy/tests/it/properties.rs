@@ -196,6 +196,7 @@ fn any_request() -> impl Strategy<Value = ActionRequest> {
                 provider: "p".into(),
                 model: "m".into(),
                 local: true,
+                privacy: Default::default(),
             }
         }),
     ]

@@ -44,6 +44,7 @@ pub(crate) fn request(text: &str) -> ActionRequest {
             provider: "openai".into(),
             model: "m".into(),
             local: false,
+            privacy: Default::default(),
         },
         "tool" => ActionRequest::CallTool {
             effect: tools()

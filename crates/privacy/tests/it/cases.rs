@@ -16,7 +16,8 @@ pub(crate) struct Case {
 }
 
 pub(crate) fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/corpus")
+    // Also read by tests of other crates, which stand beside this one.
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../privacy/tests/corpus")
 }
 
 pub(crate) fn all() -> Vec<Case> {
@@ -61,15 +62,18 @@ fn parse(place: &str, line: &str) -> Case {
     Case { place: place.to_owned(), language, format, text, expected }
 }
 
-pub(crate) fn detector() -> Detector {
+pub(crate) fn prints() -> Fingerprints {
     let key = FingerprintKey::new([9; 32]);
     let vault = maker::VAULT.iter().enumerate();
     let prints = vault.map(|(n, v)| Fingerprints::of(&format!("vault-{n}"), v.as_bytes(), &key));
-    let prints = Fingerprints::all(prints.map(Result::unwrap)).unwrap();
+    Fingerprints::all(prints.map(Result::unwrap)).unwrap()
+}
+
+pub(crate) fn detector() -> Detector {
     let config = DetectorConfig {
         names: maker::NAMES.map(str::to_owned).to_vec(),
         canaries: maker::CANARIES.map(str::to_owned).to_vec(),
         ..DetectorConfig::default()
     };
-    Detector::new(&config, Some(prints)).unwrap()
+    Detector::new(&config, Some(prints())).unwrap()
 }

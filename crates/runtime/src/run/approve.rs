@@ -46,7 +46,16 @@ impl RunTask {
                 quorum: grant.quorum.clone(),
             })
         };
-        of_action.or_else(of_request)
+        let model = self.state.model_question().filter(|question| question.seq == asked);
+        // What is sent to a model is asked about call by call: no entry opens it.
+        let of_model = || {
+            model.map(|question| Question {
+                expires_ms: question.expires_ms,
+                requests: Vec::new(),
+                quorum: Quorum::new(1),
+            })
+        };
+        of_action.or_else(of_request).or_else(of_model)
     }
 
     pub(super) async fn answer(&mut self, answer: Answer) -> Result<(), RuntimeError> {

@@ -119,7 +119,9 @@ impl RunTask {
         let rules = self.path_rules()?;
         let manifest = self.state.manifest().clone();
         let parts = std::sync::Arc::clone(&self.parts);
-        let (sandbox, workspace) = self.world.open(&parts, &manifest, &layer, rules).await?;
+        let prints = self.prints().map_err(RuntimeError::Part)?;
+        let opened = self.world.open(&parts, &manifest, &layer, rules, prints).await;
+        let (sandbox, workspace) = opened?;
         self.ensure_served().await?;
         let spec = ExecSpec {
             timeout_ms: Some(timeout_ms),
@@ -207,7 +209,9 @@ impl RunTask {
         let rules = self.path_rules()?;
         let manifest = self.state.manifest().clone();
         let parts = std::sync::Arc::clone(&self.parts);
-        let (sandbox, workspace) = self.world.open(&parts, &manifest, &layer, rules).await?;
+        let prints = self.prints().map_err(RuntimeError::Part)?;
+        let opened = self.world.open(&parts, &manifest, &layer, rules, prints).await;
+        let (sandbox, workspace) = opened?;
         let done = parts.spawner.file_op(&sandbox, op, workspace);
         let Some(done) = self.unless_stopped(done).await else {
             return Ok(None);

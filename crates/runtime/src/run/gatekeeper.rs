@@ -6,7 +6,7 @@ use crate::policy_sources;
 use kernel::State;
 use policy::{Decision, DecisionInput, PersonAction, PersonInput, PolicySet, Principal};
 use std::path::{Path, PathBuf};
-use types::manifest::{Manifest, Permissions};
+use types::manifest::{Manifest, Permissions, Privacy};
 use types::{ActionRequest, Actor, Carried, Digest, RunId, Verdict};
 
 /// People who must approve one thing, at most.
@@ -17,6 +17,7 @@ const APPROVERS_MAX: u32 = 16;
 pub(super) struct Gatekeeper {
     dir: Option<PathBuf>,
     set: PolicySet,
+    privacy: Privacy,
     principal: Principal,
 }
 
@@ -27,14 +28,14 @@ impl Gatekeeper {
         actor: &Actor,
     ) -> Result<Self, RuntimeError> {
         let dir = dir.map(PathBuf::from);
-        let set = compile(dir.as_deref(), state, &state.allowed)?;
+        let (set, privacy) = compile(dir.as_deref(), state, &state.allowed)?;
         let principal = Principal::agent(&actor.agent, &actor.team);
-        Ok(Self { dir, set, principal })
+        Ok(Self { dir, set, privacy, principal })
     }
 
     /// Reads the operator's files again.
     pub(super) fn reload(&mut self, state: &State, _actor: &Actor) -> Result<(), RuntimeError> {
-        self.set = compile(self.dir.as_deref(), state, &state.allowed)?;
+        (self.set, self.privacy) = compile(self.dir.as_deref(), state, &state.allowed)?;
         Ok(())
     }
 
@@ -45,7 +46,12 @@ impl Gatekeeper {
         _actor: &Actor,
         allowed: &[String],
     ) -> Result<Digest, RuntimeError> {
-        compile(self.dir.as_deref(), state, allowed).map(|set| set.digest())
+        compile(self.dir.as_deref(), state, allowed).map(|(set, _)| set.digest())
+    }
+
+    /// What models may be sent.
+    pub(super) const fn privacy(&self) -> &Privacy {
+        &self.privacy
     }
 
     pub(super) fn set(&self) -> &PolicySet {
@@ -116,19 +122,21 @@ pub(super) fn approvers_of(decision: &Decision) -> u32 {
     numbers.max().unwrap_or(1)
 }
 
-/// Permissions and policy are the operator's, and hold as they are now; everything else about the
+/// Permissions, policy and `[privacy]` are the operator's, and hold as they are now; all else of the
 /// agent is as it was when the run began. A directory that is gone leaves what the log remembers.
 fn compile(
     dir: Option<&Path>,
     state: &State,
     allowed: &[String],
-) -> Result<PolicySet, RuntimeError> {
+) -> Result<(PolicySet, Privacy), RuntimeError> {
     let mut manifest: Manifest = state.manifest().clone();
     let mut cedar = None;
     if let Some(dir) = dir.filter(|dir| dir.join(config::MANIFEST_FILE).exists()) {
         let project = config::load(dir, None)?;
         manifest.permissions = project.manifest.permissions;
+        manifest.privacy = project.manifest.privacy;
         cedar = project.cedar;
     }
-    policy_sources::compile(&manifest, cedar.as_deref(), allowed)
+    let set = policy_sources::compile(&manifest, cedar.as_deref(), allowed)?;
+    Ok((set, manifest.privacy))
 }

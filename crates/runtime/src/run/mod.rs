@@ -19,6 +19,7 @@ mod gatekeeper;
 mod guest;
 mod model;
 pub(crate) mod network;
+mod privacy;
 mod recover;
 pub(crate) mod secrets;
 mod world;
@@ -26,6 +27,7 @@ mod world;
 pub(crate) use control::{Answer, Control, Post};
 pub(crate) use create::create;
 
+use self::privacy::Pseudonymity;
 use crate::error::RuntimeError;
 use crate::parts::Parts;
 use crate::protocol::Keys;
@@ -74,6 +76,7 @@ pub(crate) struct RunTask {
     held: Held,
     tokens: secrets::Tokens,
     gatekeeper: Gatekeeper,
+    pseudonymity: Pseudonymity,
     world: World,
     inbox: mpsc::Receiver<Post>,
     head: watch::Sender<u64>,
@@ -97,7 +100,7 @@ pub(crate) async fn attend(
     leave: impl Fn(&mut mpsc::Receiver<Post>) -> bool,
 ) {
     let loaded = RunTask::load(parts, run).await;
-    let (state, epoch, parts, run, actor, gatekeeper, world) = match loaded {
+    let Loaded { state, epoch, parts, run, actor, gatekeeper, pseudonymity, world } = match loaded {
         Ok(loaded) => loaded,
         Err(error) => return refuse_all(&mut inbox, error.into_failure(), leave),
     };
@@ -112,6 +115,7 @@ pub(crate) async fn attend(
         held,
         tokens: secrets::Tokens::default(),
         gatekeeper,
+        pseudonymity,
         world,
         inbox,
         head,
@@ -151,7 +155,17 @@ fn refuse_all(
     }
 }
 
-type Loaded = (State, u64, Arc<Parts>, RunId, Actor, Gatekeeper, World);
+/// A run that was taken over.
+struct Loaded {
+    state: State,
+    epoch: u64,
+    parts: Arc<Parts>,
+    run: RunId,
+    actor: Actor,
+    gatekeeper: Gatekeeper,
+    pseudonymity: Pseudonymity,
+    world: World,
+}
 
 impl RunTask {
     /// Takes the run over: earlier owners are fenced from here on.
@@ -172,7 +186,8 @@ impl RunTask {
         let gatekeeper = Gatekeeper::new(dir.as_deref(), &state, &actor)?;
         let mut world = World::new(dir.as_deref());
         world.models = guest::models_of(&run, state.manifest());
-        Ok((state, epoch, parts, run, actor, gatekeeper, world))
+        let pseudonymity = Pseudonymity::load(&parts, &run, &records)?;
+        Ok(Loaded { state, epoch, parts, run, actor, gatekeeper, pseudonymity, world })
     }
 
     /// One step; what cannot be done here and now sets the run aside, with the reason.
@@ -203,7 +218,8 @@ impl RunTask {
             Command::FinishWait { action, signal } => self.finish_wait(action, signal).await,
             Command::Backoff { action, pause_ms } => self.back_off(action, pause_ms).await,
             Command::SleepUntil { due_ms, timer } => self.sleep_until(due_ms, timer).await,
-            Command::CallModel { hop, attempt } => self.call_model(hop, attempt).await,
+            // Boxed: it is the largest of the futures, and is awaited least often.
+            Command::CallModel { hop, attempt } => Box::pin(self.call_model(hop, attempt)).await,
             Command::ChangeRoute { hop, failure } => self.change_route(hop, failure).await,
             Command::Check { index } => self.final_check(index).await,
             Command::KeepArtifacts => self.keep_artifacts().await,

@@ -23,6 +23,7 @@ use gate::{
     Network, SecretGiven, TOKEN_OPERATION,
 };
 use policy::Decision;
+use privacy::Fingerprints;
 use sandbox::Listeners;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -66,6 +67,8 @@ const ENDS_MS_MAX: u64 = 5;
 const ENDS_MAX: usize = 32;
 /// The status by which a server refuses a credential.
 const UNAUTHORIZED: u16 = 401;
+/// What a program is told when the value of a secret stands in its request: `BP-PRIVACY-013`.
+const LEAKED: &str = "BP-PRIVACY-013";
 /// What comes from a host that the operator says nothing about.
 const FOREIGN: &str = "untrusted";
 
@@ -189,6 +192,7 @@ fn cannot_trust(error: &std::io::Error) -> RuntimeError {
 pub(crate) fn config_of(
     network: &types::manifest::Network,
     trust: Vec<String>,
+    prints: Option<Fingerprints>,
 ) -> Result<NetConfig, RuntimeError> {
     let mut resolve = BTreeMap::new();
     for (name, address) in &network.resolve {
@@ -202,7 +206,7 @@ pub(crate) fn config_of(
         reason: format!("there is no randomness: {error}"),
     })?;
     let as_of = network.as_of.clone();
-    Ok(NetConfig { resolve, trust, seed, as_of, models: None })
+    Ok(NetConfig { resolve, trust, seed, as_of, models: None, prints })
 }
 
 /// The host's authorities and the sandbox's own.
@@ -447,6 +451,9 @@ impl RunTask {
         ask: u64,
         request: Box<NetRequest>,
     ) -> Result<(), RuntimeError> {
+        if !request.leaked.is_empty() {
+            return self.on_leak(during, ask, &request).await;
+        }
         let decision = self.judge(&request.action, false);
         let effect = effect_of(&request.action);
         let twin =
@@ -470,6 +477,39 @@ impl RunTask {
                 }
             }
         }
+    }
+
+    /// The value of a secret stands in a request, where only its placeholder may: denied whatever
+    /// policy says, and recorded without what the request says, since the value is in it.
+    async fn on_leak(
+        &mut self,
+        during: Option<ActionId>,
+        ask: u64,
+        request: &NetRequest,
+    ) -> Result<(), RuntimeError> {
+        let mut bare = request.action.clone();
+        if let ActionRequest::HttpRequest { path, query, facts, .. } = &mut bare {
+            "/".clone_into(path);
+            query.clear();
+            *facts = None;
+        }
+        let names = request.leaked.join(", ");
+        let why = Failure {
+            code: LEAKED.to_owned(),
+            message: format!("the value of secret {names} stands in it, not its placeholder"),
+            next: "Replace the secret; find with `bedplate show RUN` where its value came from."
+                .to_owned(),
+        };
+        let policies = vec!["privacy.vault".to_owned()];
+        let decision = Decision { verdict: Verdict::Deny, policies, ..self.judge(&bare, false) };
+        self.record_refusal(during, &bare, request.digest, &decision, Some(why)).await?;
+        let denial = Denial {
+            code: LEAKED.to_owned(),
+            message: "the value of a secret stands in it; the operator sees which".to_owned(),
+            approval: None,
+        };
+        self.tell_gate(ask, NetVerdict::Deny(denial)).await;
+        Ok(())
     }
 
     /// Lets a request through by an approval, if policy still permits it with one.

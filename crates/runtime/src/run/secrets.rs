@@ -88,7 +88,12 @@ impl Tokens {
 
 /// The home's secrets, opened with the key that the commands of this run named.
 pub(super) fn held(home: &Path, keys: &Keys) -> Held {
-    Held::new(home, KeySource::named(home, |name| keys.0.get(name).map(OsString::from)))
+    Held::new(home, source(home, keys))
+}
+
+/// Where the key of the home's vault comes from.
+pub(super) fn source(home: &Path, keys: &Keys) -> KeySource {
+    KeySource::named(home, |name| keys.0.get(name).map(OsString::from))
 }
 
 /// Whether these say where the vault's key is.

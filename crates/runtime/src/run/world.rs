@@ -9,6 +9,7 @@ use crate::error::RuntimeError;
 use crate::parts::Parts;
 use gate::GuestModels;
 use policy::Because;
+use privacy::Fingerprints;
 use sandbox::layers::{self, Upper};
 use sandbox::{CreateSpec, FsRules, Mount, Overlay, SandboxError, SandboxId};
 use std::path::{Path, PathBuf};
@@ -64,12 +65,14 @@ impl World {
     }
 
     /// A sandbox over `layer` with a new upper; the overlay when the sandbox must be told of it.
+    /// By `prints` the values of the vault are known at its network.
     pub(super) async fn open(
         &mut self,
         parts: &Parts,
         manifest: &Manifest,
         layer: &LayerId,
         rules: FsRules,
+        prints: Option<Fingerprints>,
     ) -> Result<(SandboxId, Option<Overlay>), RuntimeError> {
         self.discard(parts);
         let upper = parts.layers.begin(layer).map_err(|error| RuntimeError::part(&error))?;
@@ -85,7 +88,8 @@ impl World {
                     rules: rules.clone(),
                     ..CreateSpec::new(overlay)
                 };
-                let mut config = network::config_of(&manifest.network, self.trust(manifest)?)?;
+                let trust = self.trust(manifest)?;
+                let mut config = network::config_of(&manifest.network, trust, prints)?;
                 config.models.clone_from(&self.models);
                 let made = parts.spawner.create_with_network(spec).await;
                 let (made, listeners) = made.map_err(|error| RuntimeError::part(&error))?;

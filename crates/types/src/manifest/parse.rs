@@ -182,6 +182,8 @@ struct RawManifest {
     #[serde(default)]
     secrets: BTreeMap<String, String>,
     #[serde(default)]
+    privacy: super::privacy::RawPrivacy,
+    #[serde(default)]
     tool: Vec<RawTool>,
     #[serde(default)]
     check: Vec<RawCheck>,
@@ -343,7 +345,7 @@ struct RawArtifacts {
     paths: Vec<String>,
 }
 
-fn bad(key: impl Into<String>, message: impl Into<String>) -> ManifestError {
+pub(super) fn bad(key: impl Into<String>, message: impl Into<String>) -> ManifestError {
     ManifestError::Value { key: key.into(), message: message.into() }
 }
 
@@ -370,6 +372,7 @@ impl RawManifest {
             sandbox: self.sandbox.check()?,
             network: self.network.check()?,
             secrets: self.secrets,
+            privacy: self.privacy.check()?,
             tools,
             checks,
             artifacts: self.artifacts.paths,
@@ -381,6 +384,7 @@ impl RawManifest {
                 format!("there is no route '{route}' in [routes]; known: {}", known.join(", "));
             return Err(bad("agent.model", message));
         }
+        super::privacy::check_route(&manifest)?;
         Ok(manifest)
     }
 }

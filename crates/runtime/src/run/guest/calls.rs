@@ -13,9 +13,14 @@
 //! are durable; a guest has the end of an answer only when the answer is recorded.
 
 use crate::error::RuntimeError;
+use crate::run::model::Target;
+use crate::run::model::withheld;
 use crate::run::network::TAIL_MS_MAX;
+use crate::run::privacy::Report;
 use crate::run::{Draft, RunTask};
-use gate::{Answer, Answered, Finish, GuestAsk, GuestLink, Prepared, Secret};
+use gate::{
+    Answer, Answered, Finish, GuestAsk, GuestLink, NotPrepared, Prepared, PrivacyFindings, Secret,
+};
 use models::guest::GuestFault;
 use models::{DECODER_VERSION, ENCODER_VERSION, Endpoint};
 use policy::Decision;
@@ -41,7 +46,7 @@ const NO_MODEL: u16 = 404;
 #[derive(Debug)]
 pub(in crate::run) enum Step {
     /// A request was encoded, or cannot be.
-    Prepared { ask: u64, result: Result<Prepared, ModelFault> },
+    Prepared { ask: u64, result: Result<Prepared, NotPrepared> },
     /// The provider answered, or did not.
     Answered { ask: u64, answered: Answered },
 }
@@ -77,6 +82,8 @@ struct Going {
 struct At {
     entry: RouteEntry,
     endpoint: Endpoint,
+    /// Whether no pseudonym may stand in what the provider writes.
+    plain: bool,
 }
 
 impl Going {
@@ -87,7 +94,8 @@ impl Going {
 
     /// Whether the guest gets the provider's own bytes.
     fn is_native(&self, at: &At) -> bool {
-        self.ask.dialect == at.endpoint.dialect && at.entry.provider != SCRIPT_PROVIDER
+        let own = self.ask.dialect == at.endpoint.dialect;
+        own && at.plain && at.entry.provider != SCRIPT_PROVIDER
     }
 }
 
@@ -179,16 +187,16 @@ impl RunTask {
             let Some(entry) = route.and_then(|route| route.get(hop as usize)).cloned() else {
                 return self.refuse_last(ask).await;
             };
-            let request = self.model_request(&entry);
-            let carried = self.carried_out();
-            let by = self.actor.on_behalf_of.clone();
-            let decision = self.gatekeeper.decide(&[request], &carried, &by, false);
+            let decision = self.decide_guest(&self.guest_target(&entry), None);
             let fault = if decision.verdict == Verdict::Permit {
                 self.flush().await?;
                 match self.endpoint(&entry).await {
                     Ok((endpoint, key)) => {
-                        self.prepare_guest(ask, At { entry, endpoint }, (decision, key));
-                        return Ok(());
+                        let at = At { entry, endpoint, plain: true };
+                        match self.prepare_guest(ask, at, (decision, key)) {
+                            Ok(()) => return Ok(()),
+                            Err(fault) => (DENIED, fault),
+                        }
                     }
                     Err(fault) => (GuestFault::from(&fault).status, fault),
                 }
@@ -202,6 +210,45 @@ impl RunTask {
         }
     }
 
+    /// The entry, as the built-in loop would call it.
+    fn guest_target(&self, entry: &RouteEntry) -> Target {
+        self.target(self.state.manifest().agent.model.clone(), entry.clone())
+    }
+
+    /// Asks policy about a call: with what would be sent as it is, and what it carries.
+    fn decide_guest(&self, target: &Target, report: Option<&Report>) -> Decision {
+        let mut carried = self.carried_out();
+        if let Some(report) = report {
+            carried.labels.join(&report.labels);
+        }
+        let by = &self.actor.on_behalf_of;
+        self.gatekeeper.decide(&[target.request(report)], &carried, by, false)
+    }
+
+    /// The privacy router's word on a request that is put together: what is recorded of it, and the
+    /// decision, or why it does not go there. A guest does not wait for a person: what would be
+    /// asked is refused.
+    fn guest_report(
+        &self,
+        target: &Target,
+        prepared: &Prepared,
+        decision: Decision,
+    ) -> (Option<Draft>, Result<Decision, (Decision, Failure)>) {
+        let report = self.report(&prepared.findings, target.local);
+        let changes = !report.bare.is_empty() || !report.labels.is_empty();
+        let decision = if changes { self.decide_guest(target, Some(&report)) } else { decision };
+        let failure = self.stands_against(target, &report, &decision);
+        let noted = !report.found.is_empty() || !prepared.unsaved.is_empty();
+        let unsaved = if failure.is_some() { &[][..] } else { &prepared.unsaved };
+        let started = self.acting.and_then(|id| self.action(id).started);
+        let draft = report.draft(target, Some(prepared.digest), unsaved, started);
+        let word = match failure {
+            Some((decision, failure)) => Err((decision, failure)),
+            None => Ok(decision),
+        };
+        (noted.then_some(draft), word)
+    }
+
     /// Records that policy does not let an entry be called.
     async fn deny_guest(&mut self, decision: Decision) -> Result<ModelFault, RuntimeError> {
         let failure = decision.failure().unwrap_or_else(|| Failure {
@@ -213,20 +260,27 @@ impl RunTask {
         let carried = self.carried_out();
         let body = decision_made(decision, Verdict::Deny, carried);
         self.record(Durability::Written, Draft::new(body)).await?;
-        let class = FaultClass::Rejected;
-        Ok(ModelFault { class, failure, http_status: 0, retry_after_ms: None })
+        Ok(rejected(failure))
     }
 
-    fn prepare_guest(&mut self, ask: u64, at: At, permit: (Decision, Option<Secret>)) {
+    fn prepare_guest(
+        &mut self,
+        ask: u64,
+        at: At,
+        permit: (Decision, Option<Secret>),
+    ) -> Result<(), ModelFault> {
+        let local = self.guest_target(&at.entry).local;
+        let order = self.privacy_order(local).map_err(rejected)?;
         let tell = self.calls.tell.clone();
-        let Some(going) = self.calls.going.get_mut(&ask) else { return };
+        let Some(going) = self.calls.going.get_mut(&ask) else { return Ok(()) };
         let (link, endpoint) = (going.link.clone(), at.endpoint.clone());
         let model = at.entry.model.clone();
         (going.at, going.permit) = (Some(at), Some(permit));
         going.task = Some(tokio::spawn(async move {
-            let result = link.prepare(ask, endpoint, model).await;
+            let result = link.prepare(ask, endpoint, model, order).await;
             let _ = tell.send(Step::Prepared { ask, result });
         }));
+        Ok(())
     }
 
     /// Takes what came back from the gate.
@@ -235,9 +289,51 @@ impl RunTask {
             Step::Prepared { ask, result: Ok(prepared) } => {
                 self.announce_guest(ask, prepared).await
             }
-            Step::Prepared { ask, result: Err(fault) } => self.next_entry(ask, fault).await,
+            Step::Prepared { ask, result: Err(NotPrepared::Fault(fault)) } => {
+                self.next_entry(ask, fault).await
+            }
+            Step::Prepared { ask, result: Err(NotPrepared::Withheld { failure, findings }) } => {
+                self.withheld_from(ask, failure, &findings).await
+            }
             Step::Answered { ask, answered } => self.on_guest_answer(ask, answered).await,
         }
+    }
+
+    /// The router does not let the request out, whatever policy says.
+    async fn withheld_from(
+        &mut self,
+        ask: u64,
+        failure: Failure,
+        findings: &PrivacyFindings,
+    ) -> Result<(), RuntimeError> {
+        let Some(going) = self.calls.going.get_mut(&ask) else { return Ok(()) };
+        let (Some(at), Some((decision, _))) = (going.at.clone(), going.permit.take()) else {
+            return Ok(());
+        };
+        let target = self.guest_target(&at.entry);
+        let started = self.acting.and_then(|id| self.action(id).started);
+        let found = self.report(findings, target.local).draft(&target, None, &[], started);
+        let decision = withheld(decision, &["privacy".to_owned()], &failure);
+        self.turn_guest_down(ask, Some(found), decision, failure).await
+    }
+
+    /// Records why a call does not go to its entry; the next one may take it.
+    async fn turn_guest_down(
+        &mut self,
+        ask: u64,
+        found: Option<Draft>,
+        decision: Decision,
+        failure: Failure,
+    ) -> Result<(), RuntimeError> {
+        let carried = self.carried_out();
+        let mut drafts: Vec<Draft> = found.into_iter().collect();
+        drafts.push(Draft::new(decision_made(decision, Verdict::Deny, carried)));
+        self.append(Durability::Written, drafts).await?;
+        let Some(going) = self.calls.going.get_mut(&ask) else { return Ok(()) };
+        going.last = Some((DENIED, rejected(failure)));
+        going.hop += 1;
+        // Boxed: trying entries comes back here.
+        Box::pin(self.try_entries(ask)).await
     }
 
     /// This entry gave nothing.
@@ -256,8 +352,20 @@ impl RunTask {
     /// Reserves the budget and records the call; then it is sent.
     async fn announce_guest(&mut self, ask: u64, prepared: Prepared) -> Result<(), RuntimeError> {
         let Some(mut going) = self.calls.going.remove(&ask) else { return Ok(()) };
-        let at = going.at.clone().expect("it was prepared for an entry");
+        let mut at = going.at.clone().expect("it was prepared for an entry");
         let (decision, key) = going.permit.take().expect("it was permitted for an entry");
+        let target = self.guest_target(&at.entry);
+        let (found, word) = self.guest_report(&target, &prepared, decision);
+        let decision = match word {
+            Ok(decision) => decision,
+            Err((decision, failure)) => {
+                drop(prepared);
+                self.calls.going.insert(ask, going);
+                return self.turn_guest_down(ask, found, decision, failure).await;
+            }
+        };
+        at.plain = self.has_no_pseudonyms() && prepared.unsaved.is_empty();
+        going.at = Some(at.clone());
         let cost = self.prices()?.cost(&at.endpoint, &at.entry.model, &prepared.estimate.usage());
         let tokens = prepared.estimate.tokens();
         let budget = &self.state.manifest().budget;
@@ -266,7 +374,8 @@ impl RunTask {
             drop(prepared);
             return self.refuse_guest(ask, &going, TOO_DEAR, failure).await;
         }
-        let decided = self.state.next_seq;
+        let mut drafts: Vec<Draft> = found.into_iter().collect();
+        let decided = self.state.next_seq + drafts.len() as u64;
         let decision = decision_made(decision, Verdict::Permit, self.carried_out());
         let started = self.acting.and_then(|id| self.action(id).started);
         let (call, between) = self.guest_called(&going, &at, &prepared, cost);
@@ -275,9 +384,10 @@ impl RunTask {
             .because(Link::AskedIn, started)
             .because(Link::RetryOf, going.record)
             .with("request", between);
-        let drafts = vec![Draft::new(decision), call];
+        drafts.extend([Draft::new(decision), call]);
         let written = self.append(Durability::Synced, drafts).await?;
-        let record = written[1].stamp.seq;
+        let record = written.last().expect("the call was written").stamp.seq;
+        self.keep_pseudonyms(&prepared.unsaved);
         going.link.noted(ask, record).await;
         let (tell, gate) = (self.calls.tell.clone(), self.parts.gate.clone());
         going.task = Some(tokio::spawn(async move {
@@ -347,6 +457,7 @@ impl RunTask {
                     cost: cost.unwrap_or(Usd::ZERO),
                     decoder: DECODER_VERSION,
                     error: None,
+                    restored: answered.restored,
                 }
             }
             Err(fault) => no_answer(call, Usd::ZERO, fault.clone()),
@@ -427,6 +538,11 @@ impl RunTask {
     }
 }
 
+fn rejected(failure: Failure) -> ModelFault {
+    let class = FaultClass::Rejected;
+    ModelFault { class, failure, http_status: 0, retry_after_ms: None }
+}
+
 fn no_guest() -> Failure {
     Failure {
         code: "BP-RUN-022".to_owned(),
@@ -445,6 +561,7 @@ fn no_answer(call: u64, cost: Usd, fault: ModelFault) -> Body {
         cost,
         decoder: DECODER_VERSION,
         error: Some(fault),
+        restored: Vec::new(),
     }
 }
 

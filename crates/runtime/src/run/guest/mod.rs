@@ -79,7 +79,9 @@ impl RunTask {
         let rules = self.path_rules()?;
         let manifest = self.state.manifest().clone();
         let parts = Arc::clone(&self.parts);
-        let (sandbox, workspace) = self.world.open(&parts, &manifest, &layer, rules).await?;
+        let prints = self.prints().map_err(RuntimeError::Part)?;
+        let opened = self.world.open(&parts, &manifest, &layer, rules, prints).await;
+        let (sandbox, workspace) = opened?;
         self.ensure_served().await?;
         let applied = self.recipe(command, &manifest);
         self.furnish(&sandbox, &applied).await?;
