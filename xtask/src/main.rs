@@ -20,6 +20,7 @@ cargo xtask tidy [--fix]            check the rules of the house; --fix rewrites
 cargo xtask check                   tidy, fmt and clippy: what every commit must pass
 cargo xtask test [-p PACKAGE]...    bring what the tests need, then tidy, fmt, clippy, all tests
 cargo xtask peers bypass            the bypass corpus beside bwrap and srt, as a table
+cargo xtask peers gate              bring mitmproxy, which `bedplate bench gate` measures beside us
 cargo xtask deny                    licences, advisories and sources of the dependencies";
 
 fn main() -> ExitCode {
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         ["check"] => run_check(),
         ["test", rest @ ..] => packages(rest).map(|packages| test::run(&root(), &packages)),
         ["peers", "bypass"] => test::bypass(&root()),
+        ["peers", "gate"] => test::gate(&root()),
         ["deny"] => run_deny(),
         _ => Err(format!("usage:\n{USAGE}")),
     };

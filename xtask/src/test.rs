@@ -15,7 +15,7 @@ mod tally;
 
 use build::{APART, Apart, Binary, Build};
 use ordinary::World;
-pub(crate) use peers::bypass;
+pub(crate) use peers::{bypass, gate};
 use process::{Job, Outcome};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -373,6 +373,10 @@ impl State {
 
     /// One person's yes. Whether enough have said it.
     fn fold_yes(&mut self, asked: u64, by: &str, opens: &[String]) -> bool {
+        // What is sent to a model takes one person, and opens nothing.
+        if self.model_question().is_some_and(|question| question.seq == asked) {
+            return true;
+        }
         let of_request = self.egress.grants.get_mut(&asked).map(|grant| &mut grant.quorum);
         let quorum = of_request.or_else(|| {
             self.actions.values_mut().find_map(|action| match &mut action.phase {

@@ -1,5 +1,6 @@
-//! What others wrote and we are tested against: a model server, harnesses as guests, a proxy that
-//! `bench gate` measures beside us, and a sandbox for the bypass corpus.
+//! What others wrote and we are tested against: a model server and harnesses as guests; and what we
+//! are only compared with, which no test needs: a proxy for `bench gate`, a sandbox for the bypass
+//! corpus.
 //!
 //! Versions are pinned in `xtask/peers`; everything is installed under `target` once. The model
 //! server wants a Node newer than Debian 12 has; when the host's is too old, a pinned one comes
@@ -36,19 +37,27 @@ pub(super) fn bring(root: &Path, target: &Path) -> Result<Vec<(OsString, OsStrin
     let guests = Peer::new(root, target, "guests");
     guests.bring_node(true, None)?;
     guests.bring_python()?;
-    Peer::new(root, target, "mitmproxy").bring_python()?;
     let mut path = env::var_os("PATH").unwrap_or_default();
     if own_node {
         let folders = [bundled_node(&aimock.folder)].into_iter().chain(env::split_paths(&path));
         path = env::join_paths(folders.collect::<Vec<_>>()).map_err(|e| e.to_string())?;
     }
-    let mut variables = vec![
+    Ok(vec![
         ("BEDPLATE_AIMOCK_DIR".into(), aimock.folder.into()),
         ("BEDPLATE_GUESTS_DIR".into(), guests.folder.into()),
         ("PATH".into(), path),
-    ];
-    variables.extend(sandbox(root, target).ok());
-    Ok(variables)
+    ])
+}
+
+/// Brings the proxy that `bench gate` measures beside us.
+///
+/// # Errors
+/// When it does not install.
+pub(crate) fn gate(root: &Path) -> Result<bool, String> {
+    let target = super::build::target_directory(root)?;
+    Peer::new(root, &target, "mitmproxy").bring_python()?;
+    println!("installed: `bedplate bench gate` finds it");
+    Ok(true)
 }
 
 /// The sandbox that the bypass corpus is compared with; the table says so when there is none.

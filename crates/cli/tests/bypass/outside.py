@@ -12,6 +12,7 @@ MARKER = ("127.0.0.99", 9)
 lock = threading.Lock()
 seen = {"requests": 0, "attack": b"", "control": b"", "phase": "control", "syn": [], "other": [], "names": []}
 markers = threading.Semaphore(0)
+drained = threading.Semaphore(0)
 
 
 def ask_kernel(kind, flags, body):
@@ -45,12 +46,11 @@ def capture():
 def watch(s):
     while True:
         data, where = s.recvfrom(65536)
-        if where[2] != 4:
-            continue  # Each packet of loopback is seen going out and coming in.
-        note(data, where[1])
+        note(data, where[1], where[2] == 4)
 
 
-def note(data, protocol):
+def note(data, protocol, going_out):
+    """Each packet of loopback is seen twice. What goes out counts; a marker counts when it is in."""
     if protocol == 0x0800:
         size, kind = (data[0] & 15) * 4, data[9]
         to = socket.inet_ntop(socket.AF_INET, data[16:20])
@@ -61,7 +61,10 @@ def note(data, protocol):
         return
     port = struct.unpack("!H", data[size + 2:size + 4])[0] if len(data) >= size + 4 else 0
     if kind == 17 and (to, port) == MARKER:
-        markers.release()
+        if not going_out:
+            markers.release()
+    elif not going_out:
+        pass
     elif kind == 17 and to == RESOLVER and port == 53:
         pass  # The name server notes the name.
     elif kind == 17 and struct.unpack("!H", data[size:size + 2])[0] == 53:
@@ -78,11 +81,21 @@ def note(data, protocol):
 
 
 def barrier():
-    """Everything that was sent before is noted when this returns."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.sendto(b"m", MARKER)
-    if not markers.acquire(timeout=WAIT_S):
-        raise SystemExit("the capture has stopped")
+    """Everything that was sent before is noted when this returns, and every answer of the kernel to
+    it: each processor takes in what it sent in order, answers in their turn."""
+    mine = os.sched_getaffinity(0)
+    for processor in sorted(mine) * 2:
+        os.sched_setaffinity(0, {processor})
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.sendto(b"m", MARKER)
+        if not markers.acquire(timeout=WAIT_S):
+            raise SystemExit("the capture has stopped")
+    os.sched_setaffinity(0, mine)
+    for path in plan["sockets"]:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+            s.connect(chr(0) + path[1:] if path.startswith("@") else path)
+            if not drained.acquire(timeout=WAIT_S):
+                raise SystemExit("the sockets are not served")
     with lock:
         return {"requests": seen["requests"], "syn": list(seen["syn"]), "other": list(seen["other"]),
                 "names": list(seen["names"])}
@@ -286,8 +299,12 @@ def carry(a, b):
 def drain(s):
     while True:
         taken, _ = s.accept()
-        with lock:
-            seen["other"].append("a Unix socket")
+        who = struct.unpack("iII", taken.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        if who == os.getpid():
+            drained.release()
+        else:
+            with lock:
+                seen["other"].append("a Unix socket")
         taken.close()
 
 

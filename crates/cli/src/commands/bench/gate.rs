@@ -350,7 +350,8 @@ impl Drop for Peer {
     }
 }
 
-/// Where its packages are: beside this program's target directory, as `cargo xtask test` puts them.
+/// Where its packages are: beside this program's target directory, as `cargo xtask peers gate` puts
+/// them.
 fn installed() -> Option<PathBuf> {
     let program = crate::session::this_program();
     let target = program.parent()?.parent()?;
