@@ -16,7 +16,7 @@ struct Need {
     reason: &'static str,
 }
 
-const NEEDS: [Need; 10] = [
+const NEEDS: [Need; 12] = [
     Need {
         program: "cc",
         package: "gcc",
@@ -33,6 +33,8 @@ const NEEDS: [Need; 10] = [
     Need { program: "node", package: "nodejs", reason: "runs a model server that others wrote" },
     Need { program: "npm", package: "npm", reason: "brings that server, and harnesses as guests" },
     Need { program: "pip3", package: "python3-pip", reason: "brings LangGraph, a guest too" },
+    Need { program: "curl", package: "curl", reason: "agents run it in their sandbox" },
+    Need { program: "openssl", package: "openssl", reason: "makes an example's certificates" },
     Need { program: "kill", package: "procps", reason: "ends processes to see what survives" },
     Need { program: "setpriv", package: "util-linux", reason: "becomes an ordinary user" },
 ];
