@@ -11,8 +11,10 @@
 use crate::clock::Clock;
 use crate::error::RuntimeError;
 use crate::home::Home;
-use crate::run::network::{bundle_text, config_of, denied, effect_of, trust_variables};
-use crate::run::secrets::as_it_is;
+use crate::run::network::{
+    asked_by_name, bundle_text, config_of, denied, effect_of, permit_of, trust_variables,
+};
+use crate::run::secrets::{as_it_is, placeholder_of};
 use gate::{
     Denial, Gate, NetConfig, NetMessage, NetPassage, NetQuestion, NetRequest, NetVerdict, Network,
     SecretGiven,
@@ -45,8 +47,6 @@ const DENIALS_TOLD_MAX: usize = 256;
 const TAIL_MS_MAX: u64 = 2_000;
 /// Bytes of randomness that tell one sandbox's placeholders from another's.
 const NONCE_BYTES: usize = 32;
-/// Hexadecimal digits of a placeholder.
-const PLACEHOLDER_DIGITS: usize = 32;
 
 /// Under what a sandbox reaches the world.
 #[derive(Debug, Clone)]
@@ -154,8 +154,8 @@ impl std::fmt::Debug for Outside {
 }
 
 impl Outside {
-    /// Has the gate serve the network of a new sandbox. `held` are the home's secrets; `bundle` is where the certificates that its
-    /// programs must trust are written.
+    /// Has the gate serve the network of a new sandbox. `held` are the home's secrets; `bundle` is
+    /// where the certificates that its programs must trust are written.
     ///
     /// # Errors
     /// When the trail or the certificates cannot be written, `[network]` cannot be used, or the
@@ -208,8 +208,7 @@ impl Outside {
 
     fn placeholder(&self, secret: &str) -> String {
         let parts: [&[u8]; 2] = [&self.nonce, secret.as_bytes()];
-        let digest = Digest::of_parts("bedplate placeholder 2", &parts).to_string();
-        format!("bpsecret-{secret}-{}", &digest[..PLACEHOLDER_DIGITS])
+        placeholder_of(secret, Digest::of_parts("bedplate placeholder 2", &parts))
     }
 
     /// Serves until something is denied that was not told before. Never ends by itself.
@@ -304,19 +303,10 @@ impl Outside {
     /// A name is answered when any rule may permit it, and then it has told nobody anything.
     async fn on_name(&mut self, ask: u64, host: String) -> Option<Refused> {
         if self.terms.set.may_permit_host(&host) {
-            let permit = NetVerdict::Permit { permit: 0, secrets: Vec::new(), quiet: false };
-            self.answer(ask, permit, Vec::new()).await;
+            self.answer(ask, permit_of(0), Vec::new()).await;
             return None;
         }
-        let action = ActionRequest::HttpRequest {
-            host,
-            method: "GET".to_owned(),
-            path: "/".to_owned(),
-            port: 443,
-            scheme: "https".to_owned(),
-            query: String::new(),
-            facts: None,
-        };
+        let action = asked_by_name(host);
         let decision = self.judge(&action);
         self.refuse(ask, action, decision, Digest::of(b"name")).await
     }

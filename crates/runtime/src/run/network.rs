@@ -291,8 +291,21 @@ const fn waits(read: bool, ends: usize) -> bool {
     read && ends < ENDS_MAX
 }
 
+/// What policy is asked to explain why a name is not answered: the least one could want there.
+pub(crate) fn asked_by_name(host: String) -> ActionRequest {
+    ActionRequest::HttpRequest {
+        host,
+        method: "GET".to_owned(),
+        path: "/".to_owned(),
+        port: 443,
+        scheme: "https".to_owned(),
+        query: String::new(),
+        facts: None,
+    }
+}
+
 /// A permit without secrets.
-const fn permit_of(permit: u64) -> NetVerdict {
+pub(crate) const fn permit_of(permit: u64) -> NetVerdict {
     NetVerdict::Permit { permit, secrets: Vec::new(), quiet: false }
 }
 
@@ -399,15 +412,7 @@ impl RunTask {
             self.tell_gate(ask, permit_of(0)).await;
             return Ok(());
         }
-        let action = ActionRequest::HttpRequest {
-            host,
-            method: "GET".to_owned(),
-            path: "/".to_owned(),
-            port: 443,
-            scheme: "https".to_owned(),
-            query: String::new(),
-            facts: None,
-        };
+        let action = asked_by_name(host);
         let decision = self.judge(&action, false);
         let verdict = denied(&decision);
         self.record_denial(during, &action, Digest::of(b"name"), &decision).await?;

@@ -143,6 +143,11 @@ fn escaped(text: &str) -> String {
     out
 }
 
+/// What stands for a secret, by a digest that is its owner's own.
+pub(crate) fn placeholder_of(secret: &str, own: Digest) -> String {
+    format!("bpsecret-{secret}-{}", &own.to_string()[..PLACEHOLDER_DIGITS])
+}
+
 /// What is given of a credential that needs nothing made first.
 pub(crate) fn as_it_is(credential: &Credential) -> Option<SecretGiven> {
     match credential {
@@ -192,8 +197,7 @@ impl RunTask {
     pub(super) fn placeholder(&self, secret: &str) -> String {
         let branch = types::BRANCH_MAIN.to_be_bytes();
         let parts: [&[u8]; 3] = [self.run.as_str().as_bytes(), &branch, secret.as_bytes()];
-        let digest = Digest::of_parts("bedplate placeholder 1", &parts).to_string();
-        format!("bpsecret-{secret}-{}", &digest[..PLACEHOLDER_DIGITS])
+        placeholder_of(secret, Digest::of_parts("bedplate placeholder 1", &parts))
     }
 
     /// The secrets that a request uses and policy permits at its host. A placeholder of anything
