@@ -9,6 +9,8 @@ use std::path::Path;
 const OWNER: &str = "__owner";
 /// `__load PLAN`: the load of `bench gate`, also inside its sandbox.
 const LOAD: &str = "__load";
+/// `__networks COUNT`: makes networks as sandboxes get them, for `bench gate`.
+const NETWORKS: &str = "__networks";
 
 /// Plays the role that the first argument names, and gives its exit status; `None` when this is an
 /// ordinary command.
@@ -18,6 +20,7 @@ pub(crate) fn play(arguments: &[OsString]) -> Option<u8> {
     match role {
         OWNER => Some(owner(rest)),
         LOAD => Some(load(rest)),
+        NETWORKS => Some(networks(rest)),
         sandbox::SPAWNER_ARG => {
             let number = rest.and_then(|text| text.to_str()).and_then(|text| text.parse().ok());
             sandbox::spawner_main(number.unwrap_or(0))
@@ -42,6 +45,23 @@ fn load(plan: Option<&OsString>) -> u8 {
         Ok(()) => 0,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "load: {error}");
+            1
+        }
+    }
+}
+
+/// A line each: all of one, and its bare making.
+fn networks(count: Option<&OsString>) -> u8 {
+    let count = count.and_then(|text| text.to_str()).and_then(|text| text.parse().ok());
+    let Some(count) = count else { return 2 };
+    let mut out = std::io::stdout();
+    match sandbox::measure_networks(count) {
+        Ok(times) => {
+            let lines = times.iter().map(|time| format!("{} {}\n", time.whole, time.bare));
+            u8::from(out.write_all(lines.collect::<String>().as_bytes()).is_err())
+        }
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "networks: {error}");
             1
         }
     }

@@ -17,6 +17,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use zeroize::Zeroizing;
 
 const LENGTH_BYTES: usize = 4;
+/// A frame's length and its header's.
+const LENGTHS_BYTES: usize = 2 * LENGTH_BYTES;
+/// Frames without attachments are written together up to so many bytes.
+const TOGETHER_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes beside the header.
 #[derive(Debug, Clone)]
@@ -72,12 +76,41 @@ impl Frame {
         LENGTH_BYTES + self.header.len() + attached
     }
 
-    /// Writes it.
-    pub(crate) async fn write(&self, to: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
-        let mut start = Vec::with_capacity(2 * LENGTH_BYTES + self.header.len());
+    /// What comes before its attachments, behind what is in `start` already.
+    fn begin(&self, start: &mut Vec<u8>) {
+        start.reserve(LENGTHS_BYTES + self.header.len());
         start.extend_from_slice(&length(self.bytes_after_length()));
         start.extend_from_slice(&length(self.header.len()));
         start.extend_from_slice(&self.header);
+    }
+
+    /// Writes frames in order, with few calls to the system.
+    pub(crate) async fn write_all(
+        frames: &mut Vec<Self>,
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> std::io::Result<()> {
+        let mut together = Vec::new();
+        for frame in frames.drain(..) {
+            let plain = frame.attachments.is_empty();
+            if plain {
+                frame.begin(&mut together);
+            }
+            if !together.is_empty() && (!plain || together.len() > TOGETHER_BYTES_MAX) {
+                to.write_all(&together).await?;
+                together.clear();
+            }
+            if !plain {
+                frame.write(to).await?;
+            }
+        }
+        to.write_all(&together).await?;
+        to.flush().await
+    }
+
+    /// Writes it. Attachments are not copied: they may be keys.
+    pub(crate) async fn write(&self, to: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
+        let mut start = Vec::new();
+        self.begin(&mut start);
         to.write_all(&start).await?;
         for attachment in &self.attachments {
             to.write_all(&length(attachment.bytes().len())).await?;
@@ -108,18 +141,21 @@ pub(crate) struct Received<H> {
 pub(crate) async fn read<H: DeserializeOwned>(
     from: &mut (impl AsyncRead + Unpin),
 ) -> Result<Option<Received<H>>, GateError> {
-    let mut first = [0u8; LENGTH_BYTES];
-    let had = match from.read(&mut first).await {
-        Ok(0) => return Ok(None),
-        Ok(had) => had,
-        Err(_) => return Err(GateError::Died),
-    };
-    from.read_exact(&mut first[had..]).await.map_err(|_| GateError::Died)?;
-    let mut left = u32::from_be_bytes(first) as usize;
-    if left > FRAME_BYTES_MAX {
-        return Err(protocol("it is longer than a frame may be"));
+    let mut first = [0u8; LENGTHS_BYTES];
+    let mut had = 0;
+    // What is too long is told by its first bytes: there may never be more.
+    while had < LENGTHS_BYTES {
+        had += match from.read(&mut first[had..]).await {
+            Ok(0) if had == 0 => return Ok(None),
+            Ok(0) | Err(_) => return Err(GateError::Died),
+            Ok(count) => count,
+        };
+        if had >= LENGTH_BYTES && number(&first[..LENGTH_BYTES]) > FRAME_BYTES_MAX {
+            return Err(protocol("it is longer than a frame may be"));
+        }
     }
-    let header = section(from, &mut left).await?;
+    let mut left = number(&first[..LENGTH_BYTES]);
+    let header = section(from, number(&first[LENGTH_BYTES..]), &mut left).await?;
     let header = serde_json::from_slice(&header)
         .map_err(|error| protocol(&format!("its header is unknown ({error})")))?;
     let mut attachments = Vec::new();
@@ -127,16 +163,22 @@ pub(crate) async fn read<H: DeserializeOwned>(
         if attachments.len() == ATTACHMENTS_MAX {
             return Err(protocol("it has too many attachments"));
         }
-        attachments.push(section(from, &mut left).await?);
+        let bytes = from.read_u32().await.map_err(|_| GateError::Died)? as usize;
+        attachments.push(section(from, bytes, &mut left).await?);
     }
     Ok(Some(Received { header, attachments }))
 }
 
+/// A big-endian number of four bytes.
+fn number(bytes: &[u8]) -> usize {
+    bytes.iter().fold(0, |number, byte| number << 8 | usize::from(*byte))
+}
+
 async fn section(
     from: &mut (impl AsyncRead + Unpin),
+    bytes: usize,
     left: &mut usize,
 ) -> Result<Zeroizing<Vec<u8>>, GateError> {
-    let bytes = from.read_u32().await.map_err(|_| GateError::Died)? as usize;
     let Some(rest) = left.checked_sub(LENGTH_BYTES).and_then(|rest| rest.checked_sub(bytes)) else {
         return Err(protocol("a part is longer than the frame"));
     };
@@ -186,6 +228,24 @@ mod tests {
         }
         assert!(read::<Value>(&mut rest).await.expect("good").is_none());
         assert!(!format!("{frame:?}").contains("key"), "a key is not shown");
+    }
+
+    #[tokio::test]
+    async fn frames_written_together_are_those_written_one_by_one() {
+        let key = || Attachment::Secret(models::Secret::new(b"key".to_vec()));
+        let long = json!({ "text": "x".repeat(TOGETHER_BYTES_MAX) });
+        let (short, none) = (json!({"a": 1}), Vec::new);
+        let mut frames: Vec<Frame> =
+            [(&short, none()), (&short, vec![key()]), (&long, none()), (&short, none())]
+                .map(|(header, attached)| Frame::new(header, attached).expect("fits"))
+                .into();
+        let mut expected = Vec::new();
+        for frame in &frames {
+            expected.extend(written(frame).await);
+        }
+        let mut bytes = Vec::new();
+        Frame::write_all(&mut frames, &mut bytes).await.expect("memory takes everything");
+        assert!(bytes == expected && frames.is_empty());
     }
 
     #[tokio::test]

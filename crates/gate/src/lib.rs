@@ -45,6 +45,11 @@ pub mod limits {
     pub const ATTACHMENTS_MAX: usize = 4;
     /// Frames waiting to be written, on either side.
     pub const QUEUE_FRAMES_MAX: usize = 64;
+    /// How long what nobody waits for (the end of a reading request) is kept for company,
+    /// milliseconds.
+    pub const KEPT_MS_MAX: u64 = 2;
+    /// Frames that are kept at once.
+    pub const KEPT_FRAMES_MAX: usize = 32;
     /// Pieces of text waiting for one reader; what does not fit is left out, as the answer has it.
     pub const DELTAS_MAX: usize = 256;
     /// Requests the gate works on at once.

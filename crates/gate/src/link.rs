@@ -272,8 +272,9 @@ async fn ready(read: &mut OwnedReadHalf) -> Result<(), GateError> {
 }
 
 async fn write_frames(mut write: OwnedWriteHalf, mut frames: mpsc::Receiver<Frame>) {
-    while let Some(frame) = frames.recv().await {
-        if frame.write(&mut write).await.is_err() {
+    let mut ready = Vec::new();
+    while frames.recv_many(&mut ready, QUEUE_FRAMES_MAX).await > 0 {
+        if Frame::write_all(&mut ready, &mut write).await.is_err() {
             return;
         }
     }

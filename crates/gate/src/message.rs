@@ -171,7 +171,7 @@ pub struct NetRequest {
 
 /// What the boundary asks the owner.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "question", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum NetQuestion {
     /// Whether any rule may permit this name at all.
     Name {
@@ -254,7 +254,7 @@ impl std::fmt::Debug for SecretGiven {
 
 /// The owner's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "verdict", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum NetVerdict {
     /// It may: a name has an address, a request is sent, something goes on.
     Permit {
@@ -282,7 +282,7 @@ pub(crate) struct ToGate {
 
 /// What the owner asks.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
     /// Encode a model call, pass it through the privacy router and keep it. Attachment: the run's
     /// pseudonyms so far.
@@ -336,7 +336,7 @@ pub(crate) struct ToOwner {
 /// What the gate answers. Every request but `Release` and `Cancel` gets exactly one last event;
 /// `Delta` comes before it.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Event {
     /// The process is confined and reads; or says why it is not and ends.
     Ready { failure: Option<Failure> },

@@ -57,13 +57,21 @@ impl HostNet {
 /// Where name servers listen.
 const DNS_PORT: u16 = 53;
 
+/// What a network says to the owner.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) frame: Frame,
+    /// Whether nobody waits for the owner to hear it.
+    pub(crate) waits: bool,
+}
+
 type Verdict = (NetVerdict, Zeroizing<Vec<u8>>);
 
 /// What the judges of all networks share.
 #[derive(Debug)]
 struct Asking {
     /// Not bounded itself: the boundary bounds its questions, and each permit has two notes.
-    out: mpsc::UnboundedSender<Frame>,
+    out: mpsc::UnboundedSender<Said>,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Verdict>>>,
     next: AtomicU64,
 }
@@ -88,7 +96,7 @@ impl Nets {
     pub(crate) fn new(
         host: HostNet,
         descriptors: OwnedFd,
-        out: mpsc::UnboundedSender<Frame>,
+        out: mpsc::UnboundedSender<Said>,
     ) -> Self {
         let asking = Asking { out, waiting: Mutex::default(), next: AtomicU64::new(1) };
         Self {
@@ -111,7 +119,7 @@ impl Nets {
             let question = NetQuestion::Model { ask: Box::new(ask) };
             let event = Event::NetAsked { net, ask: number, question };
             match Frame::new(&ToOwner { id: 0, event }, body) {
-                Ok(frame) => drop(asking.out.send(frame)),
+                Ok(frame) => drop(asking.out.send(Said { frame, waits: false })),
                 Err(error) => calls.refuse(number, 413, &error.failure(), None),
             }
         };
@@ -254,8 +262,12 @@ impl Drop for Waiting<'_> {
 
 impl OwnerJudge {
     fn say(&self, event: Event) {
-        if let Ok(frame) = Frame::new(&ToOwner { id: 0, event }, Vec::new()) {
-            let _ = self.asking.out.send(frame);
+        self.say_with(event, Vec::new(), false);
+    }
+
+    fn say_with(&self, event: Event, attached: Vec<Attachment>, waits: bool) {
+        if let Ok(frame) = Frame::new(&ToOwner { id: 0, event }, attached) {
+            let _ = self.asking.out.send(Said { frame, waits });
         }
     }
 
@@ -368,9 +380,7 @@ impl Judge for OwnerJudge {
         let placeholder = placeholder.to_owned();
         let event = Event::NetMinted { net: self.net, placeholder, expires_s };
         let token = Attachment::Secret(models::Secret::new(token.as_bytes().to_vec()));
-        if let Ok(frame) = Frame::new(&ToOwner { id: 0, event }, vec![token]) {
-            let _ = self.asking.out.send(frame);
-        }
+        self.say_with(event, vec![token], false);
     }
 
     fn leaked(&self, parts: &[&[u8]]) -> Vec<String> {
@@ -402,7 +412,8 @@ impl Judge for OwnerJudge {
                 lock(&self.quiet).remove(&permit)
             }
         };
-        self.say(Event::NetPassed { net: self.net, permit, passage, sent });
+        let event = Event::NetPassed { net: self.net, permit, passage, sent };
+        self.say_with(event, Vec::new(), sent.is_some());
     }
 }
 

@@ -9,21 +9,23 @@ use crate::error::GateError;
 use crate::frame::{self, Attachment, Frame, Received};
 use crate::guests::Relay;
 use crate::hostile::{as_of_in, check_value, compile, parse_json, read_output};
-use crate::limits::{IN_FLIGHT_MAX, PREPARED_MAX, QUEUE_FRAMES_MAX};
+use crate::limits::{IN_FLIGHT_MAX, KEPT_FRAMES_MAX, KEPT_MS_MAX, PREPARED_MAX, QUEUE_FRAMES_MAX};
 use crate::message::{Event, ModelCall, PrivacyOrder, Request, ToGate, ToOwner};
-use crate::nets::{HostNet, Nets};
+use crate::nets::{HostNet, Nets, Said};
 use crate::privacy::{Back, Outgoing, Refused, Router};
 use crate::scripts::Scripts;
 use bytes::Bytes;
 use models::{Client, Endpoint, Estimate, ModelRequest, Piece, Secret};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use types::{Coded as _, Digest};
 use zeroize::Zeroizing;
 
@@ -150,18 +152,40 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().expect("nothing panics while it holds a lock")
 }
 
-/// What networks ask, in order, behind what waits already.
-async fn pass_on(mut questions: mpsc::UnboundedReceiver<Frame>, out: mpsc::Sender<Frame>) {
-    while let Some(frame) = questions.recv().await {
-        if out.send(frame).await.is_err() {
-            return;
+/// What networks say, in order, behind what waits already. What nobody waits for goes with the
+/// next frame that somebody does, or soon: the owner need not wake up for it alone.
+async fn pass_on(mut said: mpsc::UnboundedReceiver<Said>, out: mpsc::Sender<Frame>) {
+    let mut kept = VecDeque::new();
+    let mut due = None;
+    loop {
+        let heard = match due {
+            Some(due) => tokio::time::timeout_at(due, said.recv()).await.ok(),
+            None => Some(said.recv().await),
+        };
+        match heard {
+            Some(Some(Said { frame, waits })) => {
+                kept.push_back(frame);
+                if waits && kept.len() < KEPT_FRAMES_MAX {
+                    due.get_or_insert_with(|| Instant::now() + Duration::from_millis(KEPT_MS_MAX));
+                    continue;
+                }
+            }
+            Some(None) => return,
+            None => {}
+        }
+        due = None;
+        for frame in kept.drain(..) {
+            if out.send(frame).await.is_err() {
+                return;
+            }
         }
     }
 }
 
 async fn write_frames(mut write: OwnedWriteHalf, mut frames: mpsc::Receiver<Frame>) {
-    while let Some(frame) = frames.recv().await {
-        if frame.write(&mut write).await.is_err() {
+    let mut ready = Vec::new();
+    while frames.recv_many(&mut ready, QUEUE_FRAMES_MAX).await > 0 {
+        if Frame::write_all(&mut ready, &mut write).await.is_err() {
             return;
         }
     }

@@ -438,7 +438,7 @@ fn fake_gate(header: &str, then: &str) -> tempfile::TempPath {
 async fn a_gate_that_is_not_confined_is_not_used() {
     use types::Coded as _;
     let fake = fake_gate(
-        r#"{"id":0,"event":{"event":"ready","failure":{"code":"BP-GATE-011","message":"no Landlock here"}}}"#,
+        r#"{"id":0,"event":{"ready":{"failure":{"code":"BP-GATE-011","message":"no Landlock here"}}}}"#,
         "",
     );
     let error = Gate::start(fake.to_path_buf()).await.expect_err("refused");
@@ -448,7 +448,7 @@ async fn a_gate_that_is_not_confined_is_not_used() {
 
 #[tokio::test]
 async fn a_gate_that_talks_nonsense_is_dropped() {
-    let fake = fake_gate(r#"{"id":0,"event":{"event":"ready"}}"#, "nonsense");
+    let fake = fake_gate(r#"{"id":0,"event":{"ready":{}}}"#, "nonsense");
     let gate = Gate::start(fake.to_path_buf()).await.expect("it said it was ready");
     let failure = gate.compile_schema(json!({})).await.expect_err("no answer");
     assert_eq!(failure.code, "BP-GATE-001");

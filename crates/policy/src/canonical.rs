@@ -4,39 +4,43 @@ use serde_json::Value;
 
 /// Canonical JSON text: the same for equal values, whatever order their keys came in.
 pub(crate) fn text(value: &Value) -> String {
-    let mut out = String::new();
+    let mut out = Vec::new();
     write(&mut out, value);
-    out
+    String::from_utf8(out).expect("JSON is UTF-8")
 }
 
-fn write(out: &mut String, value: &Value) {
+fn write(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Object(fields) => {
             let mut sorted: Vec<_> = fields.iter().collect();
             sorted.sort_by_key(|(name, _)| name.as_bytes());
-            out.push('{');
+            out.push(b'{');
             for (index, (name, field)) in sorted.into_iter().enumerate() {
                 if index > 0 {
-                    out.push(',');
+                    out.push(b',');
                 }
-                write(out, &Value::String(name.clone()));
-                out.push(':');
+                plain(out, name);
+                out.push(b':');
                 write(out, field);
             }
-            out.push('}');
+            out.push(b'}');
         }
         Value::Array(elements) => {
-            out.push('[');
+            out.push(b'[');
             for (index, element) in elements.iter().enumerate() {
                 if index > 0 {
-                    out.push(',');
+                    out.push(b',');
                 }
                 write(out, element);
             }
-            out.push(']');
+            out.push(b']');
         }
-        scalar => out.push_str(&scalar.to_string()),
+        scalar => plain(out, scalar),
     }
+}
+
+fn plain(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) {
+    serde_json::to_writer(out, value).expect("memory takes everything");
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod owner;
 mod parts;
 pub mod policy_sources;
 pub mod protocol;
+mod recent;
 mod registry;
 mod run;
 mod seats;

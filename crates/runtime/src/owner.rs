@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::Read;
 use tokio::net::{UnixListener, UnixStream};
-use types::RunId;
+use types::{Record, RunId};
 
 /// How long an owner with nothing to do stays, for the next command.
 const LINGER: Duration = Duration::from_millis(300);
@@ -304,7 +304,7 @@ async fn stream_run(
     mut from: u64,
     mut seat: Option<Seat<'_>>,
 ) -> Result<(), RuntimeError> {
-    let mut head = registry.watch(run);
+    let mut live = registry.watch(run);
     let mut told = None;
     loop {
         // Records that come fast are read and sent many at a time.
@@ -312,16 +312,17 @@ async fn stream_run(
             tokio::time::sleep_until(told + STREAM_GATHER).await;
         }
         told = Some(tokio::time::Instant::now());
-        let alive = head.as_mut().is_some_and(|head| head.has_changed().is_ok());
+        let alive = live.as_ref().is_some_and(|(head, _)| head.has_changed().is_ok());
         while let Some(printed) = seat.as_mut().and_then(Seat::ready) {
             send_printed(stream, printed).await?;
         }
-        let records = registry.parts.store.records(run, 0, from);
-        for record in records.map_err(|error| RuntimeError::part(&error))? {
-            from = record.stamp.seq + 1;
-            protocol::send(stream, &Reply::Record { record: Box::new(record) }).await?;
-        }
-        let Some(head) = head.as_mut().filter(|_| alive) else {
+        let records = match live.as_ref().and_then(|(_, recent)| recent.since(from)) {
+            Some(records) => records,
+            None => read_records(registry, run, from)?,
+        };
+        from = records.last().map_or(from, |record| record.stamp.seq + 1);
+        protocol::send_records(stream, &records).await?;
+        let Some((head, _)) = live.as_mut().filter(|_| alive) else {
             return protocol::send(stream, &Reply::AtRest).await;
         };
         tokio::select! {
@@ -330,6 +331,16 @@ async fn stream_run(
             () = async { drop(head.wait_for(|next| *next > from).await) } => {}
         }
     }
+}
+
+fn read_records(
+    registry: &Registry,
+    run: &RunId,
+    from: u64,
+) -> Result<Vec<Arc<Record>>, RuntimeError> {
+    let records = registry.parts.store.records(run, 0, from);
+    let records = records.map_err(|error| RuntimeError::part(&error))?;
+    Ok(records.into_iter().map(Arc::new).collect())
 }
 
 /// What a guest prints; never, when nobody sits here.

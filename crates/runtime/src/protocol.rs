@@ -6,6 +6,7 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use types::manifest::Manifest;
 use types::{ApprovalId, Failure, Record, Resolution, RunId};
@@ -13,6 +14,10 @@ use zeroize::{Zeroize, Zeroizing};
 
 /// Largest frame, in bytes.
 pub const FRAME_BYTES_MAX: usize = 32 << 20;
+/// A frame's length.
+const LENGTH_BYTES: usize = 4;
+/// Records are written together up to so many bytes.
+const TOGETHER_BYTES_MAX: usize = 256 << 10;
 /// What both sides must be.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -297,15 +302,52 @@ pub async fn send<T: Serialize>(
     stream: &mut (impl AsyncWrite + Unpin),
     message: &T,
 ) -> Result<(), RuntimeError> {
-    let bytes =
-        serde_json::to_vec(message).map_err(|e| RuntimeError::Frame { reason: e.to_string() })?;
-    let bytes = Zeroizing::new(bytes);
-    let length = u32::try_from(bytes.len()).ok().filter(|n| *n as usize <= FRAME_BYTES_MAX);
+    let mut frame = Zeroizing::new(Vec::new());
+    append_frame(&mut frame, message)?;
+    write(stream, &frame).await
+}
+
+/// A [`Reply::Record`] whose record belongs to somebody else.
+#[derive(Serialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+enum Shown<'a> {
+    Record { record: &'a Record },
+}
+
+/// Writes a [`Reply::Record`] for each, with few calls to the system.
+///
+/// # Errors
+/// When the other side is gone or a frame is too large.
+pub(crate) async fn send_records(
+    stream: &mut (impl AsyncWrite + Unpin),
+    records: &[Arc<Record>],
+) -> Result<(), RuntimeError> {
+    let mut frames = Zeroizing::new(Vec::new());
+    for record in records {
+        append_frame(&mut frames, &Shown::Record { record })?;
+        if frames.len() > TOGETHER_BYTES_MAX {
+            write(stream, &frames).await?;
+            frames.clear();
+        }
+    }
+    write(stream, &frames).await
+}
+
+fn append_frame(frames: &mut Vec<u8>, message: &impl Serialize) -> Result<(), RuntimeError> {
+    let begin = frames.len();
+    frames.extend_from_slice(&[0; LENGTH_BYTES]);
+    serde_json::to_writer(&mut *frames, message)
+        .map_err(|error| RuntimeError::Frame { reason: error.to_string() })?;
+    let bytes = frames.len() - begin - LENGTH_BYTES;
+    let length = u32::try_from(bytes).ok().filter(|n| *n as usize <= FRAME_BYTES_MAX);
     let length = length.ok_or_else(|| RuntimeError::Frame { reason: "too large".to_owned() })?;
-    let mut frame = Zeroizing::new(Vec::with_capacity(bytes.len() + 4));
-    frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(&bytes);
-    stream.write_all(&frame).await.map_err(|e| RuntimeError::OwnerGone { reason: e.to_string() })
+    frames[begin..begin + LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
+    Ok(())
+}
+
+async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), RuntimeError> {
+    let written = stream.write_all(bytes).await;
+    written.map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })
 }
 
 /// Reads one frame; `None` at the end.
@@ -358,6 +400,29 @@ mod tests {
             huge.extend_from_slice(b"x");
             let error = receive::<Reply>(&mut huge.as_slice()).await.expect_err("too large");
             assert_eq!(error.code(), "BP-OWNER-005");
+        });
+    }
+
+    #[test]
+    fn records_written_together_are_replies_like_any() {
+        let record = |seq| {
+            let run = RunId::from_random([1; 8]);
+            let stamp = types::Stamp { run, branch: 0, seq, time_ms: 1, mono_ms: 2, boot: 3 };
+            let by = "x".repeat(TOGETHER_BYTES_MAX / 2);
+            let body = types::Body::CancelRequested { by };
+            let (prev, digest) = (types::Digest::ZERO, types::Digest::ZERO);
+            let (causes, actor) = (Vec::new(), types::Actor::default());
+            Arc::new(Record { stamp, prev, digest, causes, actor, body })
+        };
+        let records: Vec<_> = (0..5).map(record).collect();
+        block(async {
+            let (mut together, mut apart) = (Vec::new(), Vec::new());
+            send_records(&mut together, &records).await.expect("fits");
+            for record in &records {
+                let record = Box::new((**record).clone());
+                send(&mut apart, &Reply::Record { record }).await.expect("fits");
+            }
+            assert!(together == apart);
         });
     }
 

@@ -3,6 +3,7 @@
 use crate::error::RuntimeError;
 use crate::parts::Parts;
 use crate::protocol::Keys;
+use crate::recent::{Recent, Watcher};
 use crate::run::{self, Control, Post};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,6 +30,7 @@ pub(crate) struct Wanted {
 struct Live {
     post: mpsc::Sender<Post>,
     head: watch::Receiver<u64>,
+    recent: Arc<Recent>,
 }
 
 /// The runs of an owner.
@@ -75,8 +77,9 @@ impl Registry {
         self.lock().keys().cloned().collect()
     }
 
-    pub(crate) fn watch(&self, run: &RunId) -> Option<watch::Receiver<u64>> {
-        self.lock().get(run).map(|live| live.head.clone())
+    /// How far a live run's log goes, and its records as they come.
+    pub(crate) fn watch(&self, run: &RunId) -> Option<(watch::Receiver<u64>, Watcher)> {
+        self.lock().get(run).map(|live| (live.head.clone(), live.recent.watch()))
     }
 
     /// Returns once nothing was live and nobody connected for `linger`.
@@ -133,12 +136,14 @@ impl Registry {
         }
         let (post, inbox) = mpsc::channel(CONTROL_QUEUE_MAX);
         let (head_sender, head) = watch::channel(next_seq);
-        live.insert(run.clone(), Live { post: post.clone(), head });
+        let recent = Arc::new(Recent::default());
+        let told = (head_sender, Arc::clone(&recent));
+        live.insert(run.clone(), Live { post: post.clone(), head, recent });
         let registry = Arc::clone(self);
         let run = run.clone();
         tokio::spawn(async move {
             let parts = Arc::clone(&registry.parts);
-            Box::pin(run::attend(parts, run.clone(), inbox, head_sender, |inbox| {
+            Box::pin(run::attend(parts, run.clone(), inbox, told, |inbox| {
                 registry.leave_if_empty(&run, inbox)
             }))
             .await;

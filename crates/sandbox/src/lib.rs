@@ -40,7 +40,9 @@ mod terminal;
 mod weaken;
 mod wire;
 
-pub use boundary::{DNS_PORT, Listeners, TCP_PORT, original_destination};
+pub use boundary::{
+    DNS_PORT, Listeners, NetworkTime, TCP_PORT, measure_networks, original_destination,
+};
 pub use client::{SPAWNER_ARG, Spawner, SpawnerConfig};
 pub use error::SandboxError;
 pub use fileops::{EDIT_BYTES_MAX, ENTRIES_MAX, READ_BYTES_MAX, WRITE_BYTES_MAX};

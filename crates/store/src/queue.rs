@@ -5,7 +5,7 @@
 
 use crate::StoreError;
 use crate::model::Durability;
-use crate::writer::Job;
+use crate::writer::{Desk, Job};
 use rusqlite::Connection;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +29,22 @@ pub(crate) struct Queue {
 struct Senders {
     writer: Sender<Box<dyn Job>>,
     hand: Sender<Task>,
+    desk: Desk,
+}
+
+/// Makes the writer look at its write-ahead log.
+struct Nudge;
+
+impl Job for Nudge {
+    fn durability(&self) -> Durability {
+        Durability::Written
+    }
+
+    fn apply(&mut self, _conn: &Connection) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _result: Result<(), StoreError>) {}
 }
 
 /// A request and where its answer goes.
@@ -68,12 +84,12 @@ fn closed() -> StoreError {
 
 impl Queue {
     /// A queue, and the ends that the writer and the hand serve.
-    pub(crate) fn open() -> (Self, Receiver<Box<dyn Job>>, Receiver<Task>) {
+    pub(crate) fn open(desk: Desk) -> (Self, Receiver<Box<dyn Job>>, Receiver<Task>) {
         let (writer, jobs) = mpsc::channel();
         let (hand, tasks) = mpsc::channel();
         let queue = Self {
             room: Arc::new(Semaphore::new(ROOM_KIB_MAX as usize)),
-            senders: Mutex::new(Some(Senders { writer, hand })),
+            senders: Mutex::new(Some(Senders { writer, hand, desk })),
         };
         (queue, jobs, tasks)
     }
@@ -100,16 +116,28 @@ impl Queue {
         room.acquire_many_owned(kib).await.map_err(|_| closed())
     }
 
-    /// Hands `act` to the writer. It may run again after a transaction was rolled back.
+    /// Does `act` here when it need only be written and nobody writes, else hands it to the writer.
+    /// It may run again after a transaction was rolled back.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         room: OwnedSemaphorePermit,
         durability: Durability,
-        act: impl FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
+        mut act: impl FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let senders = self.senders()?;
+        if durability == Durability::Written
+            && let Some(done) = senders.desk.here(&mut act)
+        {
+            if senders.desk.is_long() {
+                // A writer that is gone has made its last checkpoint.
+                let _ = senders.writer.send(Box::new(Nudge));
+            }
+            return done;
+        }
         let (reply, answer) = oneshot::channel();
         let request = Request { durability, act, value: None, reply, _room: room };
-        let sent = self.senders()?.writer.send(Box::new(request));
+        let sent = senders.writer.send(Box::new(request));
+        drop(senders);
         sent.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }

@@ -94,7 +94,7 @@ impl SqliteStore {
         let checkpointer = Checkpointer::start(checkpointer)
             .map_err(|error| crate::files::io_error("start a thread", &error))?;
         let writer = Writer::new(conn, sync(wal), checkpointer, lock).map_err(failed)?;
-        let (queue, jobs, tasks) = Queue::open();
+        let (queue, jobs, tasks) = Queue::open(writer.desk());
         let threads = vec![
             spawn("store-hand", move || tasks.iter().for_each(|task| task()))?,
             spawn("store-writer", move || writer.run(&jobs))?,

@@ -94,7 +94,46 @@ fn one_sync_serves_all_that_wait() {
     let (before, _) = probed.syncs();
     let outcomes = together(&probed.store, (0..100).map(|_| set("a", false)).collect());
     assert_eq!(outcomes, vec![Ok(()); 100]);
-    assert_eq!(probed.syncs().0, before + 1);
+    assert_eq!(probed.syncs().0, before + 2, "one for who held the writer, one for all of them");
+}
+
+/// Stands in for an `fdatasync` that takes as long as a test wants.
+struct Slow {
+    begun: std::sync::mpsc::Sender<()>,
+    end: std::sync::mpsc::Receiver<()>,
+}
+
+impl Sync for Slow {
+    fn sync(&mut self) -> std::io::Result<()> {
+        let _ = self.begun.send(());
+        let _ = self.end.recv();
+        Ok(())
+    }
+}
+
+#[test]
+fn what_need_only_be_written_does_not_wait_for_a_sync_that_is_going() {
+    let dir = tempfile::tempdir().unwrap();
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let (let_end, end) = std::sync::mpsc::channel();
+    let slow = |_| Box::new(Slow { begun, end }) as Box<dyn Sync>;
+    let store = Arc::new(SqliteStore::start(dir.path(), Limits::default(), slow).unwrap());
+    let act = |durability| {
+        let inner = Arc::clone(&store.inner);
+        wait(Box::pin(inner.act(durability, |conn| sql::set_setting(conn, "a", b"set"))))
+    };
+    std::thread::scope(|scope| {
+        let synced = scope.spawn(|| act(Durability::Synced));
+        has_begun.recv().unwrap();
+        act(Durability::Written).unwrap();
+        assert!(!synced.is_finished(), "nothing is synced yet");
+        let_end.send(()).unwrap();
+        synced.join().unwrap().unwrap();
+    });
+    // With the pen in another hand it waits for its turn, and is written all the same.
+    let outcomes = together_as(&store, Durability::Written, vec![set("b", false)], let_end);
+    assert_eq!(outcomes, [Ok(())]);
+    assert_eq!(store.setting("b").unwrap(), Some(b"set".to_vec()));
 }
 
 #[test]
@@ -150,17 +189,27 @@ fn set(name: &'static str, fails: bool) -> Act {
 
 /// Holds the writer until every request is queued, so that they meet in one commit.
 fn together(store: &SqliteStore, acts: Vec<Act>) -> Vec<Result<(), StoreError>> {
+    together_as(store, Durability::Synced, acts, std::sync::mpsc::channel().0)
+}
+
+/// The same; `synced` is told when the writer may end its sync.
+fn together_as(
+    store: &SqliteStore,
+    durability: Durability,
+    acts: Vec<Act>,
+    synced: std::sync::mpsc::Sender<()>,
+) -> Vec<Result<(), StoreError>> {
     let (release, held) = std::sync::mpsc::channel::<()>();
     let (entered, writer_is_held) = tokio::sync::oneshot::channel();
     let mut gate = Some((held, entered));
-    let hold = Arc::clone(&store.inner).act(Durability::Written, move |_| {
+    let hold = Arc::clone(&store.inner).act(Durability::Synced, move |_| {
         if let Some((held, entered)) = gate.take() {
             let _ = entered.send(());
             let _ = held.recv();
         }
         Ok(())
     });
-    let begin = |act| Box::pin(Arc::clone(&store.inner).act(Durability::Synced, act));
+    let begin = |act| Box::pin(Arc::clone(&store.inner).act(durability, act));
     let mut requests: Vec<_> = acts.into_iter().map(begin).collect();
     wait(Box::pin(async move {
         let hold = tokio::spawn(hold);
@@ -171,6 +220,7 @@ fn together(store: &SqliteStore, acts: Vec<Act>) -> Vec<Result<(), StoreError>> 
             assert!(request.as_mut().poll(&mut context).is_pending());
         }
         drop(release);
+        let _ = synced.send(());
         hold.await.unwrap()?;
         let mut outcomes = Vec::new();
         for request in requests {
@@ -187,7 +237,7 @@ fn what_a_failed_request_changed_is_undone_among_its_neighbours() {
     let before = probed.syncs().0;
     let outcomes = together(&probed.store, vec![set("a", false), set("b", true), set("c", false)]);
     assert_eq!(outcomes, [Ok(()), Err(full()), Ok(())]);
-    assert_eq!(probed.syncs().0, before + 1, "they were one commit");
+    assert_eq!(probed.syncs().0, before + 2, "they were one commit, beside the one before");
     let value = |name| probed.store.setting(name).unwrap();
     assert_eq!(value("a"), Some(b"set".to_vec()));
     assert_eq!(value("b"), None, "nothing of the failed one is there");

@@ -6,6 +6,9 @@
 //!                                                              fdatasync ──► answer Synced
 //! ```
 //!
+//! A request that need only be written, and finds the connection free, is committed on its own
+//! thread: two changes of threads take longer than the commit.
+//!
 //! What always holds:
 //! - A request is applied whole or not at all, alone if its neighbours' transaction fails.
 //! - `Written` is answered after the commit's bytes are with the kernel; `Synced` after an
@@ -24,9 +27,9 @@ use rusqlite::Connection;
 use rusqlite::hooks::Wal;
 use std::fs::File;
 use std::io::{self, Seek as _, SeekFrom, Write as _};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use thread_priority::{
     RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
@@ -87,16 +90,9 @@ impl Sync for WalFile {
     }
 }
 
-/// Fields are dropped in this order, after the checkpoints have ended: the last connection to close
-/// tidies up, and needs to be alone.
-pub(crate) struct Writer {
-    checkpointer: Checkpointer,
+/// The connection that writes, used by one thread at a time. Fields are dropped in this order.
+pub(crate) struct Pen {
     conn: Connection,
-    wal: Box<dyn Sync>,
-    /// Frames in the write-ahead log after the last commit.
-    frames: Arc<AtomicU32>,
-    /// Frames at which the writer next finishes a checkpoint itself.
-    catch_up_at: u32,
     /// Why nothing is acknowledged any more.
     stopped: Option<StoreError>,
     /// Dropped last: then another process may write.
@@ -104,105 +100,36 @@ pub(crate) struct Writer {
     lock: OwnerLock,
 }
 
+/// The pen, and how much it has written since the last checkpoint.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pen: Arc<Mutex<Pen>>,
+    /// Frames in the write-ahead log after the last commit.
+    frames: Arc<AtomicU32>,
+}
+
+/// Fields are dropped in this order, after the checkpoints have ended: the last connection to close
+/// tidies up, and needs to be alone.
+pub(crate) struct Writer {
+    checkpointer: Checkpointer,
+    desk: Desk,
+    wal: Box<dyn Sync>,
+    /// Frames at which the writer next finishes a checkpoint itself.
+    catch_up_at: u32,
+}
+
 type Jobs = Vec<Box<dyn Job>>;
 type Results = Vec<Result<(), StoreError>>;
 
-impl Writer {
-    pub(crate) fn new(
-        mut conn: Connection,
-        wal: Box<dyn Sync>,
-        checkpointer: Checkpointer,
-        lock: OwnerLock,
-    ) -> rusqlite::Result<Self> {
-        let frames = Arc::new(AtomicU32::new(0));
-        let counter = Arc::clone(&frames);
-        conn.wal_hook(Some(move |_: &mut Wal, pages| {
-            counter.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
-            Ok(())
-        }))?;
-        Ok(Self {
-            checkpointer,
-            conn,
-            wal,
-            frames,
-            catch_up_at: CATCH_UP_FRAMES,
-            stopped: None,
-            lock,
-        })
-    }
-
-    /// Serves the queue until every sender is gone and it is empty.
-    pub(crate) fn run(mut self, queue: &Receiver<Box<dyn Job>>) {
-        raise_priority();
-        // A device too full for this is soon met by an append, which says so.
-        let _ = self.wal.preallocate();
-        while let Ok(first) = queue.recv() {
-            let mut jobs = vec![first];
-            jobs.extend(queue.try_iter().take(GROUP_MAX - 1));
-            self.serve(jobs);
-            self.keep_wal_short();
-        }
-    }
-
-    fn serve(&mut self, mut jobs: Jobs) {
-        if let Some(stopped) = &self.stopped {
-            for job in jobs {
-                job.finish(Err(stopped.clone()));
-            }
-            return;
-        }
-        let results = self.commit(&mut jobs);
-        assert_eq!(jobs.len(), results.len(), "every request has a result");
-        let mut waiting = Jobs::new();
-        for (job, result) in jobs.into_iter().zip(results) {
-            if result.is_ok() && job.durability() == Durability::Synced {
-                waiting.push(job);
-            } else {
-                job.finish(result);
-            }
-        }
-        if !waiting.is_empty() {
-            let synced = self.sync();
-            for job in waiting {
-                job.finish(synced.clone());
-            }
-        }
-    }
-
-    fn sync(&mut self) -> Result<(), StoreError> {
-        self.wal.sync().map_err(|error| {
-            let why = format!("the device did not confirm what was written: {error}");
-            let stopped = StoreError::Stopped { why };
-            self.stopped = Some(stopped.clone());
-            stopped
-        })
-    }
-
-    /// Commits all requests in one transaction or, if that fails, each in its own.
-    fn commit(&self, jobs: &mut Jobs) -> Results {
-        if let [_, _, ..] = jobs.as_slice()
-            && let Ok(results) = self.commit_together(jobs)
-        {
-            return results;
-        }
-        jobs.iter_mut().map(|job| self.commit_alone(&mut **job)).collect()
-    }
-
-    fn commit_alone(&self, job: &mut dyn Job) -> Result<(), StoreError> {
+impl Pen {
+    fn commit_alone<T>(
+        &self,
+        apply: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         self.execute("BEGIN IMMEDIATE")?;
-        let done = job.apply(&self.conn).and_then(|()| self.execute("COMMIT"));
-        if done.is_err() {
-            self.roll_back();
-        }
-        done
-    }
-
-    /// The error is the transaction's: nothing of it remains.
-    fn commit_together(&self, jobs: &mut Jobs) -> Result<Results, StoreError> {
-        self.execute("BEGIN IMMEDIATE")?;
-        let done = self.apply_all(jobs).and_then(|results| {
+        let done = apply(&self.conn).and_then(|value| {
             self.execute("COMMIT")?;
-            Ok(results)
+            Ok(value)
         });
         if done.is_err() {
             self.roll_back();
@@ -210,6 +137,17 @@ impl Writer {
         done
     }
 
+    /// Commits all requests in one transaction or, if that fails, each in its own.
+    fn commit(&self, jobs: &mut Jobs) -> Results {
+        if let [_, _, ..] = jobs.as_slice()
+            && let Ok(results) = self.commit_alone(|_| self.apply_all(jobs))
+        {
+            return results;
+        }
+        jobs.iter_mut().map(|job| self.commit_alone(|conn| job.apply(conn))).collect()
+    }
+
+    /// The error is the transaction's: nothing of it remains.
     fn apply_all(&self, jobs: &mut Jobs) -> Result<Results, StoreError> {
         let mut results = Results::with_capacity(jobs.len());
         for job in jobs {
@@ -239,18 +177,125 @@ impl Writer {
             .map(|_| ())
             .map_err(|error| sql::failed("write to the log", &error))
     }
+}
+
+impl Desk {
+    fn new(mut conn: Connection, lock: OwnerLock) -> rusqlite::Result<Self> {
+        let frames = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&frames);
+        conn.wal_hook(Some(move |_: &mut Wal, pages| {
+            counter.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }))?;
+        let pen = Pen { conn, stopped: None, lock };
+        Ok(Self { pen: Arc::new(Mutex::new(pen)), frames })
+    }
+
+    fn pen(&self) -> MutexGuard<'_, Pen> {
+        // SQLite rolls back what a panic left open.
+        self.pen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does it on this thread and answers what is then written, if the pen is free.
+    pub(crate) fn here<T>(
+        &self,
+        act: &mut impl FnMut(&Connection) -> Result<T, StoreError>,
+    ) -> Option<Result<T, StoreError>> {
+        let pen = match self.pen.try_lock() {
+            Ok(pen) => pen,
+            Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => return None,
+        };
+        Some(match &pen.stopped {
+            Some(stopped) => Err(stopped.clone()),
+            None => pen.commit_alone(act),
+        })
+    }
+
+    /// Whether the writer should see to a checkpoint.
+    pub(crate) fn is_long(&self) -> bool {
+        self.frames.load(Ordering::Relaxed) >= CHECKPOINT_FRAMES
+    }
+}
+
+impl Writer {
+    pub(crate) fn new(
+        conn: Connection,
+        wal: Box<dyn Sync>,
+        checkpointer: Checkpointer,
+        lock: OwnerLock,
+    ) -> rusqlite::Result<Self> {
+        let desk = Desk::new(conn, lock)?;
+        Ok(Self { checkpointer, desk, wal, catch_up_at: CATCH_UP_FRAMES })
+    }
+
+    /// Where others may write too.
+    pub(crate) fn desk(&self) -> Desk {
+        self.desk.clone()
+    }
+
+    /// Serves the queue until every sender is gone and it is empty.
+    pub(crate) fn run(mut self, queue: &Receiver<Box<dyn Job>>) {
+        raise_priority();
+        {
+            let _alone = self.desk.pen();
+            // A device too full for this is soon met by an append, which says so.
+            let _ = self.wal.preallocate();
+        }
+        while let Ok(first) = queue.recv() {
+            let mut jobs = vec![first];
+            jobs.extend(queue.try_iter().take(GROUP_MAX - 1));
+            self.serve(jobs);
+            self.keep_wal_short();
+        }
+    }
+
+    fn serve(&mut self, mut jobs: Jobs) {
+        let pen = self.desk.pen();
+        if let Some(stopped) = &pen.stopped {
+            for job in jobs {
+                job.finish(Err(stopped.clone()));
+            }
+            return;
+        }
+        let results = pen.commit(&mut jobs);
+        drop(pen);
+        assert_eq!(jobs.len(), results.len(), "every request has a result");
+        let mut waiting = Jobs::new();
+        for (job, result) in jobs.into_iter().zip(results) {
+            if result.is_ok() && job.durability() == Durability::Synced {
+                waiting.push(job);
+            } else {
+                job.finish(result);
+            }
+        }
+        if !waiting.is_empty() {
+            let synced = self.sync();
+            for job in waiting {
+                job.finish(synced.clone());
+            }
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.wal.sync().map_err(|error| {
+            let why = format!("the device did not confirm what was written: {error}");
+            let stopped = StoreError::Stopped { why };
+            self.desk.pen().stopped = Some(stopped.clone());
+            stopped
+        })
+    }
 
     /// Asks for a checkpoint in the background. One that never catches up with a busy writer is
     /// finished here: what is left to copy is what was written since.
     fn keep_wal_short(&mut self) {
-        let frames = self.frames.load(Ordering::Relaxed);
-        if frames < CHECKPOINT_FRAMES {
+        if !self.desk.is_long() {
             self.catch_up_at = CATCH_UP_FRAMES;
             return;
         }
         self.checkpointer.ask();
+        let frames = self.desk.frames.load(Ordering::Relaxed);
         if frames >= self.catch_up_at {
-            checkpoint(&self.conn);
+            checkpoint(&self.desk.pen().conn);
             self.catch_up_at = frames + CHECKPOINT_FRAMES;
         }
     }
@@ -262,7 +307,8 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.checkpointer = Checkpointer { asked: None, thread: None };
         // When it cannot be done, the next opening does it.
-        let _ = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        let truncate = "PRAGMA wal_checkpoint(TRUNCATE)";
+        let _ = self.desk.pen().conn.query_row(truncate, [], |_| Ok(()));
     }
 }
 
@@ -361,7 +407,7 @@ mod tests {
         for byte in (0..=255).chain(0..=143) {
             writer.serve(vec![Box::new(Large(byte))]);
             writer.keep_wal_short();
-            most = most.max(writer.frames.load(Ordering::Relaxed));
+            most = most.max(writer.desk.frames.load(Ordering::Relaxed));
         }
         let bound = CATCH_UP_FRAMES..CATCH_UP_FRAMES + 100;
         assert!(bound.contains(&most), "{most} frames, of ten thousand written");

@@ -41,9 +41,25 @@ impl Digest {
     }
 }
 
+/// Bytes of a digest's text.
+const TEXT_BYTES: usize = 64;
+
+impl Digest {
+    /// The text, made without the formatting machinery: every record holds several.
+    fn text(&self) -> [u8; TEXT_BYTES] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; TEXT_BYTES];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        text
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(std::str::from_utf8(&self.text()).expect("hexadecimal digits are ASCII"))
     }
 }
 
@@ -63,12 +79,17 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bad = || DigestParseError(text.chars().take(80).collect());
-        if text.len() != 64 || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        if text.len() != TEXT_BYTES {
             return Err(bad());
         }
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Ok(byte - b'0'),
+            b'a'..=b'f' => Ok(byte - b'a' + 10),
+            _ => Err(bad()),
+        };
         let mut bytes = [0u8; 32];
-        for (index, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[index * 2..index * 2 + 2], 16).map_err(|_| bad())?;
+        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
         }
         Ok(Self(bytes))
     }
@@ -76,7 +97,8 @@ impl FromStr for Digest {
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        let text = self.text();
+        serializer.serialize_str(std::str::from_utf8(&text).expect("hexadecimal digits are ASCII"))
     }
 }
 
@@ -98,7 +120,12 @@ mod tests {
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
         assert_eq!(digest.to_string().parse(), Ok(digest));
-        assert!("BA78".parse::<Digest>().is_err());
+        for bad in ["BA78", &"BA".repeat(32), &"g0".repeat(32), &"ab".repeat(33)] {
+            assert!(bad.parse::<Digest>().is_err(), "{bad}");
+        }
+        let json = serde_json::to_string(&digest).unwrap();
+        assert_eq!(json, format!("\"{digest}\""));
+        assert_eq!(serde_json::from_str::<Digest>(&json).unwrap(), digest);
     }
 
     #[test]

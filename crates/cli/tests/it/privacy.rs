@@ -2,9 +2,10 @@
 //! person was asked, and what the log says of it.
 
 use crate::provider::{Echo, calls_shell, says, stream};
-use crate::support::{World, until};
+use crate::support::{Said, World, until};
 use serde_json::{Value, json};
 use std::io::Write;
+use std::process::Stdio;
 
 const EMAIL: &str = "ada.lovelace@example.org";
 const PHONE: &str = "+49 30 901820";
@@ -244,9 +245,90 @@ fn a_vault_that_cannot_be_read_stops_the_call() {
     assert!(echo.seen().is_empty());
 }
 
+/// A program of somebody else: one question in a piece, the same as a stream, and what it heard.
+const GUEST: &str = r#"
+import json, os, sys, urllib.request
+url = os.environ["OPENAI_BASE_URL"] + "/chat/completions"
+headers = {"content-type": "application/json",
+           "authorization": "Bearer " + os.environ["OPENAI_API_KEY"]}
+def ask(number, stream):
+    messages = [{"role": "user", "content": "%d: write to %s, not to %s" % (number, *sys.argv[1:3])}]
+    body = {"model": "default", "messages": messages, "stream": stream}
+    request = urllib.request.Request(url, data=json.dumps(body).encode(), headers=headers)
+    return urllib.request.urlopen(request)
+said = json.load(ask(1, False))["choices"][0]["message"]
+print(said["content"])
+text, arguments = "", ""
+for line in ask(2, True):
+    line = line.decode().strip()
+    if not line.startswith("data: {"):
+        continue
+    for choice in json.loads(line[6:])["choices"]:
+        delta = choice["delta"]
+        text += delta.get("content") or ""
+        for call in delta.get("tool_calls") or []:
+            arguments += call["function"].get("arguments") or ""
+print(text)
+print(json.loads(arguments)["command"])
+sys.exit(0 if sys.stdin.readline() == "go\n" else 9)
+"#;
+
+/// An answer whose text and whose call's arguments come in pieces of one byte.
+fn says_and_calls_bytewise(text: &str, command: &str) -> Vec<u8> {
+    let delta = |delta: Value| json!({"choices": [{"index": 0, "delta": delta}]});
+    let mut events: Vec<Value> =
+        text.chars().map(|c| delta(json!({"content": c.to_string()}))).collect();
+    let call = json!({"index": 0, "id": "call_1", "type": "function",
+        "function": {"name": "shell", "arguments": ""}});
+    events.push(delta(json!({"tool_calls": [call]})));
+    for c in json!({ "command": command }).to_string().chars() {
+        let call = json!({"index": 0, "function": {"arguments": c.to_string()}});
+        events.push(delta(json!({"tool_calls": [call]})));
+    }
+    events.push(json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}));
+    stream(&events)
+}
+
+#[test]
+fn a_guest_is_given_values_and_its_provider_pseudonyms() {
+    let world = World::new();
+    let echo = Echo::start(|number, body| match number {
+        0 => says(&format!("I wrote to {}.", pseudonym(body))),
+        _ => says_and_calls_bytewise(
+            &format!("Once more to {}!", pseudonym(body)),
+            &format!("mail {}", pseudonym(body)),
+        ),
+    });
+    let manifest = format!(
+        "schema = 1\n[permissions]\npreset = \"observe\"\n[routes]\ndefault = [\"local/m\"]\n{}\
+         [privacy]\ndefault = \"pseudonym\"\nlocal = \"same\"\n",
+        echo.provider("local")
+    );
+    world.write("bedplate.toml", &manifest);
+    world.write("guest.py", GUEST);
+    let heard = format!("I wrote to {EMAIL}.\nOnce more to {EMAIL}!\nmail {EMAIL}\n");
+    let first = world.run(&["wrap", "--", "python3", "guest.py", EMAIL, PHONE]).exits(9);
+    assert_eq!(first.stdout, heard, "{}", first.stderr);
+    for value in [EMAIL, "lovelace", PHONE, "901820"] {
+        upstream_never_saw(&echo, value);
+    }
+    assert_eq!(pseudonym(&echo.seen()[0]), pseudonym(&echo.seen()[1]));
+    let checked = records(&world, "privacy_checked");
+    assert_eq!(checked.len(), 2);
+    assert_eq!(checked[0]["found"][0]["treatment"], "pseudonym");
+    assert!(!Value::from(checked).to_string().contains("lovelace"));
+    // Started again it is answered from the log, with the values, and nobody is asked.
+    let mut again = world.command(&["resume", "last"]).stdin(Stdio::piped()).spawn().expect("runs");
+    again.stdin.take().expect("piped").write_all(b"go\n").expect("read");
+    let again = Said::of(again.wait_with_output().expect("it ends")).exits(0);
+    assert!(again.stdout.contains(&heard), "{}{}", again.stdout, again.stderr);
+    assert_eq!(echo.seen().len(), 2);
+    world.run(&["verify", "last"]).exits(0);
+}
+
 fn set_secret(world: &World) {
     let mut command = world.command(&["secret", "set", "api"]);
-    let mut child = command.stdin(std::process::Stdio::piped()).spawn().expect("it runs");
+    let mut child = command.stdin(Stdio::piped()).spawn().expect("it runs");
     child.stdin.take().expect("piped").write_all(SECRET.as_bytes()).expect("written");
     assert!(child.wait_with_output().expect("it ends").status.success());
 }

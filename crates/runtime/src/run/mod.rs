@@ -31,6 +31,7 @@ use self::privacy::Pseudonymity;
 use crate::error::RuntimeError;
 use crate::parts::Parts;
 use crate::protocol::Keys;
+use crate::recent::Recent;
 use gatekeeper::Gatekeeper;
 use kernel::{Command, State};
 use std::sync::Arc;
@@ -80,6 +81,8 @@ pub(crate) struct RunTask {
     world: World,
     inbox: mpsc::Receiver<Post>,
     head: watch::Sender<u64>,
+    /// For who watches.
+    recent: Arc<Recent>,
     /// Whether the run shall go on.
     active: bool,
     /// A person asked to set it aside.
@@ -96,7 +99,7 @@ pub(crate) async fn attend(
     parts: Arc<Parts>,
     run: RunId,
     mut inbox: mpsc::Receiver<Post>,
-    head: watch::Sender<u64>,
+    (head, recent): (watch::Sender<u64>, Arc<Recent>),
     leave: impl Fn(&mut mpsc::Receiver<Post>) -> bool,
 ) {
     let loaded = RunTask::load(parts, run).await;
@@ -119,6 +122,7 @@ pub(crate) async fn attend(
         world,
         inbox,
         head,
+        recent,
         active: false,
         suspend: false,
         acting: None,
@@ -240,7 +244,7 @@ impl RunTask {
         &mut self,
         durability: Durability,
         drafts: Vec<Draft>,
-    ) -> Result<Vec<Record>, RuntimeError> {
+    ) -> Result<Vec<Arc<Record>>, RuntimeError> {
         let moment = self.parts.clock.moment(self.state.last_ms);
         let stamp = |draft: Draft| NewRecord {
             time_ms: moment.time_ms,
@@ -262,9 +266,11 @@ impl RunTask {
         self.parts.failpoints.before_append();
         let written = self.parts.store.append(append).await;
         let written = written.map_err(|error| RuntimeError::part(&error))?;
+        let written: Vec<Arc<Record>> = written.into_iter().map(Arc::new).collect();
         for record in &written {
             self.state.fold(record);
         }
+        self.recent.push(&written);
         self.parts.failpoints.after_append();
         self.head.send_replace(self.state.next_seq);
         Ok(written)

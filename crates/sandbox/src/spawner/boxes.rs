@@ -216,6 +216,7 @@ impl Spawner {
         found.job = Some(running);
         if purpose == Purpose::Asked {
             self.answer(seq, Ok(Answer::Started { pid: host }));
+            self.spare_at = if self.spare_beside { Some(started) } else { self.spare_at };
         }
         Ok(())
     }
@@ -459,7 +460,9 @@ impl Spawner {
         self.sweep();
         // With the last descriptors go the namespaces, and with them the mounts.
         gone.namespaces.clear();
-        self.spare_at = self.spare_at.map(|_| Instant::now());
+        let now = Instant::now();
+        self.buried = Some(now);
+        self.spare_at = self.spare_at.map(|_| now);
         if let Some(seq) = gone.building {
             let unknown = || SandboxError::setup("starting init", "it ended early");
             self.answer(seq, Err(gone.failed.take().unwrap_or_else(unknown)));

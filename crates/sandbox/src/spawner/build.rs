@@ -49,7 +49,11 @@ impl Spawner {
         }
         found.spec = spec;
         found.building = Some(seq);
-        self.spare_at.get_or_insert(Instant::now() + SPARE_AFTER);
+        let now = Instant::now();
+        self.spare_at.get_or_insert(now + SPARE_AFTER);
+        // Lives that follow each other at once would wait for each next init: it is made beside
+        // the program then, which takes longer for it, and less than both in turn.
+        self.spare_beside = self.buried.is_some_and(|at| now.duration_since(at) < SPARE_AFTER);
         if self.spare == Some(id) {
             self.spare = None;
             if self.boxes.get(&id).is_some_and(|found| !found.namespaces.is_empty()) {
@@ -62,6 +66,7 @@ impl Spawner {
     /// Makes the init that the next request will get, if there is none.
     pub(super) fn refill(&mut self) {
         self.spare_at = None;
+        self.spare_beside = false;
         if self.spare.is_none() && self.boxes.len() < SANDBOXES_MAX {
             // Without one, the next request makes its own and says what is wrong.
             self.spare = self.fork_init(plain()).ok();

@@ -92,6 +92,10 @@ struct Spawner {
     spare: Option<u64>,
     /// When to make one.
     spare_at: Option<Instant>,
+    /// When a sandbox was last gone.
+    buried: Option<Instant>,
+    /// Whether to make one as soon as the next program runs.
+    spare_beside: bool,
     answers: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
     /// Cgroups of sandboxes that are gone, still busy when they were to be removed.
     lingering: Vec<Cgroup>,
@@ -251,6 +255,8 @@ impl Prepared {
             next_id: 1,
             spare: None,
             spare_at: None,
+            buried: None,
+            spare_beside: false,
             answers: VecDeque::new(),
             lingering: Vec::new(),
             waiting: false,

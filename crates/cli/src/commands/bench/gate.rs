@@ -6,7 +6,7 @@
 //! a file. Nothing of ours is made easier than in a run: it is a run.
 
 use super::load::{Outcome, Plan, What};
-use super::upstream::Upstream;
+use super::upstream::{self, Upstream};
 use super::{Samples, fail, row};
 use crate::error::Result;
 use serde_json::{Value, json};
@@ -22,6 +22,8 @@ const RATE: u32 = 1_000;
 const RATE_AIM: u32 = 3_000;
 /// Requests a second of the classes that are synced, which share one device.
 const RATE_SYNCED: u32 = 100;
+/// Questions a second to a model.
+const RATE_MODEL: u32 = 50;
 /// Turns that each way has.
 const ROUNDS: u32 = 2;
 /// Of `count` requests, one in so many is on a connection of its own to a new host.
@@ -45,6 +47,10 @@ enum By {
     Gate,
     Opaque,
     Peer,
+    /// Of networks alone: as a sandbox gets it.
+    Whole,
+    /// The kernel's part of that.
+    Bare,
 }
 
 /// What is compared in one block.
@@ -104,7 +110,32 @@ pub(super) fn measure(count: u32) -> Result<Vec<Measured>> {
     let dir = tempfile::Builder::new().prefix(".bedplate-bench-").tempdir_in(here);
     let dir = dir.map_err(|error| fail("the gate", error))?;
     let world = World::new(dir.path())?;
-    LINES.iter().map(|line| world.line(line, count)).collect()
+    let lines = LINES.iter().map(|line| world.line(line, count));
+    let mut all = lines.collect::<Result<Vec<Measured>>>()?;
+    all.push(world.models((count / 10).max(1))?);
+    all.push(networks(count)?);
+    Ok(all)
+}
+
+/// Networks alone, in a process of their own.
+fn networks(count: u32) -> Result<Measured> {
+    let name = "a complete network namespace";
+    let done = Command::new(crate::session::this_program())
+        .arg("__networks")
+        .arg(count.to_string())
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| fail(name, error))?;
+    if !done.status.success() {
+        return Err(fail(name, String::from_utf8_lossy(&done.stderr)).into());
+    }
+    let (mut whole, mut bare) = (Samples::default(), Samples::default());
+    for line in String::from_utf8_lossy(&done.stdout).lines() {
+        let mut numbers = line.split(' ').map(|text| text.parse().ok());
+        whole.add(numbers.next().flatten());
+        bare.add(numbers.next().flatten());
+    }
+    Ok(Measured { name, ways: vec![(By::Whole, whole), (By::Bare, bare)], why: Vec::new() })
 }
 
 /// All blocks as people read them.
@@ -149,6 +180,8 @@ impl By {
             Self::Gate => "bedplate, inspected",
             Self::Opaque => "bedplate, opaque",
             Self::Peer => "mitmproxy",
+            Self::Whole => "with redirection and listeners",
+            Self::Bare => "unshare(CLONE_NEWNET) alone",
         }
     }
 }
@@ -242,6 +275,54 @@ impl World {
         Ok(Measured { name: line.name, ways, why })
     }
 
+    /// Questions of a guest to a model, and the same without anything between.
+    fn models(&self, count: u32) -> Result<Measured> {
+        let name = "question of a guest to a model, 50 a second";
+        let address = upstream::model().map_err(|error| fail("the model", error))?.to_string();
+        let dir = self.dir.join("guest");
+        std::fs::create_dir_all(&dir)
+            .and_then(|()| std::fs::copy(crate::session::this_program(), dir.join("load")))
+            .map_err(|error| fail("the guest", error))?;
+        let manifest = format!(
+            "schema = 1\n[permissions]\npreset = \"observe\"\n[routes]\ndefault = [\"near/m\"]\n\
+             [providers.near]\ndialect = \"chat\"\nbase_url = \"http://{address}/v1\"\n"
+        );
+        std::fs::write(dir.join("bedplate.toml"), manifest)
+            .map_err(|error| fail("the guest", error))?;
+        let mut ways = vec![(By::Direct, Samples::default()), (By::Gate, Samples::default())];
+        let mut why = Vec::new();
+        for round in 0..ROUNDS {
+            for (by, samples) in &mut ways {
+                let dial = (*by == By::Direct).then(|| address.clone());
+                let what = What::Model { rate: RATE_MODEL, count };
+                let plan =
+                    Plan { what, host: address.clone(), dial, trust: None, round, out: None };
+                let outcome = self.ask_models(&dir, *by, &plan)?;
+                outcome.nanos.into_iter().for_each(|nanos| samples.add(Some(nanos)));
+                samples.failed += outcome.failed;
+                why.extend(outcome.why.map(|why| format!("{}: {why}", by.name())));
+            }
+        }
+        Ok(Measured { name, ways, why })
+    }
+
+    fn ask_models(&self, dir: &Path, by: By, plan: &Plan) -> Result<Outcome> {
+        let text = serde_json::to_vec(plan).map_err(|error| fail("the plan", error))?;
+        std::fs::write(dir.join("plan.json"), text).map_err(|error| fail("the plan", error))?;
+        let mut command = Command::new(crate::session::this_program());
+        if by == By::Gate {
+            command.arg("--home").arg(self.dir.join("home")).args(["wrap", "--", "./load"]);
+        }
+        let done = command
+            .args(["__load", "plan.json"])
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| fail(by.name(), error))?;
+        let told = || String::from_utf8_lossy(&done.stderr).into_owned();
+        Ok(serde_json::from_slice(&done.stdout).map_err(|_| fail(by.name(), told()))?)
+    }
+
     /// One turn of one way.
     fn take(&self, by: By, what: What, round: u32) -> Result<Outcome> {
         let host = if by == By::Opaque { OPAQUE_HOST } else { HOST }.to_owned();
@@ -258,7 +339,7 @@ impl World {
         let inside = dial.is_none();
         let out =
             if inside { PathBuf::from("samples.json") } else { self.dir.join("samples.json") };
-        let plan = Plan { what, host, dial, trust, round, out: out.clone() };
+        let plan = Plan { what, host, dial, trust, round, out: Some(out.clone()) };
         let text = serde_json::to_vec(&plan).map_err(|error| fail("the plan", error))?;
         let file = self.workspace().join("plan.json");
         std::fs::write(&file, text).map_err(|error| fail("the plan", error))?;

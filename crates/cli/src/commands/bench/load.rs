@@ -37,6 +37,9 @@ pub(super) enum What {
     Fresh { count: u32 },
     /// Downloads of this many bytes, one after the other.
     Bulk { bytes: u64, count: u32 },
+    /// Questions to a model at a rate, on one connection, as guests ask them: without TLS, of the
+    /// address and with the key that the environment names, if it names one.
+    Model { rate: u32, count: u32 },
 }
 
 /// One load.
@@ -51,8 +54,8 @@ pub(super) struct Plan {
     pub(super) trust: Option<PathBuf>,
     /// Tells the bodies of one load from those of another.
     pub(super) round: u32,
-    /// Where the samples go.
-    pub(super) out: PathBuf,
+    /// Where the samples go; standard output when nothing is said.
+    pub(super) out: Option<PathBuf>,
 }
 
 /// What came of it.
@@ -86,11 +89,19 @@ impl Outcome {
 pub(crate) fn perform(plan: &Path) -> io::Result<()> {
     let plan: Plan = serde_json::from_slice(&std::fs::read(plan)?)?;
     let outcome = load(&plan)?;
-    std::fs::write(&plan.out, serde_json::to_vec(&outcome)?)
+    let text = serde_json::to_vec(&outcome)?;
+    match &plan.out {
+        Some(out) => std::fs::write(out, text),
+        None => io::stdout().write_all(&text),
+    }
 }
 
 /// Performs a plan.
 pub(super) fn load(plan: &Plan) -> io::Result<Outcome> {
+    if let What::Model { rate, count } = plan.what {
+        let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+        return models(plan, rate, count);
+    }
     let from_environment = || std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let trust = plan.trust.clone().or_else(from_environment);
     let tls = config(&trust.ok_or_else(|| io::Error::other("nobody is trusted"))?)?;
@@ -100,6 +111,7 @@ pub(super) fn load(plan: &Plan) -> io::Result<Outcome> {
         What::Paced { method, rate, count } => paced(plan, &tls, method, *rate, *count),
         What::Fresh { count } => Ok(fresh(plan, &tls, *count)),
         What::Bulk { bytes, count } => bulk(plan, &tls, *bytes, *count),
+        What::Model { .. } => unreachable!("it was measured above, without TLS"),
     }
 }
 
@@ -169,6 +181,14 @@ fn paced(
     Ok(all)
 }
 
+fn connect(dial: &str) -> io::Result<TcpStream> {
+    let address = dial.to_socket_addrs()?.next();
+    let socket = TcpStream::connect(address.ok_or(io::ErrorKind::AddrNotAvailable)?)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(Duration::from_secs(STILL_S_MAX)))?;
+    Ok(socket)
+}
+
 fn wait_until(due: Instant) {
     let Some(left) = due.checked_duration_since(Instant::now()) else { return };
     let left = rustix::event::Timespec {
@@ -207,9 +227,56 @@ fn bulk(plan: &Plan, tls: &Arc<ClientConfig>, bytes: u64, count: u32) -> io::Res
     Ok(outcome)
 }
 
+/// Where a guest's questions go, from `OPENAI_BASE_URL`, and its key.
+fn model_place(plan: &Plan) -> (String, String) {
+    let url = std::env::var("OPENAI_BASE_URL").ok().filter(|_| plan.dial.is_none());
+    let host = url.as_deref().and_then(|url| url.strip_prefix("http://")?.strip_suffix("/v1"));
+    let host = host.unwrap_or(&plan.host).to_owned();
+    (host, std::env::var("OPENAI_API_KEY").unwrap_or_default())
+}
+
+fn models(plan: &Plan, rate: u32, count: u32) -> io::Result<Outcome> {
+    let (host, key) = model_place(plan);
+    let dial = plan.dial.clone().unwrap_or_else(|| format!("{host}:80"));
+    let mut way = Way::plain(&dial, host)?;
+    let mut ask = |number: u32| {
+        let body = format!(
+            "{{\"model\":\"default\",\"messages\":[{{\"role\":\"user\",\"content\":\
+             \"question {number} of round {}\"}}]}}",
+            plan.round
+        );
+        let text = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {key}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            way.host,
+            body.len()
+        );
+        way.ask(&text)
+    };
+    for warm in 0..WARM {
+        ask(count + warm)?;
+    }
+    let step = Duration::from_secs(1) / rate.max(1);
+    let begin = Instant::now() + step;
+    let mut outcome = Outcome::default();
+    for number in 0..count {
+        let due = begin + step * number;
+        wait_until(due);
+        outcome.add(ask(number).map(|_| nanos(due)));
+        if outcome.failed > 0 {
+            break;
+        }
+    }
+    Ok(outcome)
+}
+
+/// What a connection carries: TLS, or nothing.
+trait Carries: Read + Write + Send {}
+impl<T: Read + Write + Send> Carries for T {}
+
 /// One connection.
 struct Way {
-    stream: StreamOwned<ClientConnection, TcpStream>,
+    stream: Box<dyn Carries>,
     host: String,
     buffer: Vec<u8>,
 }
@@ -217,14 +284,15 @@ struct Way {
 impl Way {
     fn open(plan: &Plan, host: &str, tls: &Arc<ClientConfig>) -> io::Result<Self> {
         let own = || format!("{host}:443");
-        let address = plan.dial.clone().unwrap_or_else(own).to_socket_addrs()?.next();
-        let socket = TcpStream::connect(address.ok_or(io::ErrorKind::AddrNotAvailable)?)?;
-        socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(Duration::from_secs(STILL_S_MAX)))?;
+        let socket = connect(&plan.dial.clone().unwrap_or_else(own))?;
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let session = ClientConnection::new(Arc::clone(tls), name).map_err(io::Error::other)?;
-        let stream = StreamOwned::new(session, socket);
+        let stream = Box::new(StreamOwned::new(session, socket));
         Ok(Self { stream, host: host.to_owned(), buffer: vec![0; CHUNK_BYTES] })
+    }
+
+    fn plain(dial: &str, host: String) -> io::Result<Self> {
+        Ok(Self { stream: Box::new(connect(dial)?), host, buffer: vec![0; CHUNK_BYTES] })
     }
 
     /// Sends a request and reads its answer; how many bytes its body has.
@@ -236,9 +304,15 @@ impl Way {
             self.host,
             body.len()
         );
+        self.ask(&text)
+    }
+
+    /// Sends a whole request and reads its answer; how many bytes its body has.
+    fn ask(&mut self, text: &str) -> io::Result<u64> {
         self.stream.write_all(text.as_bytes())?;
         self.stream.flush()?;
         let (length, mut had) = self.head()?;
+        let Some(length) = length else { return self.chunks(had) };
         while had < length {
             let most = usize::try_from(length - had).unwrap_or(usize::MAX).min(CHUNK_BYTES);
             match self.stream.read(&mut self.buffer[..most])? {
@@ -249,8 +323,23 @@ impl Way {
         Ok(length)
     }
 
-    /// Reads a head of 200: its length, and how much of the body came with it.
-    fn head(&mut self) -> io::Result<(u64, u64)> {
+    /// Reads the rest of a body in chunks, of which so many bytes lie at the buffer's beginning.
+    /// Only bodies that hold no end of their own.
+    fn chunks(&mut self, had: u64) -> io::Result<u64> {
+        const END: &[u8] = b"\r\n0\r\n\r\n";
+        let mut have = usize::try_from(had).map_err(io::Error::other)?;
+        while !self.buffer[..have].ends_with(END) {
+            have += match self.stream.read(&mut self.buffer[have..])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => count,
+            };
+        }
+        Ok(have as u64)
+    }
+
+    /// Reads a head of 200: its length, if it says one, and how much of the body came with it,
+    /// which then lies at the buffer's beginning.
+    fn head(&mut self) -> io::Result<(Option<u64>, u64)> {
         let mut have = 0;
         loop {
             have += match self.stream.read(&mut self.buffer[have..HEAD_BYTES_MAX])? {
@@ -267,7 +356,10 @@ impl Way {
             }
             let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
             let length = length.and_then(|text| text.trim().parse().ok());
-            let length = length.ok_or_else(|| io::Error::other("an answer without a length"))?;
+            if length.is_none() && !head.contains("transfer-encoding: chunked") {
+                return Err(io::Error::other("an answer without a length"));
+            }
+            self.buffer.copy_within(end + 4..have, 0);
             return Ok((length, (have - end - 4) as u64));
         }
     }

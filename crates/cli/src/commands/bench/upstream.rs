@@ -4,7 +4,7 @@
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
@@ -14,6 +14,34 @@ const SMALL_BYTES: u64 = 1 << 10;
 const REQUEST_BYTES_MAX: usize = 64 << 10;
 /// Bytes written at once.
 const CHUNK_BYTES: usize = 128 << 10;
+
+/// What the model says to every question.
+const MODEL_SAYS: &str = r#"{"id":"c1","object":"chat.completion","created":0,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"An answer of one sentence."},"finish_reason":"stop"}],"usage":{"prompt_tokens":12,"completion_tokens":6,"total_tokens":18}}"#;
+
+/// Serves a model on loopback, without TLS; ends with this process.
+pub(super) fn model() -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || drop(answer(stream)));
+        }
+    });
+    Ok(address)
+}
+
+fn answer(mut stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut buffer = vec![0; REQUEST_BYTES_MAX];
+    let text = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{MODEL_SAYS}",
+        MODEL_SAYS.len()
+    );
+    while request(&mut stream, &mut buffer)?.is_some() {
+        stream.write_all(text.as_bytes())?;
+    }
+    Ok(())
+}
 
 /// A server that ends with this process.
 pub(super) struct Upstream {
@@ -62,8 +90,6 @@ fn identity(
     Ok((Arc::new(config), authority.pem()))
 }
 
-type Stream = StreamOwned<ServerConnection, TcpStream>;
-
 fn serve(socket: TcpStream, config: Arc<ServerConfig>) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let session = ServerConnection::new(config).map_err(io::Error::other)?;
@@ -89,7 +115,7 @@ fn serve(socket: TcpStream, config: Arc<ServerConfig>) -> io::Result<()> {
 }
 
 /// Reads one request: how many bytes it wants; none when there are no more.
-fn request(stream: &mut Stream, buffer: &mut [u8]) -> io::Result<Option<u64>> {
+fn request(stream: &mut impl io::Read, buffer: &mut [u8]) -> io::Result<Option<u64>> {
     let mut have = 0;
     loop {
         have += match stream.read(&mut buffer[have..])? {
