@@ -13,10 +13,11 @@ mod peers;
 mod process;
 mod tally;
 
-use build::{APART, Apart, Binary, Build};
+use build::{APART, APART_FEATURE, Binary, Build};
 use ordinary::World;
 pub(crate) use peers::{bypass, gate};
 use process::{Job, Outcome};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -147,8 +148,11 @@ impl Session {
             self.doc_tests();
         }
         let user = self.ordinary_tests(&build);
-        for apart in APART.iter().filter(|apart| build.packages().contains(&apart.package)) {
-            self.tests_apart(apart, user.as_ref());
+        let built = build.packages();
+        let apart: BTreeSet<_> =
+            APART.iter().map(|(package, _)| *package).filter(|p| built.contains(p)).collect();
+        if !apart.is_empty() {
+            self.tests_apart(&apart, user.as_ref());
         }
         if let Some(world) = user {
             self.stage("nothing left behind by the ordinary user", |_| world.close());
@@ -170,21 +174,22 @@ impl Session {
         Some(world)
     }
 
-    /// Tests that want a feature no other test may have.
-    fn tests_apart(&mut self, apart: &Apart, user: Option<&World>) {
-        let name = format!("build {} with {}", apart.package, apart.feature);
+    /// Tests of these packages that want a feature no other test may have.
+    fn tests_apart(&mut self, packages: &BTreeSet<&str>, user: Option<&World>) {
         let make = |s: &Self| {
-            let build = Build::make_apart(&s.root, apart)?;
+            let build = Build::make_apart(&s.root)?;
             user.map_or(Ok(()), |world| world.admit(&build)).map_err(|e| e.to_string())?;
             Ok(build)
         };
-        let Some(build) = self.stage(&name, make) else {
+        let Some(build) = self.stage(&format!("build with {APART_FEATURE}"), make) else {
             return;
         };
-        let here = Round { build: &build, user: None, with: apart.feature };
-        self.tests(apart.package, here);
-        if user.is_some() {
-            self.tests(apart.package, Round { user, ..here });
+        let here = Round { build: &build, user: None, with: APART_FEATURE };
+        for package in packages {
+            self.tests(package, here);
+            if user.is_some() {
+                self.tests(package, Round { user, ..here });
+            }
         }
     }
 

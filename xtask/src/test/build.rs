@@ -15,20 +15,14 @@ const COMMAND_FEATURE: &str = "bedplate/failpoints";
 /// The script gets the program's path, and its exit status is the result.
 const SCRIPTS: [(&str, &str, &str); 1] = [("bedplate-store", "fdatasync.sh", "append_bench")];
 
-/// Tests that want a feature no other test may have. They are built last, because their programs
-/// take the place of the ordinary ones.
-pub(super) const APART: [Apart; 3] = [
-    Apart { package: "bedplate-sandbox", feature: "weakened", test: "escape" },
-    Apart { package: "bedplate-sandbox", feature: "weakened", test: "self_probe" },
-    Apart { package: "bedplate", feature: "weakened", test: "bypass" },
-];
-
-/// One test executable with a feature of its own.
-pub(super) struct Apart {
-    pub(super) package: &'static str,
-    pub(super) feature: &'static str,
-    test: &'static str,
-}
+/// Tests that want a feature no other test may have: package and test. They are built last, because
+/// their programs take the place of the ordinary ones, and all at once within the whole workspace:
+/// for a package alone cargo would choose other features of what it depends on, and build all of
+/// that again.
+pub(super) const APART: [(&str, &str); 3] =
+    [("bedplate-sandbox", "escape"), ("bedplate-sandbox", "self_probe"), ("bedplate", "bypass")];
+/// That feature, of [`COMMAND_PACKAGE`] and what it depends on.
+pub(super) const APART_FEATURE: &str = "weakened";
 
 /// Where cargo puts what it builds.
 ///
@@ -111,13 +105,15 @@ impl Build {
         Ok(build)
     }
 
-    /// Builds one test with its feature.
+    /// Builds the tests that want a feature of their own.
     ///
     /// # Errors
-    /// When it does not compile; cargo has said why.
-    pub(super) fn make_apart(root: &Path, apart: &Apart) -> Result<Self, String> {
-        let Apart { package, feature, test } = apart;
-        let arguments = ["-p", package, "--features", feature, "--test", test];
+    /// When they do not compile; cargo has said why.
+    pub(super) fn make_apart(root: &Path) -> Result<Self, String> {
+        let feature = format!("{COMMAND_PACKAGE}/{APART_FEATURE}");
+        let tests = APART.iter().flat_map(|(_, test)| ["--test", test]);
+        let arguments: Vec<_> =
+            ["--workspace", "--features", &feature].into_iter().chain(tests).collect();
         Ok(Self::read(&compiled(root, &arguments)?))
     }
 
