@@ -29,7 +29,7 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
     ),
     ("decide", &["approvals", "approve", "deny", "resolve", "policy"]),
     ("understand", &["show", "explain", "verify"]),
-    ("worlds", &["sandbox"]),
+    ("worlds", &["sandbox", "fork", "rollback", "snapshot"]),
     ("admin", &["init", "doctor", "secret", "bench", "df", "completion", "help"]),
 ];
 
@@ -133,10 +133,17 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
-    /// Show what a run changed
+    /// Show what a run changed, or what differs between two moments
+    #[command(after_help = DIFF_HELP)]
     Diff {
-        /// The run
+        /// The run, RUN@SEQ, or RUN@SNAPSHOT
         run: String,
+        /// The other moment: @SEQ or @SNAPSHOT of the same run, or another run
+        #[arg(value_name = "OTHER")]
+        other: Option<String>,
+        /// With the text that differs
+        #[arg(long)]
+        text: bool,
     },
     /// Bring what a run changed to your copy
     Apply {
@@ -196,6 +203,42 @@ pub(crate) enum Command {
     /// Commands in a sandbox, without an agent
     #[command(subcommand, disable_help_subcommand = true)]
     Sandbox(SandboxCommand),
+    /// Begin new runs in the middle of one: its records and files up to there are shared
+    #[command(after_help = FORK_HELP)]
+    Fork {
+        /// The run, RUN@SEQ, or RUN@SNAPSHOT
+        run: String,
+        /// The last record that both have, or a snapshot [default: the newest]
+        #[arg(long, value_name = "SEQ|SNAPSHOT")]
+        at: Option<String>,
+        /// How many
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(runtime::FORKS_MAX)))]
+        count: u32,
+    },
+    /// Take a run back to an earlier record, files and all
+    #[command(after_help = ROLLBACK_HELP)]
+    #[command(group(clap::ArgGroup::new("where").args(["to", "undo"])))]
+    Rollback {
+        /// The run, RUN@SEQ, or RUN@SNAPSHOT
+        run: String,
+        /// To this record, or this snapshot
+        #[arg(long, value_name = "SEQ|SNAPSHOT")]
+        to: Option<String>,
+        /// To where it stood before it last went back
+        #[arg(long)]
+        undo: bool,
+        /// Go back although something that was done stays done
+        #[arg(long)]
+        leave_effects: bool,
+    },
+    /// Give the moment a run is at a name
+    Snapshot {
+        /// The run
+        run: String,
+        /// The name: letters, digits, `_`, `-`, `.` [default: one is made]
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
     /// Write a manifest here
     Init,
     /// Say what this host can do, and how to get what is missing
@@ -244,6 +287,24 @@ agent is made on the spot, sees this directory as its workspace, and changes not
 
 Exit status: 0 done, 1 failed or a check did not pass, 2 usage or configuration, 3 evidence does not
 verify, 4 waits for a person.";
+
+const DIFF_HELP: &str = "\
+Without a moment: from the run's beginning to now, with the text that differs. With one: from there
+to now. With two: from the first to the second, which may be of another run.
+
+A added, M changed, D removed, R renamed, P only permissions.";
+
+const ROLLBACK_HELP: &str = "\
+The run is as it was after that record: its conversation, its actions, its files. What it spent, and
+what was sent, stays. Nothing is lost: `bedplate rollback RUN --undo` goes forward again. When an
+irreversible action, or an `apply`, lies between, it is refused unless you say --leave-effects.
+
+The run is set aside: `bedplate resume RUN` goes on from there, `bedplate send RUN TEXT` otherwise.";
+
+const FORK_HELP: &str = "\
+Prints the ids of the new runs, one a line. Each is set aside: `bedplate resume ID` takes it up,
+`bedplate send ID TEXT` with new instructions. It has keys, placeholders of secrets and approvals of
+its own; what was in flight is done again, or, when it cannot be taken back, left alone.";
 
 const WRAP_HELP: &str = "\
 The program runs in a sandbox on this terminal. It sees this directory as its workspace, and
@@ -452,4 +513,6 @@ pub(crate) enum BenchWhat {
     Gate,
     /// The privacy router over a request of 64 KiB, beside reading and writing its JSON
     Privacy,
+    /// Sealing, comparing, forking and going back
+    Worlds,
 }

@@ -53,6 +53,10 @@ pub(crate) fn lines(
         Body::TimerSet { due_ms, purpose } => timer(before, record, *due_ms, purpose),
         Body::Resumed { .. } => vec![Line::new(Paint::Dim, "resumed", "")],
         Body::Suspended { reason, failure } => vec![suspended(reason, failure.as_ref())],
+        Body::RolledBack { at: Some(at), by, .. } => {
+            let rest = format!("to record {at} by {}", safe(by));
+            vec![Line::new(Paint::Yellow, "rolled back", rest)]
+        }
         Body::RolledBack { reason, .. } => {
             vec![Line::new(Paint::Yellow, "rolled back:", safe(reason))]
         }

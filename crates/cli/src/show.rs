@@ -22,21 +22,17 @@ pub(crate) struct RecordLine {
 
 /// Every record on one line.
 pub(crate) fn records(records: &[Record]) -> Vec<RecordLine> {
-    let mut state = State::new();
-    records
-        .iter()
-        .map(|record| {
-            let line = RecordLine {
-                seq: record.stamp.seq,
-                clock: render::clock(record.stamp.time_ms),
-                kind: record.body.kind(),
-                summary: summary::summary(&state, record),
-                causes: causes(&record.causes),
-            };
-            state.fold(record);
-            line
-        })
-        .collect()
+    let mut lines = Vec::with_capacity(records.len());
+    kernel::each(records, |before, record| {
+        lines.push(RecordLine {
+            seq: record.stamp.seq,
+            clock: render::clock(record.stamp.time_ms),
+            kind: record.body.kind(),
+            summary: summary::summary(before, record),
+            causes: causes(&record.causes),
+        });
+    });
+    lines
 }
 
 /// A line as it is printed.

@@ -52,6 +52,7 @@ fn run(body: &Body) -> Option<String> {
         Body::RunStarted { manifest, started_by, base, .. } => {
             format!("agent {} for {started_by}, base layer {base}", manifest.agent.name)
         }
+        Body::Forked { origin, at, by } => format!("from record {at} of {origin} by {by}"),
         Body::Suspended { failure, reason } => {
             let detail = failure.as_ref().map(|f| format!(": {f}")).unwrap_or_default();
             format!("{}{detail}", format!("{reason:?}").to_lowercase())
@@ -131,7 +132,12 @@ fn workspace(body: &Body) -> Option<String> {
         Body::LayerSealed { layer, parent, changed } => {
             format!("{layer} over {parent}, {} changed", render::count(*changed, "file"))
         }
-        Body::RolledBack { to, reason } => format!("to {to}: {reason}"),
+        Body::RolledBack { to, reason, at: Some(at), by } => {
+            let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            format!("to record {at}, layer {to}, by {by}{why}")
+        }
+        Body::RolledBack { to, reason, .. } => format!("to {to}: {reason}"),
+        Body::SnapshotTaken { name, layer, by } => format!("{name} by {by}, layer {layer}"),
         Body::ArtifactRecorded { path, sha256, bytes } => {
             format!("{path}, {}, sha256 {}", render::bytes(*bytes), sha256.short())
         }

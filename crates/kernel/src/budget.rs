@@ -33,6 +33,12 @@ impl Spent {
         self.tokens = self.tokens.saturating_add(used_tokens);
     }
 
+    /// Another run's reservations are that run's to settle.
+    pub(crate) const fn drop_reservations(&mut self) {
+        self.reserved_cost = Usd::ZERO;
+        self.reserved_tokens = 0;
+    }
+
     /// Settles a reservation that nobody will settle any more: it counts as spent, because the
     /// provider may have counted it.
     pub(crate) fn forfeit(&mut self) {

@@ -153,6 +153,18 @@ impl Egresses {
         self.asked_for.clear();
     }
 
+    /// A run that begins or goes back here: what was in flight may have been sent, and no question
+    /// or answer counts.
+    pub(crate) fn set_apart(&mut self) {
+        self.interrupt();
+        self.grants.clear();
+    }
+
+    /// What the other knows to have been sent irreversibly, or to may have been, is known here too.
+    pub(crate) fn learn(&mut self, other: &Self) {
+        self.sent.extend(other.sent.iter().copied());
+    }
+
     /// Takes an answer, when the record asked about a request. Says whether it did.
     pub(crate) fn answer(&mut self, asked: u64, verdict: ApprovalVerdict) -> bool {
         let Some(grant) = self.grants.get_mut(&asked) else { return false };

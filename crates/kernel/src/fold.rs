@@ -17,17 +17,14 @@ impl State {
     /// Folds records into a new state.
     #[must_use]
     pub fn of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
-        let mut state = Self::new();
-        for record in records {
-            state.fold(record);
-        }
-        state
+        crate::each(records, |_, _| {})
     }
 
     /// Folds one record.
     ///
     /// # Panics
-    /// When the record's number is not the next one: the store never gives such a log.
+    /// When the record's number is not the next one: the store never gives such a log. When it goes
+    /// back to an earlier one ([`Body::goes_back_to`]), which [`State::of`] alone can follow.
     pub fn fold(&mut self, record: &Record) {
         let seq = record.stamp.seq;
         assert_eq!(seq, self.next_seq, "records are folded in order, without gaps");
@@ -37,6 +34,7 @@ impl State {
             Body::RunStarted { .. } | Body::Resumed { .. } | Body::Suspended { .. } => {
                 self.fold_lifecycle(seq, record);
             }
+            Body::Forked { origin, .. } => self.fold_fork(seq, origin),
             Body::ItemAdded { .. }
             | Body::ModelCalled { .. }
             | Body::ModelAnswered { .. }
@@ -63,7 +61,10 @@ impl State {
             | Body::ArtifactRecorded { .. }
             | Body::RunEnded { .. } => self.fold_finishing(seq, &record.body),
             Body::LayerSealed { layer, .. } => self.layer = Some(layer.clone()),
-            Body::RolledBack { to, .. } => self.fold_rollback(to),
+            Body::RolledBack { to, at, .. } => {
+                assert_eq!(*at, None, "what goes back is folded with what it goes back to");
+                self.fold_rollback(to);
+            }
             Body::TimerSet { due_ms, purpose } => self.fold_timer(seq, *due_ms, purpose),
             Body::TimerFired { timer } => self.fold_fired(*timer),
             Body::SignalReceived { name, payload, .. } => {
@@ -83,7 +84,8 @@ impl State {
             | Body::GuestServed { .. }
             | Body::GuestDiverged { .. }
             | Body::GuestRefused { .. } => self.guest.fold(seq, &record.body, &mut self.spent),
-            Body::ArtifactApplied { .. } | Body::SecretUsed { .. } => {}
+            Body::ArtifactApplied { .. } | Body::SecretUsed { .. } | Body::SnapshotTaken { .. } => {
+            }
         }
     }
 
@@ -157,9 +159,12 @@ impl State {
     }
 
     /// Live time is counted from record to record while an owner lives.
-    fn fold_time(&mut self, record: &Record) {
+    pub(crate) fn fold_time(&mut self, record: &Record) {
         let now = record.stamp.time_ms;
-        let taken_up = matches!(record.body, Body::RunStarted { .. } | Body::Resumed { .. });
+        let taken_up = matches!(
+            record.body,
+            Body::RunStarted { .. } | Body::Resumed { .. } | Body::Forked { .. }
+        );
         let was_live = self.suspended.is_none() && self.ended.is_none() && !taken_up;
         if was_live {
             self.spent.wall_ms += now.saturating_sub(self.spent.live_since_ms);
@@ -555,7 +560,14 @@ impl State {
     }
 
     /// The outcome joins the conversation.
-    fn settle(&mut self, seq: u64, id: ActionId, text: String, is_error: bool, labels: &Labels) {
+    pub(crate) fn settle(
+        &mut self,
+        seq: u64,
+        id: ActionId,
+        text: String,
+        is_error: bool,
+        labels: &Labels,
+    ) {
         let action = self.action_mut(id);
         assert_ne!(action.phase, Phase::Settled, "an action is settled once");
         action.phase = Phase::Settled;

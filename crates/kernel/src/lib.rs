@@ -20,6 +20,7 @@
 mod budget;
 mod egress;
 mod fold;
+mod fork;
 mod guest;
 mod next;
 mod quorum;
@@ -27,6 +28,7 @@ mod state;
 
 pub use budget::{Spent, over_budget};
 pub use egress::{Egress, Egresses, Grant, GrantPhase, Passage};
+pub use fork::each;
 pub use guest::{GUEST_TOOL, Guest};
 pub use next::{
     BACKOFF_FIRST_MS, BACKOFF_MS_MAX, Command, MODEL_ATTEMPTS_MAX, RETRY_AFTER_MS_MAX, next,

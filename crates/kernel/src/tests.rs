@@ -11,6 +11,8 @@ use types::{
     Record, Resolution, ResolvedBy, RunId, Stamp, TimerPurpose, Usage, Usd, Verdict,
 };
 
+mod worlds;
+
 const TEXT: &str = r#"
 schema = 1
 [routes]
@@ -103,8 +105,11 @@ impl Run {
         let stamp = Stamp { run, branch: 0, seq, time_ms: self.world.now_ms, mono_ms: 0, boot: 0 };
         let digest = Digest::ZERO;
         let record = Record { stamp, prev: digest, digest, causes, actor: Actor::default(), body };
-        self.state.fold(&record);
         self.records.push(record);
+        match self.records[seq as usize].body.goes_back_to() {
+            Some(_) => self.state = State::of(&self.records),
+            None => self.state.fold(&self.records[seq as usize]),
+        }
         seq
     }
 
@@ -132,7 +137,8 @@ impl Run {
             }
             Command::RollBack { .. } => {
                 let to = self.state.layer.clone().expect("has a layer");
-                self.append(Body::RolledBack { to, reason: String::new() });
+                let (reason, by) = (String::new(), String::new());
+                self.append(Body::RolledBack { to, reason, at: None, by });
             }
             Command::Probe { action } => self.probe(action),
             Command::Check { .. } => {

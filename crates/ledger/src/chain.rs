@@ -18,6 +18,9 @@ impl Head {
     pub const EMPTY: Self = Self { next_seq: 0, digest: Digest::ZERO };
 }
 
+/// Kind of the first record that a run has of its own, when it was forked from another.
+pub const FORKED: &str = "forked";
+
 /// A chain being read from its first record on.
 #[derive(Debug, Clone)]
 pub struct Chain {
@@ -67,10 +70,14 @@ impl Chain {
         Ok(header)
     }
 
-    /// One run throughout; branches only ever leave for later ones.
+    /// One run, until a record says that another begins there; branches only ever leave for later
+    /// ones.
     fn check_place(&self, header: &Header) -> Result<(), ChainFault> {
         let seq = header.seq;
         if self.run.as_ref().is_some_and(|run| *run != header.run) {
+            if header.kind == FORKED && header.branch == BRANCH_MAIN {
+                return Ok(());
+            }
             let found = header.run.clone();
             return Err(ChainFault::OtherRun { seq, found });
         }

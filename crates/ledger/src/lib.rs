@@ -21,7 +21,7 @@ mod codec;
 mod content;
 mod fault;
 
-pub use chain::{Chain, Head, verify_chain};
+pub use chain::{Chain, FORKED, Head, verify_chain};
 pub use codec::{
     CAUSES_MAX, COMMITMENTS_MAX, Commitment, Header, NAME_BYTES_MAX, check, decode, digest,
     digest_encoded, encode, is_name,

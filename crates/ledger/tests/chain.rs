@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ledger::{
-    CAUSES_MAX, COMMITMENTS_MAX, ChainFault, Commitment, Head, Header, HeaderFault, NAME_BYTES_MAX,
-    Salt, Standing, verify_chain, verify_content,
+    CAUSES_MAX, COMMITMENTS_MAX, ChainFault, Commitment, FORKED, Head, Header, HeaderFault,
+    NAME_BYTES_MAX, Salt, Standing, verify_chain, verify_content,
 };
 use proptest::prelude::*;
 use types::{Cause, Coded, Digest, Link, RunId};
@@ -136,6 +136,31 @@ fn a_rewritten_history_does_not_lead_to_the_head() {
         });
         assert_eq!(fault(&forged, head), ("BP-LEDGER-004", 4));
     }
+}
+
+#[test]
+fn a_chain_goes_on_in_another_run_only_where_one_was_forked() {
+    let other = || RunId::parse("000000000000").unwrap();
+    let check = |kind: &'static str, branch: u32, at: u64, expected: Option<(&str, u64)>| {
+        let (headers, head) = chain_with(6, |header| {
+            if header.seq >= 3 {
+                header.run = other();
+            }
+            header.branch = if header.seq >= 3 { branch } else { 1 };
+            if header.seq == at {
+                header.kind = kind.to_owned();
+            }
+        });
+        match expected {
+            None => assert_eq!(verify_chain(&headers, head), Ok(head)),
+            Some(expected) => assert_eq!(fault(&headers, head), expected),
+        }
+    };
+    check(FORKED, 0, 3, None);
+    check(FORKED, 0, 4, Some(("BP-LEDGER-007", 3)));
+    check(FORKED, 0, 2, Some(("BP-LEDGER-007", 3)));
+    check(FORKED, 1, 3, Some(("BP-LEDGER-007", 3)));
+    check("item_added", 0, 3, Some(("BP-LEDGER-007", 3)));
 }
 
 #[test]

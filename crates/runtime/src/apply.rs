@@ -1,5 +1,8 @@
 //! Bringing a run's changes to the host's copy of the workspace: all or nothing is refused or
 //! done, and nothing that changed on the host since the run began is overwritten.
+//!
+//! Three-way: each path is compared with what the run began with and with what it has now. The host
+//! must have the one or the other; where it has what the run has, there is nothing to do.
 
 use crate::error::RuntimeError;
 use crate::protocol::Keys;
@@ -14,6 +17,9 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use store::Read;
 use types::{BRANCH_MAIN, Body, LayerId, RunId};
+
+/// Permission bits that are brought to the host.
+const MODE_APPLIED: u32 = 0o777;
 
 /// What a run changed, and where it belongs.
 #[derive(Debug)]
@@ -65,8 +71,9 @@ pub(crate) async fn apply(
     let found = tokio::task::spawn_blocking(move || -> Result<Pending, RuntimeError> {
         let mut pending = pending(parts.store.as_ref(), &parts.layers, &id)?;
         if !paths.is_empty() {
-            pending.changes.retain(|change| paths.contains(&change.path));
+            pending.changes.retain(|change| is_chosen(change, &paths));
         }
+        leave_done(&parts.layers, &mut pending)?;
         conflicts(&parts.layers, &pending)?;
         Ok(pending)
     });
@@ -84,6 +91,17 @@ pub(crate) async fn apply(
     let written = tokio::task::spawn_blocking(move || write_all(&layers, &pending));
     written.await.map_err(gone)??;
     Ok(lines)
+}
+
+/// Whether a change is at one of these paths, or below.
+#[must_use]
+pub fn is_chosen(change: &Change, paths: &[String]) -> bool {
+    let below = |path: &String| {
+        let path = path.trim_end_matches('/');
+        let rest = change.path.strip_prefix(path);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    paths.iter().any(below)
 }
 
 /// One change as people read it: a letter, a tab, the path.
@@ -114,31 +132,105 @@ fn host_path(target: &Path, path: &str) -> Result<PathBuf, RuntimeError> {
     Ok(target.join(relative))
 }
 
-/// Three-way: a path may be written only while the host still has what the run began with.
+/// Takes out what the host has already.
+fn leave_done(layers: &LayerStore, pending: &mut Pending) -> Result<(), RuntimeError> {
+    let (top, target) = (&pending.top, &pending.target);
+    let mut left = Vec::new();
+    for change in std::mem::take(&mut pending.changes) {
+        let done = |path: &str| -> Result<bool, RuntimeError> {
+            let host = host_path(target, path)?;
+            Ok(same_as(layers, top, path, &host)? && same_mode(layers, top, path, &host)?)
+        };
+        let from_done = match &change.kind {
+            ChangeKind::Renamed { from } => done(from)?,
+            _ => true,
+        };
+        if !(from_done && done(&change.path)?) {
+            left.push(change);
+        }
+    }
+    pending.changes = left;
+    Ok(())
+}
+
+/// A path may be written only while the host has what the run began with, or what it has now.
 fn conflicts(layers: &LayerStore, pending: &Pending) -> Result<(), RuntimeError> {
     let mut changed = Vec::new();
+    let may_write = |path: &str| -> Result<bool, RuntimeError> {
+        let host = host_path(&pending.target, path)?;
+        Ok(same_as(layers, &pending.base, path, &host)?
+            || same_as(layers, &pending.top, path, &host)?)
+    };
     for change in &pending.changes {
-        let host = host_path(&pending.target, &change.path)?;
-        if !same_as_base(layers, &pending.base, &change.path, &host)? {
-            changed.push(change.path.clone());
-        }
+        let mut paths = vec![change.path.as_str()];
         if let ChangeKind::Renamed { from } = &change.kind {
-            let host = host_path(&pending.target, from)?;
-            if !same_as_base(layers, &pending.base, from, &host)? {
-                changed.push(from.clone());
+            paths.push(from);
+        }
+        for path in paths {
+            if !may_write(path)? {
+                changed.push(path.to_owned());
             }
         }
     }
+    changed.extend(left_behind(layers, pending)?);
+    changed.sort();
+    changed.dedup();
     if changed.is_empty() { Ok(()) } else { Err(RuntimeError::Conflict { paths: changed }) }
 }
 
-fn same_as_base(
+/// What the host has in directories that are to go, and that would not go with them.
+fn left_behind(layers: &LayerStore, pending: &Pending) -> Result<Vec<String>, RuntimeError> {
+    let going = |path: &str| {
+        pending.changes.iter().any(|change| match &change.kind {
+            ChangeKind::Deleted => change.path == path,
+            ChangeKind::Renamed { from } => from == path,
+            _ => false,
+        })
+    };
+    let mut left = Vec::new();
+    for change in &pending.changes {
+        let now = layers.entry(&pending.top, &change.path);
+        let now = now.map_err(|error| RuntimeError::part(&error))?;
+        let host = host_path(&pending.target, &change.path)?;
+        let stays = now.is_some_and(|(stat, _)| stat.kind == FileKind::Dir);
+        let is_dir = host.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+        if stays || !is_dir {
+            continue;
+        }
+        let names = std::fs::read_dir(&host).map_err(|error| RuntimeError::Apply {
+            path: host.clone(),
+            reason: error.to_string(),
+        })?;
+        let below = names
+            .flatten()
+            .map(|entry| format!("{}/{}", change.path, entry.file_name().to_string_lossy()));
+        left.extend(below.filter(|path| !going(path)));
+    }
+    Ok(left)
+}
+
+/// Whether the permissions on the host are those of a layer; what is on neither side has the same.
+fn same_mode(
     layers: &LayerStore,
-    base: &LayerId,
+    layer: &LayerId,
     path: &str,
     host: &Path,
 ) -> Result<bool, RuntimeError> {
-    let before = layers.entry(base, path).map_err(|error| RuntimeError::part(&error))?;
+    let there = layers.entry(layer, path).map_err(|error| RuntimeError::part(&error))?;
+    let there = there.filter(|(stat, _)| stat.kind != FileKind::Symlink);
+    let mode = there.map(|(stat, _)| stat.mode & MODE_APPLIED);
+    let now = host.symlink_metadata().ok().map(|meta| meta.mode() & MODE_APPLIED);
+    Ok(mode.is_none_or(|mode| now == Some(mode)))
+}
+
+/// Whether the host has at a path what a layer has there.
+fn same_as(
+    layers: &LayerStore,
+    layer: &LayerId,
+    path: &str,
+    host: &Path,
+) -> Result<bool, RuntimeError> {
+    let before = layers.entry(layer, path).map_err(|error| RuntimeError::part(&error))?;
     let Ok(now) = host.symlink_metadata() else {
         return Ok(before.is_none());
     };
@@ -159,7 +251,7 @@ fn same_as_base(
             if now.size() != before.size {
                 return Ok(false);
             }
-            let old = layers.open_file(base, path).map_err(|error| RuntimeError::part(&error))?;
+            let old = layers.open_file(layer, path).map_err(|error| RuntimeError::part(&error))?;
             let fail = |error: std::io::Error| RuntimeError::Apply {
                 path: host.to_owned(),
                 reason: error.to_string(),
@@ -224,7 +316,17 @@ fn write_one(layers: &LayerStore, pending: &Pending, change: &Change) -> Result<
     let Some((entry, link)) = entry else {
         return Ok(());
     };
-    let mode = std::fs::Permissions::from_mode(entry.mode & 0o777);
+    let mode = std::fs::Permissions::from_mode(entry.mode & MODE_APPLIED);
+    // Another kind of entry makes room; a directory is empty by now.
+    match host.symlink_metadata() {
+        Ok(meta) if meta.is_dir() && entry.kind != FileKind::Dir => {
+            std::fs::remove_dir(&host).map_err(fail)?;
+        }
+        Ok(meta) if !meta.is_dir() && entry.kind == FileKind::Dir => {
+            std::fs::remove_file(&host).map_err(fail)?;
+        }
+        _ => {}
+    }
     match entry.kind {
         FileKind::Dir => {
             if !host.is_dir() {
@@ -242,8 +344,12 @@ fn write_one(layers: &LayerStore, pending: &Pending, change: &Change) -> Result<
             if let Some(parent) = host.parent() {
                 std::fs::create_dir_all(parent).map_err(fail)?;
             }
-            let temporary = host.with_extension("bedplate-partial");
-            let mut file = std::fs::File::create(&temporary).map_err(fail)?;
+            // A name that nobody chose, and that must be new: a link there is not written through.
+            let mut random = [0; 8];
+            getrandom::fill(&mut random).map_err(|error| fail(std::io::Error::other(error)))?;
+            let name = format!(".bedplate-{}", u64::from_be_bytes(random));
+            let temporary = host.with_file_name(name);
+            let mut file = std::fs::File::create_new(&temporary).map_err(fail)?;
             std::io::copy(&mut source, &mut file).map_err(fail)?;
             file.set_permissions(mode).map_err(fail)?;
             file.sync_all().map_err(fail)?;

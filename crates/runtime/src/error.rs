@@ -104,6 +104,19 @@ pub enum RuntimeError {
         /// Which.
         paths: Vec<String>,
     },
+    /// Something after the record cannot be taken back.
+    #[error(
+        "run {run} was left as it is: going back to record {at} would not take back {}",
+        what.join("; ")
+    )]
+    CannotTakeBack {
+        /// The run.
+        run: String,
+        /// The record.
+        at: u64,
+        /// What.
+        what: Vec<String>,
+    },
     /// Bringing changes to the host failed.
     #[error("applying to {} failed: {reason}", path.display())]
     Apply {
@@ -203,6 +216,7 @@ impl Coded for RuntimeError {
             Self::Apply { .. } => "BP-RUN-013",
             Self::TooLarge { .. } => "BP-RUN-014",
             Self::Network { .. } => "BP-RUN-015",
+            Self::CannotTakeBack { .. } => "BP-RUN-023",
             Self::Part(_) | Self::Refused(_) => "BP-RUN-000",
         }
     }
@@ -237,6 +251,12 @@ impl Coded for RuntimeError {
             Self::RunState { .. } => "`bedplate show RUN` says where it stands.",
             Self::Conflict { .. } => {
                 "Look at `bedplate diff RUN`; move your own changes aside, then apply again."
+            }
+            Self::CannotTakeBack { run, at, .. } => {
+                return format!(
+                    "If it may stay done: bedplate rollback {run} --to {at} --leave-effects; \
+                     or begin a new run there: bedplate fork {run} --at {at}"
+                );
             }
             Self::Apply { .. } => {
                 "Make the file writable and apply again: what is already there is left."

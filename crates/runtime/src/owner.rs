@@ -10,12 +10,15 @@
 
 use crate::apply;
 use crate::error::RuntimeError;
+use crate::fork;
 use crate::home::Home;
 use crate::parts::Parts;
 use crate::protocol::{self, Keys, Reply, Request, Screen, VERSION};
 use crate::registry::{Registry, Wanted};
+use crate::rollback;
 use crate::run::{self, Answer, Control};
 use crate::seats::{Printed, Seat};
+use crate::snapshot;
 use rustix::event::Timespec;
 use rustix::fs::FlockOperation;
 use std::io::Write;
@@ -217,6 +220,19 @@ async fn answer(
         }
         Request::Apply { run, paths, by } => {
             let lines = apply::apply(registry, &run, paths, by).await?;
+            protocol::send(stream, &Reply::Lines { lines }).await
+        }
+        Request::Fork { run, at, count, by } => {
+            let wanted = fork::Wanted { run, at, count, by };
+            let runs = fork::fork(&registry.parts, wanted).await?;
+            protocol::send(stream, &Reply::Made { runs }).await
+        }
+        Request::RollBack { run, back, leave_effects, by } => {
+            let lines = rollback::roll_back(registry, &run, back, leave_effects, by).await?;
+            protocol::send(stream, &Reply::Lines { lines }).await
+        }
+        Request::Snapshot { run, name, by } => {
+            let lines = vec![snapshot::take(registry, &run, name, by).await?];
             protocol::send(stream, &Reply::Lines { lines }).await
         }
         Request::Remove { run } => {

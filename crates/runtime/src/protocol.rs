@@ -1,6 +1,7 @@
 //! Frames between commands and the owner: a length (u32, big endian) and one JSON document.
 
 use crate::error::RuntimeError;
+use crate::rollback::Back;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -205,6 +206,37 @@ pub enum Request {
         /// Who.
         by: String,
     },
+    /// Make runs that go on from a record of another.
+    Fork {
+        /// The run.
+        run: RunId,
+        /// The last record that both have; the newest when absent.
+        at: Option<u64>,
+        /// How many.
+        count: u32,
+        /// Who.
+        by: String,
+    },
+    /// Take a run back to an earlier record.
+    RollBack {
+        /// The run.
+        run: RunId,
+        /// To where.
+        back: Back,
+        /// Go back although something stays done.
+        leave_effects: bool,
+        /// Who.
+        by: String,
+    },
+    /// Give the moment a run is at a name.
+    Snapshot {
+        /// The run.
+        run: RunId,
+        /// The name; one is made when it is absent.
+        name: Option<String>,
+        /// Who.
+        by: String,
+    },
     /// Remove a run and what only it needs.
     Remove {
         /// The run.
@@ -274,6 +306,11 @@ pub enum Reply {
     Lines {
         /// The lines.
         lines: Vec<String>,
+    },
+    /// Runs that were made.
+    Made {
+        /// Which.
+        runs: Vec<RunId>,
     },
     /// Live runs.
     Live {

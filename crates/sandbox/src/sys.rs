@@ -386,3 +386,35 @@ pub(crate) fn kvm_version(kvm: BorrowedFd<'_>) -> io::Result<i32> {
     check(unsafe { libc::ioctl(kvm.as_raw_fd(), GET_API_VERSION as _, 0) }.into())
         .map(|version| version as i32)
 }
+
+/// What identifies a file within its file system, whatever its names are; `None` where the file
+/// system has no such thing. A symbolic link is not followed.
+pub(crate) fn file_handle(path: &std::path::Path) -> Option<Vec<u8>> {
+    use std::os::unix::ffi::OsStrExt;
+    /// As the kernel has it: the room after the head, and its use.
+    #[repr(C)]
+    struct Handle {
+        bytes: libc::c_uint,
+        kind: libc::c_int,
+        handle: [u8; libc::MAX_HANDLE_SZ as usize],
+    }
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).ok()?;
+    let room = libc::MAX_HANDLE_SZ as usize;
+    let mut found =
+        Handle { bytes: room as libc::c_uint, kind: 0, handle: [0; libc::MAX_HANDLE_SZ as usize] };
+    let mut mount: libc::c_int = 0;
+    // SAFETY: the path ends with a zero byte; `found` is a `struct file_handle` with the room that
+    // its first field says; both places live through the call, which writes nothing else.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            std::ptr::from_mut(&mut found),
+            std::ptr::from_mut(&mut mount),
+            0,
+        )
+    };
+    let length = found.bytes as usize;
+    (done == 0 && length <= room).then(|| found.handle[..length].to_vec())
+}

@@ -175,6 +175,13 @@ async fn hard_links_of_a_lower_layer_stay_one_file_as_root_only() {
     let base = world.step(&world.store.empty().unwrap(), "echo 1 > a; ln a b").await.unwrap();
     let said = world.output(&base, "echo 2 > a; cat b").await;
     assert_eq!(said, if is_root() { "2\n" } else { "1\n" });
+    // A layer says what the program saw, and a name in a directory of its own too.
+    let base = world.step(&base, "mkdir -p d/e; ln a d/e/c; chmod 711 d/e").await.unwrap();
+    let next = world.step(&base, "echo 3 > a; cat b d/e/c >&2").await.unwrap();
+    let expected = if is_root() { "3\n3\n711\n" } else { "1\n1\n711\n" };
+    assert_eq!(world.output(&next, "cat b d/e/c; stat -c %a d/e").await, expected);
+    let all: &[&str] = if is_root() { &["M a", "M b", "M d/e/c"] } else { &["M a"] };
+    assert_eq!(world.diff(&base, &next), all);
     world.spawner.close().await;
 }
 

@@ -9,7 +9,7 @@
 //! that needs processes to kill.
 
 use crate::{
-    Append, Content, Created, Durability, NewRecord, Reply, RunRow, Store, StoreError,
+    Append, Content, Created, Durability, ForkPoint, NewRecord, Reply, RunRow, Store, StoreError,
     prepare::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, FORK_DEPTH_MAX},
 };
 use ledger::Head;
@@ -31,6 +31,8 @@ pub const CASES: &[Case] = &[
     ("a fork shares, and diverges", forks),
     ("a fork of nothing is refused", bad_forks),
     ("forks of forks have a limit", deep_forks),
+    ("a forked run shares, and goes on alone", forked_runs),
+    ("what a forked run shares stays, and is erased with it", forked_runs_end),
     ("erased content is gone and the chain holds", erased),
     ("a removed run is gone and others stay", removed),
     ("a run is found by prefix and by last", found),
@@ -328,8 +330,9 @@ fn forks(store: &dyn Store) {
     let branches: Vec<_> = records.iter().map(|record| record.stamp.branch).collect();
     assert_eq!(branches, [BRANCH_MAIN, early, inner]);
     let branches = store.branches(&run).expect("read");
-    let forked: Vec<_> = branches.iter().map(|branch| branch.forked).collect();
-    assert_eq!(forked, [None, Some((0, 0)), Some((0, 2)), Some((early, 1)), Some((inner, 0))]);
+    let forked: Vec<_> = branches.iter().map(|branch| branch.forked.clone()).collect();
+    let left = |branch, at_seq| Some(ForkPoint { run: run.clone(), branch, at_seq });
+    assert_eq!(forked, [None, left(0, 0), left(0, 2), left(early, 1), left(inner, 0)]);
     let report = store.verify(&run).expect("read");
     assert_eq!((report.branches, report.records), (5, 7));
     assert_verifies(store, 1);
@@ -355,6 +358,94 @@ fn deep_forks(store: &dyn Store) {
     add(store, 1, parent, &["b"]);
     assert_eq!(seen(store, 1, parent), ["a", "b"]);
     assert!(wait(store.fork_branch(&run_id(1), BRANCH_MAIN, 0)).is_ok());
+}
+
+/// A run of this number that goes on from a record of another's branch.
+fn fork_run(
+    store: &dyn Store,
+    number: u8,
+    (of, branch, at_seq): (u8, BranchId, u64),
+) -> Result<Created, StoreError> {
+    let row = RunRow { run: run_id(number), started_ms: 2000 + u64::from(number) };
+    let from = ForkPoint { run: run_id(of), branch, at_seq };
+    wait(store.fork_run(row, from, vec![forked(of, at_seq)]))
+}
+
+/// The first record that a forked run has of its own.
+///
+/// # Panics
+/// Never: a number is an id.
+#[must_use]
+pub fn forked(of: u8, at: u64) -> NewRecord {
+    let body = Body::Forked { origin: run_id(of), at, by: "ada".to_owned() };
+    NewRecord { body, ..sample("") }
+}
+
+fn forked_runs(store: &dyn Store) {
+    create(store, 1, &["a", "b", "c"]);
+    let created = fork_run(store, 2, (1, BRANCH_MAIN, 1)).expect("a fork");
+    assert_eq!((created.epoch, created.records[0].stamp.seq), (1, 2));
+    assert_eq!(created.records[0].stamp.run, run_id(2));
+    add(store, 1, BRANCH_MAIN, &["d"]);
+    add(store, 2, BRANCH_MAIN, &["B"]);
+    // What it shares is not its own to leave from.
+    assert_eq!(code(wait(store.fork_branch(&run_id(2), BRANCH_MAIN, 1))), "BP-STORE-016");
+    let branch = wait(store.fork_branch(&run_id(2), BRANCH_MAIN, 2)).expect("a branch");
+    add(store, 2, branch, &["x"]);
+    fork_run(store, 3, (2, branch, 3)).expect("a fork of a fork");
+    let runs = |number: u8| -> Vec<u8> {
+        let records = store.records(&run_id(number), BRANCH_MAIN, 0).expect("read");
+        let of = |record: &Record| (1..4).find(|n| run_id(*n) == record.stamp.run);
+        records.iter().map(|record| of(record).expect("one of three")).collect()
+    };
+    let third = vec![1, 1, 2, 2, 3];
+    assert_eq!((runs(1), runs(2), runs(3)), (vec![1; 4], vec![1, 1, 2, 2], third));
+    assert_eq!(seen(store, 1, BRANCH_MAIN), ["a", "b", "c", "d"]);
+    let left = |run: u8| store.branches(&run_id(run)).expect("read")[0].forked.clone();
+    let from = |run: u8, branch, at_seq| Some(ForkPoint { run: run_id(run), branch, at_seq });
+    assert_eq!((left(1), left(2), left(3)), (None, from(1, 0, 1), from(2, branch, 3)));
+    for number in 1..4 {
+        assert_verifies(store, number);
+    }
+    // Each run is its owner's alone.
+    assert_eq!(wait(store.claim(&run_id(2))), Ok(2));
+    let mut stale = at_head(store, 2, BRANCH_MAIN, vec![sample("y")]);
+    stale.epoch = 1;
+    assert_eq!(code(wait(store.append(stale))), "BP-STORE-009");
+    add(store, 1, BRANCH_MAIN, &["e"]);
+    assert_eq!(code(fork_run(store, 2, (1, 0, 0))), "BP-STORE-015");
+    assert_eq!(code(fork_run(store, 4, (1, 0, 9))), "BP-STORE-016");
+    assert_eq!(code(fork_run(store, 4, (1, 7, 0))), "BP-STORE-016");
+    assert_eq!(code(fork_run(store, 4, (5, 0, 0))), "BP-STORE-007");
+    assert_eq!(store.find("last"), Ok(run_id(3)), "what was refused left nothing");
+}
+
+fn forked_runs_end(store: &dyn Store) {
+    create(store, 1, &["a"]);
+    let mut record = sample("secret");
+    record.attachments = vec![("large".to_owned(), vec![7; 300_000])];
+    wait(store.append(at_head(store, 1, BRANCH_MAIN, vec![record]))).expect("an append");
+    for number in 2..5 {
+        fork_run(store, number, (number - 1, BRANCH_MAIN, 1)).expect("a fork");
+    }
+    let shared = store.attachment(&run_id(4), BRANCH_MAIN, 1, "large");
+    assert_eq!(shared.map(|bytes| bytes.map(|bytes| bytes.len())), Ok(Some(300_000)));
+    assert_eq!(code(wait(store.remove(&run_id(1)))), "BP-STORE-019");
+    assert_eq!(wait(store.remove(&run_id(4))), Ok(()));
+    assert_eq!(wait(store.gc()).map(|report| report.blobs), Ok(0));
+    assert_eq!(seen(store, 1, BRANCH_MAIN), ["a", "secret"]);
+    fork_run(store, 4, (3, BRANCH_MAIN, 1)).expect("its number is free");
+    assert_eq!(wait(store.erase(&run_id(3))), Ok(()));
+    for number in 1..5 {
+        assert_eq!(code(store.records(&run_id(number), BRANCH_MAIN, 0)), "BP-STORE-013");
+        assert_eq!(store.attachment(&run_id(number), BRANCH_MAIN, 1, "large"), Ok(None));
+        let report = store.verify(&run_id(number)).expect("read");
+        assert!(report.is_ok() && report.erased);
+    }
+    assert_eq!(code(fork_run(store, 5, (1, BRANCH_MAIN, 0))), "BP-STORE-013");
+    for number in [4, 3, 2, 1] {
+        assert_eq!(wait(store.remove(&run_id(number))), Ok(()));
+    }
 }
 
 fn erased(store: &dyn Store) {

@@ -145,6 +145,16 @@ pub enum StoreError {
         /// `branch 3`, `record 17 on branch 0`.
         what: String,
     },
+    /// Other runs share its records.
+    #[error("runs share records of {run}: {}{}", forks.join(", "), if *more { " and more" } else { "" })]
+    HasForks {
+        /// The run.
+        run: RunId,
+        /// Some of those forked from it.
+        forks: Vec<String>,
+        /// Whether there are others.
+        more: bool,
+    },
     /// What was written cannot be read.
     #[error("record {seq} of run {run} cannot be read: {why}")]
     Damaged {
@@ -188,6 +198,7 @@ impl Coded for StoreError {
             Self::NoSuchPlace { .. } => "BP-STORE-016",
             Self::Damaged { .. } => "BP-STORE-017",
             Self::BadRecord { .. } => "BP-STORE-018",
+            Self::HasForks { .. } => "BP-STORE-019",
         }
     }
 
@@ -220,6 +231,7 @@ impl Coded for StoreError {
             Self::RunExists { .. } => "Choose another id.",
             Self::NoSuchPlace { .. } => "See what it has with: bedplate show RUN",
             Self::Damaged { .. } => "See what else is damaged with: bedplate verify RUN",
+            Self::HasForks { .. } => "Remove those runs first, with: bedplate rm RUN",
             Self::BadRecord { .. } => "This is a defect of the program that wrote it: report it.",
         }
         .to_owned()

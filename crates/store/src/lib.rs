@@ -9,7 +9,8 @@
 //! - The chain of headers is the `ledger`'s: this crate adds no meaning to it.
 //! - Content is encrypted under the run's own key. [`Store::erase`] destroys the key; the chain
 //!   goes on verifying.
-//! - A fork copies nothing: a branch is a pointer to where it left another.
+//! - A fork copies nothing: a branch is a pointer to where it left another, and so is a run that was
+//!   forked from one.
 //!
 //! What it never does: read a clock, choose an id, interpret a body, print.
 //!
@@ -42,8 +43,8 @@ use types::{BranchId, Record, RunId};
 pub use error::StoreError;
 pub use memory::MemoryStore;
 pub use model::{
-    Append, Branch, Content, Created, Durability, Evidence, Fault, GcReport, NewRecord, RunRow,
-    RunSummary, VerifyReport,
+    Append, Branch, Content, Created, Durability, Evidence, Fault, ForkPoint, GcReport, NewRecord,
+    RunRow, RunSummary, VerifyReport,
 };
 pub use prepare::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, FORK_DEPTH_MAX, SEQ_MAX};
 pub use read::Reader;
@@ -183,14 +184,20 @@ pub trait Store: Read {
     /// Takes a run over: the new epoch, one above the last. Every earlier epoch is fenced.
     fn claim(&self, run: &RunId) -> Reply<u64>;
 
-    /// A new branch that shares everything up to and including record `at_seq` of `parent`.
+    /// A new branch that shares everything up to and including record `at_seq` of `parent`, which
+    /// is a record of this run itself.
     fn fork_branch(&self, run: &RunId, parent: BranchId, at_seq: u64) -> Reply<BranchId>;
 
-    /// Destroys the run's key: its content is gone, its chain still verifies. Does it again when
-    /// asked again.
+    /// Creates a run that shares everything up to and including a record of another, and goes on
+    /// with records of its own, synced. The first of them is of kind `forked`. It has the other's
+    /// key and an epoch of its own.
+    fn fork_run(&self, row: RunRow, from: ForkPoint, first: Vec<NewRecord>) -> Reply<Created>;
+
+    /// Destroys the run's key, which is that of all runs it was forked from or that were forked
+    /// from it: their content is gone, their chains still verify. Does it again when asked again.
     fn erase(&self, run: &RunId) -> Reply<()>;
 
-    /// Removes a run and everything of it.
+    /// Removes a run and everything of it. [`StoreError::HasForks`] while runs share its records.
     fn remove(&self, run: &RunId) -> Reply<()>;
 
     /// Removes payloads that no record names.

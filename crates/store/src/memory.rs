@@ -6,8 +6,8 @@
 use crate::error::CANDIDATES_MAX;
 use crate::prepare::{self, ACTOR, BODY, Draft, FORK_DEPTH_MAX, Piece};
 use crate::{
-    Append, Branch, Content, Created, Evidence, GcReport, NewRecord, Read, Reply, RunRow,
-    RunSummary, Store, StoreError,
+    Append, Branch, Content, Created, Evidence, ForkPoint, GcReport, NewRecord, Read, Reply,
+    RunRow, RunSummary, Store, StoreError,
 };
 use ledger::Head;
 use std::collections::BTreeMap;
@@ -31,6 +31,14 @@ struct Run {
     epoch: u64,
     erased: bool,
     branches: Vec<Line>,
+    /// Where it was forked from another run.
+    origin: Option<ForkPoint>,
+    /// The first run of those that were forked from one another: they are erased together.
+    family: RunId,
+    /// What it shares with its origin. A copy here, where nothing counts but what is answered.
+    inherited: Vec<Entry>,
+    /// How many stretches its first branch has.
+    depth: usize,
 }
 
 /// What a branch has of its own.
@@ -41,7 +49,7 @@ struct Line {
     own: Vec<Entry>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
     header: Vec<u8>,
     pieces: Vec<Piece>,
@@ -92,8 +100,63 @@ impl State {
         let drafts = prepare::drafts(&row.run, BRANCH_MAIN, 0, first)?;
         let mut line = Line { forked: None, head: Head::EMPTY, own: Vec::new() };
         let records = line.extend(drafts);
-        self.runs.push(Run { row, epoch: 1, erased: false, branches: vec![line] });
+        let (family, inherited) = (row.run.clone(), Vec::new());
+        let (epoch, erased, branches, origin, depth) = (1, false, vec![line], None, 1);
+        self.runs.push(Run { row, epoch, erased, branches, origin, family, inherited, depth });
         Ok(Created { epoch: 1, records })
+    }
+
+    fn fork_run(
+        &mut self,
+        row: RunRow,
+        from: ForkPoint,
+        first: Vec<NewRecord>,
+    ) -> Result<Created, StoreError> {
+        let next_seq = from.at_seq.saturating_add(1);
+        let drafts = prepare::drafts(&row.run, BRANCH_MAIN, next_seq, first)?;
+        let other = self.run(&from.run)?;
+        if other.erased {
+            return Err(StoreError::Erased { run: from.run });
+        }
+        if self.run(&row.run).is_ok() {
+            return Err(StoreError::RunExists { run: row.run });
+        }
+        let depth = other.depth_of(from.branch)?;
+        prepare::limit("the depth of forks", depth, FORK_DEPTH_MAX as u64)?;
+        if other.entry(from.branch, from.at_seq)?.is_none() {
+            let what = format!("record {} on branch {}", from.at_seq, from.branch);
+            return Err(other.no_such(what));
+        }
+        let count = usize::try_from(next_seq).expect("an index in memory");
+        let shared = other.entries(from.branch, 0, count)?;
+        let inherited: Vec<Entry> = shared.into_iter().map(|(_, entry)| entry.clone()).collect();
+        let digest = ledger::digest_encoded(&inherited[count - 1].header);
+        let mut line = Line { forked: None, head: Head { next_seq, digest }, own: Vec::new() };
+        let records = line.extend(drafts);
+        let (family, depth) = (other.family.clone(), depth + 1);
+        let (epoch, erased, branches, origin) = (1, false, vec![line], Some(from));
+        self.runs.push(Run { row, epoch, erased, branches, origin, family, inherited, depth });
+        Ok(Created { epoch: 1, records })
+    }
+
+    /// Refuses when other runs share a run's records.
+    fn check_unshared(&self, run: &RunId) -> Result<(), StoreError> {
+        let from_it = |have: &&Run| have.origin.as_ref().is_some_and(|point| point.run == *run);
+        let mut forks: Vec<String> =
+            self.runs.iter().filter(from_it).map(|have| have.row.run.to_string()).collect();
+        if forks.is_empty() {
+            return Ok(());
+        }
+        forks.sort();
+        let more = forks.len() > CANDIDATES_MAX;
+        forks.truncate(CANDIDATES_MAX);
+        Err(StoreError::HasForks { run: run.clone(), forks, more })
+    }
+
+    fn erase(&mut self, run: &RunId) -> Result<(), StoreError> {
+        let family = self.run(run)?.family.clone();
+        self.runs.iter_mut().filter(|have| have.family == family).for_each(Run::erase);
+        Ok(())
     }
 }
 
@@ -143,7 +206,19 @@ impl Run {
             line = self.line(parent)?;
         }
         let index = usize::try_from(seq).expect("an index in memory");
-        Ok(line.own.get(index))
+        let own = index.checked_sub(self.inherited.len());
+        Ok(own.map_or_else(|| self.inherited.get(index), |index| line.own.get(index)))
+    }
+
+    /// How many stretches a branch is made of.
+    fn depth_of(&self, branch: BranchId) -> Result<usize, StoreError> {
+        let mut depth = self.depth;
+        let mut line = self.line(branch)?;
+        while let Some((above, _)) = line.forked {
+            depth += 1;
+            line = self.line(above)?;
+        }
+        Ok(depth)
     }
 
     fn entries(
@@ -164,12 +239,12 @@ impl Run {
     }
 
     fn record(&self, seq: u64, entry: &Entry) -> Result<Record, StoreError> {
-        let run = &self.row.run;
+        let run = ledger::decode(&entry.header).expect("it was encoded here").run;
         let bytes = |name| {
             let piece = entry.pieces.iter().find(|piece| piece.name == name);
             piece.map_or(&[][..], |piece| &piece.bytes)
         };
-        prepare::assemble(run, seq, &entry.header, bytes(ACTOR), bytes(BODY))
+        prepare::assemble(&run, seq, &entry.header, bytes(ACTOR), bytes(BODY))
     }
 
     fn append(&mut self, append: Append) -> Result<Vec<Record>, StoreError> {
@@ -194,16 +269,13 @@ impl Run {
     }
 
     fn fork(&mut self, parent: BranchId, at_seq: u64) -> Result<BranchId, StoreError> {
-        let mut depth = 1;
-        let mut line = self.line(parent)?;
-        while let Some((above, _)) = line.forked {
-            depth += 1;
-            line = self.line(above)?;
-        }
-        prepare::limit("the depth of forks", depth, FORK_DEPTH_MAX as u64)?;
+        prepare::limit("the depth of forks", self.depth_of(parent)?, FORK_DEPTH_MAX as u64)?;
         let Some(entry) = self.entry(parent, at_seq)? else {
             return Err(self.no_such(format!("record {at_seq} on branch {parent}")));
         };
+        if at_seq < self.inherited.len() as u64 {
+            return Err(self.no_such(format!("record {at_seq} of its own on branch {parent}")));
+        }
         let head = Head { next_seq: at_seq + 1, digest: ledger::digest_encoded(&entry.header) };
         let branch = BranchId::try_from(self.branches.len()).expect("branches fit in memory");
         self.branches.push(Line { forked: Some((parent, at_seq)), head, own: Vec::new() });
@@ -213,7 +285,7 @@ impl Run {
     fn erase(&mut self) {
         self.erased = true;
         let entries = self.branches.iter_mut().flat_map(|line| &mut line.own);
-        for piece in entries.flat_map(|entry| &mut entry.pieces) {
+        for piece in entries.chain(&mut self.inherited).flat_map(|entry| &mut entry.pieces) {
             piece.bytes = Vec::new();
             piece.salt = Default::default();
         }
@@ -274,10 +346,15 @@ impl Read for MemoryStore {
 
     fn branches(&self, run: &RunId) -> Result<Vec<Branch>, StoreError> {
         let state = self.state();
-        let lines = (BRANCH_MAIN..).zip(&state.run(run)?.branches);
+        let run = state.run(run)?;
+        let lines = (BRANCH_MAIN..).zip(&run.branches);
+        let here = |(branch, at_seq)| ForkPoint { run: run.row.run.clone(), branch, at_seq };
         let branch = |(branch, line): (BranchId, &Line)| Branch {
             branch,
-            forked: line.forked,
+            forked: match branch {
+                BRANCH_MAIN => run.origin.clone(),
+                _ => line.forked.map(here),
+            },
             next_seq: line.head.next_seq,
         };
         Ok(lines.map(branch).collect())
@@ -384,18 +461,20 @@ impl Store for MemoryStore {
         self.reply(move |state| state.run_mut(&run)?.fork(parent, at_seq))
     }
 
+    fn fork_run(&self, row: RunRow, from: ForkPoint, first: Vec<NewRecord>) -> Reply<Created> {
+        self.reply(move |state| state.fork_run(row, from, first))
+    }
+
     fn erase(&self, run: &RunId) -> Reply<()> {
         let run = run.clone();
-        self.reply(move |state| {
-            state.run_mut(&run)?.erase();
-            Ok(())
-        })
+        self.reply(move |state| state.erase(&run))
     }
 
     fn remove(&self, run: &RunId) -> Reply<()> {
         let run = run.clone();
         self.reply(move |state| {
             state.run(&run)?;
+            state.check_unshared(&run)?;
             state.runs.retain(|have| have.row.run != run);
             Ok(())
         })

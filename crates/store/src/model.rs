@@ -86,13 +86,24 @@ pub struct RunSummary {
     pub erased: bool,
 }
 
+/// A record that another branch, or another run, begins after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForkPoint {
+    /// The run it is a record of.
+    pub run: RunId,
+    /// The branch it is read on.
+    pub branch: BranchId,
+    /// Its number: the last record that both have.
+    pub at_seq: u64,
+}
+
 /// One branch of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Branch {
     /// Its number.
     pub branch: BranchId,
-    /// The branch it left, and the last record they share; `None` for the first branch.
-    pub forked: Option<(BranchId, u64)>,
+    /// Where it left another; `None` for the first branch of a run that was not forked.
+    pub forked: Option<ForkPoint>,
     /// Number of records a reader of this branch sees: the next one's number.
     pub next_seq: u64,
 }

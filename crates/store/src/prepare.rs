@@ -21,7 +21,7 @@ pub(crate) const ACTOR: &str = "actor";
 pub(crate) const BODY: &str = "body";
 
 /// One piece of content with its salt.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Piece {
     pub(crate) name: String,
     pub(crate) salt: Salt,

@@ -6,10 +6,10 @@
 use crate::error::CANDIDATES_MAX;
 use crate::home::{Home, StillLock};
 use crate::prepare::{self, ACTOR, BODY};
-use crate::rows::{Cells, attachments_of, cells, cells_at, read_failed};
+use crate::rows::{Cells, attachments_of, cells, cells_at, read_failed, run_of};
 use crate::seal::{self, Key, Place};
 use crate::sql::{self, BranchState, RunState, no_such_branch, no_such_run, unsigned};
-use crate::{Branch, Content, Evidence, Read, RunSummary, StoreError};
+use crate::{Branch, Content, Evidence, ForkPoint, Read, RunSummary, StoreError};
 use ledger::{Head, Salt};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use std::os::unix::ffi::OsStrExt as _;
@@ -137,8 +137,8 @@ impl Reader {
         Ok(Some(key))
     }
 
-    fn opener<'a>(&'a self, run: &'a RunId, key: &'a Key) -> Opener<'a> {
-        Opener { home: &self.home, run, key }
+    const fn opener<'a>(&'a self, key: &'a Key) -> Opener<'a> {
+        Opener { home: &self.home, key }
     }
 
     fn summary(&self, row: &rusqlite::Row<'_>) -> rusqlite::Result<SummaryRow> {
@@ -179,8 +179,10 @@ impl Reader {
         }
         // One damaged run does not hide the others; `verify` says what is wrong with it.
         if let Ok(Some(key)) = self.key_of(&summary.run, &row.state) {
-            let cells = Cells { branch: BRANCH_MAIN, seq, header, actor, body };
-            summary.last = self.opener(&summary.run, &key).record(&cells).ok();
+            // A run that was forked has a record of its own from its first moment.
+            let run = summary.run.clone();
+            let cells = Cells { run, branch: BRANCH_MAIN, seq, key: 0, header, actor, body };
+            summary.last = self.opener(&key).record(&cells).ok();
         }
         Ok(summary)
     }
@@ -197,19 +199,12 @@ struct SummaryRow {
 /// Opens cells with a run's key.
 struct Opener<'a> {
     home: &'a Home,
-    run: &'a RunId,
     key: &'a Key,
 }
 
 impl Opener<'_> {
-    fn open(
-        &self,
-        branch: BranchId,
-        seq: u64,
-        name: &str,
-        cell: &[u8],
-    ) -> Result<(Salt, Vec<u8>), String> {
-        let place = Place { run: self.run, branch, seq, name };
+    fn open(&self, of: &Cells, name: &str, cell: &[u8]) -> Result<(Salt, Vec<u8>), String> {
+        let place = Place { run: &of.run, branch: of.branch, seq: of.seq, name };
         match crate::cell::Cell::parse(cell).ok_or("its row is damaged")? {
             crate::cell::Cell::Inline(sealed) => seal::open(self.key, place, sealed),
             crate::cell::Cell::File(id) => {
@@ -222,9 +217,9 @@ impl Opener<'_> {
 
     fn record(&self, cells: &Cells) -> Result<Record, StoreError> {
         let content = |name, cell| {
-            self.open(cells.branch, cells.seq, name, cell).map(|(_, bytes)| bytes).map_err(|why| {
+            self.open(cells, name, cell).map(|(_, bytes)| bytes).map_err(|why| {
                 StoreError::Damaged {
-                    run: self.run.clone(),
+                    run: cells.run.clone(),
                     seq: cells.seq,
                     why: format!("its {name}: {why}"),
                 }
@@ -232,7 +227,7 @@ impl Opener<'_> {
         };
         let actor = content(ACTOR, &cells.actor)?;
         let body = content(BODY, &cells.body)?;
-        prepare::assemble(self.run, cells.seq, &cells.header, &actor, &body)
+        prepare::assemble(&cells.run, cells.seq, &cells.header, &actor, &body)
     }
 }
 
@@ -300,12 +295,15 @@ impl Read for Reader {
                     .collect::<rusqlite::Result<Vec<_>>>()
             };
             let rows = read().map_err(read_failed)?.into_iter();
-            let branch = |row: BranchState| Branch {
-                branch: row.branch,
-                forked: row.forked,
-                next_seq: row.head.next_seq,
+            let branch = |row: BranchState| {
+                let point = |left: sql::Left| {
+                    let (branch, at_seq) = (left.branch, left.at);
+                    Ok(ForkPoint { run: run_of(conn, left.run)?, branch, at_seq })
+                };
+                let forked = row.forked.map(point).transpose()?;
+                Ok(Branch { branch: row.branch, forked, next_seq: row.head.next_seq })
             };
-            Ok(rows.map(branch).collect())
+            rows.map(branch).collect()
         })
     }
 
@@ -327,7 +325,7 @@ impl Read for Reader {
             let Some(key) = self.key_of(run, state)? else {
                 return Err(StoreError::Erased { run: run.clone() });
             };
-            let opener = self.opener(run, &key);
+            let opener = self.opener(&key);
             let mut records = Vec::new();
             let found = cells(conn, run, state, branch, from_seq, limit)?;
             for (seq, cells) in (from_seq..=u64::MAX).zip(&found) {
@@ -366,13 +364,10 @@ impl Read for Reader {
     ) -> Result<Vec<Evidence>, StoreError> {
         self.with_run(run, |conn, state| {
             let key = self.key_of(run, state)?;
-            let opener = key.as_ref().map(|key| self.opener(run, key));
+            let opener = key.as_ref().map(|key| self.opener(key));
             let mut all = Vec::new();
             for cells in cells(conn, run, state, branch, from_seq, limit)? {
-                let row = sql::branch_state(conn, state.id, cells.branch).map_err(read_failed)?;
-                let row = row.ok_or_else(|| no_such_branch(run, cells.branch))?;
-                let record = sql::record_key(row.id, cells.seq);
-                let attachments = attachments_of(conn, record).map_err(read_failed)?;
+                let attachments = attachments_of(conn, cells.key).map_err(read_failed)?;
                 all.push(evidence(opener.as_ref(), cells, attachments));
             }
             Ok(all)
@@ -389,26 +384,19 @@ impl Read for Reader {
         self.with_run(run, |conn, state| {
             let found = cells_at(conn, run, state, branch, seq)?;
             let key = self.key_of(run, state)?;
-            let (Some((row, cells)), Some(key)) = (found, key) else {
+            let (Some(cells), Some(key)) = (found, key) else {
                 return Ok(None);
             };
             let cell: Option<Vec<u8>> = conn
                 .prepare_cached("SELECT cell FROM attachments WHERE record = ?1 AND name = ?2")
                 .and_then(|mut select| {
-                    select
-                        .query_row(params![sql::record_key(row, seq), name], |row| row.get(0))
-                        .optional()
+                    select.query_row(params![cells.key, name], |row| row.get(0)).optional()
                 })
                 .map_err(read_failed)?;
             let open = |cell: Vec<u8>| {
-                self.opener(run, &key)
-                    .open(cells.branch, seq, name, &cell)
-                    .map(|(_, bytes)| bytes)
-                    .map_err(|why| StoreError::Damaged {
-                        run: run.clone(),
-                        seq,
-                        why: format!("its {name}: {why}"),
-                    })
+                self.opener(&key).open(&cells, name, &cell).map(|(_, bytes)| bytes).map_err(|why| {
+                    StoreError::Damaged { run: run.clone(), seq, why: format!("its {name}: {why}") }
+                })
             };
             cell.map(open).transpose()
         })
@@ -429,21 +417,19 @@ fn evidence(
     cells: Cells,
     attachments: Vec<(String, Vec<u8>)>,
 ) -> Evidence {
-    let fixed = [(ACTOR.to_owned(), cells.actor), (BODY.to_owned(), cells.body)];
+    let fixed = [(ACTOR.to_owned(), cells.actor.clone()), (BODY.to_owned(), cells.body.clone())];
     let content = |(name, cell): (String, Vec<u8>)| {
         let content = match opener {
             None => Content::Erased,
-            Some(opener) => match opener.open(cells.branch, cells.seq, &name, &cell) {
+            Some(opener) => match opener.open(&cells, &name, &cell) {
                 Ok((salt, bytes)) => Content::Present(salt, bytes),
                 Err(why) => Content::Damaged(why),
             },
         };
         (name, content)
     };
-    Evidence {
-        header: cells.header,
-        contents: fixed.into_iter().chain(attachments).map(content).collect(),
-    }
+    let contents = fixed.into_iter().chain(attachments).map(content).collect();
+    Evidence { header: cells.header, contents }
 }
 
 #[cfg(test)]

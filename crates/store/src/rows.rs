@@ -1,7 +1,7 @@
 //! Where records lie: a branch as a sequence of stretches, each on a row of `branches`.
 //!
-//! A branch owns only what was written on it. Reading one follows its parents down to the run's
-//! first record, then reads the stretches in order.
+//! A branch owns only what was written on it. Reading one follows its parents down to the first
+//! record of all, which may be another run's, then reads the stretches in order.
 
 use crate::StoreError;
 use crate::prepare::{self, FORK_DEPTH_MAX, SEQ_MAX};
@@ -16,9 +16,12 @@ pub(crate) fn read_failed(error: rusqlite::Error) -> StoreError {
 /// A row of `records`, and where it stands.
 #[derive(Debug)]
 pub(crate) struct Cells {
-    /// The branch it was written on.
+    /// The run and the branch it was written on.
+    pub(crate) run: RunId,
     pub(crate) branch: BranchId,
     pub(crate) seq: u64,
+    /// Its key in `records`.
+    pub(crate) key: i64,
     pub(crate) header: Vec<u8>,
     pub(crate) actor: Vec<u8>,
     pub(crate) body: Vec<u8>,
@@ -27,6 +30,7 @@ pub(crate) struct Cells {
 /// A stretch of records that lie on one branch's own row.
 #[derive(Debug)]
 struct Stretch {
+    run: RunId,
     branch: BranchState,
     from: u64,
     /// Not included.
@@ -40,26 +44,44 @@ fn stretches(
     state: &RunState,
     branch: BranchId,
 ) -> Result<Vec<Stretch>, StoreError> {
-    let row = |branch| {
-        sql::branch_state(conn, state.id, branch)
+    let row = |run_id, run: &RunId, branch| {
+        sql::branch_state(conn, run_id, branch)
             .map_err(read_failed)?
             .ok_or_else(|| no_such_branch(run, branch))
     };
     let mut found = Vec::new();
-    let mut branch = row(branch)?;
+    let (mut run_id, mut run) = (state.id, run.clone());
+    let mut branch = row(run_id, &run, branch)?;
     let mut to = u64::MAX;
-    while let Some((parent, at)) = branch.forked {
+    while let Some(left) = branch.forked {
         // Deeper ones are never made; a loop of parents is damage.
         prepare::limit("the depth of forks", found.len() + 1, FORK_DEPTH_MAX as u64)?;
-        let from = at + 1;
-        found.push(Stretch { branch, from, to });
+        let from = left.at + 1;
+        let above = match left.run {
+            same if same == run_id => run.clone(),
+            other => run_of(conn, other)?,
+        };
+        found.push(Stretch { run, branch, from, to });
         to = to.min(from);
-        branch = row(parent)?;
+        (run_id, run) = (left.run, above);
+        branch = row(run_id, &run, left.branch)?;
     }
     let from = 0;
-    found.push(Stretch { branch, from, to });
+    found.push(Stretch { run, branch, from, to });
     found.reverse();
     Ok(found)
+}
+
+/// The run of a row. It is there as long as another shares its records.
+pub(crate) fn run_of(conn: &Connection, run_id: i64) -> Result<RunId, StoreError> {
+    let text: String = conn
+        .prepare_cached("SELECT run FROM runs WHERE id = ?1")
+        .and_then(|mut select| select.query_row([run_id], |row| row.get(0)))
+        .map_err(read_failed)?;
+    RunId::parse(&text).map_err(|error| StoreError::Io {
+        doing: "read the run that another was forked from".to_owned(),
+        why: error.to_string(),
+    })
 }
 
 /// Up to `limit` records of a branch from number `from_seq` on, as they lie there.
@@ -77,7 +99,7 @@ pub(crate) fn cells(
         let to = stretch.to.min(SEQ_MAX + 1);
         if from < to && found.len() < limit {
             let left = limit - found.len();
-            read_stretch(conn, &stretch.branch, from..to, left, &mut found).map_err(read_failed)?;
+            read_stretch(conn, &stretch, from..to, left, &mut found).map_err(read_failed)?;
         }
     }
     Ok(found)
@@ -85,11 +107,12 @@ pub(crate) fn cells(
 
 fn read_stretch(
     conn: &Connection,
-    branch: &BranchState,
+    stretch: &Stretch,
     range: std::ops::Range<u64>,
     limit: usize,
     found: &mut Vec<Cells>,
 ) -> rusqlite::Result<()> {
+    let branch = &stretch.branch;
     let first = sql::record_key(branch.id, range.start);
     let last = sql::record_key(branch.id, range.end - 1);
     let mut select = conn.prepare_cached(
@@ -97,9 +120,12 @@ fn read_stretch(
          WHERE key BETWEEN ?1 AND ?2 ORDER BY key LIMIT ?3",
     )?;
     let rows = select.query_map(params![first, last, sql::signed(limit as u64)], |row| {
+        let key = row.get(0)?;
         Ok(Cells {
+            run: stretch.run.clone(),
             branch: branch.branch,
-            seq: sql::seq_of(row.get(0)?),
+            seq: sql::seq_of(key),
+            key,
             header: row.get(1)?,
             actor: row.get(2)?,
             body: row.get(3)?,
@@ -118,29 +144,29 @@ pub(crate) fn cells_at(
     state: &RunState,
     branch: BranchId,
     seq: u64,
-) -> Result<Option<(i64, Cells)>, StoreError> {
+) -> Result<Option<Cells>, StoreError> {
     let mut stretches = stretches(conn, run, state, branch)?;
     stretches.retain(|stretch| (stretch.from..stretch.to).contains(&seq));
     let (Some(stretch), true) = (stretches.first(), seq <= SEQ_MAX) else {
         return Ok(None);
     };
     let mut found = Vec::new();
-    read_stretch(conn, &stretch.branch, seq..seq + 1, 1, &mut found).map_err(read_failed)?;
-    Ok(found.pop().map(|cells| (stretch.branch.id, cells)))
+    read_stretch(conn, stretch, seq..seq + 1, 1, &mut found).map_err(read_failed)?;
+    Ok(found.pop())
 }
 
-/// The encoded header of the record that a branch is to leave `parent` at.
+/// The record that a branch is to leave `parent` at.
 pub(crate) fn fork_point(
     conn: &Connection,
     run: &RunId,
     state: &RunState,
     parent: BranchId,
     at_seq: u64,
-) -> Result<Vec<u8>, StoreError> {
+) -> Result<Cells, StoreError> {
     let depth = stretches(conn, run, state, parent)?.len();
     prepare::limit("the depth of forks", depth, FORK_DEPTH_MAX as u64)?;
     let found = cells_at(conn, run, state, parent, at_seq)?;
-    found.map(|(_, cells)| cells.header).ok_or_else(|| StoreError::NoSuchPlace {
+    found.ok_or_else(|| StoreError::NoSuchPlace {
         run: run.clone(),
         what: format!("record {at_seq} on branch {parent}"),
     })

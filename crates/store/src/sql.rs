@@ -6,9 +6,10 @@
 //! A record's key is `branch row << 32 | seq`: records of a branch lie next to each other, reading
 //! them is one range scan, and a second record of the same number cannot exist.
 
+use crate::error::CANDIDATES_MAX;
 use crate::files::{FileId, Staged};
 use crate::prepare::{self, SEQ_MAX};
-use crate::{Append, RunRow, StoreError};
+use crate::{Append, ForkPoint, RunRow, StoreError};
 use ledger::{Head, Header};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use std::path::Path;
@@ -17,7 +18,7 @@ use types::{BRANCH_MAIN, BranchId, Digest, RunId};
 /// `BPLG`, in the file's header.
 pub(crate) const APPLICATION_ID: u32 = 0x4250_4c47;
 /// Version of the schema, in the file's header.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 const SEQ_BITS: u32 = 32;
 const _: () = assert!(SEQ_MAX < 1 << SEQ_BITS);
@@ -35,7 +36,9 @@ CREATE TABLE branches (
     id INTEGER PRIMARY KEY,
     run INTEGER NOT NULL,
     branch INTEGER NOT NULL,
-    -- The branch it left and the last record they share; NULL for the first.
+    -- The branch it left and the last record they share; NULL for the first. The run that branch
+    -- is of, when it is another.
+    parent_run INTEGER,
     parent INTEGER,
     at INTEGER,
     -- The head.
@@ -43,6 +46,7 @@ CREATE TABLE branches (
     digest BLOB NOT NULL,
     UNIQUE (run, branch)
 ) STRICT;
+CREATE INDEX branches_by_parent_run ON branches (parent_run) WHERE parent_run IS NOT NULL;
 CREATE TABLE records (
     key INTEGER PRIMARY KEY,
     header BLOB NOT NULL,
@@ -177,19 +181,29 @@ pub(crate) fn run_state(conn: &Connection, run: &RunId) -> rusqlite::Result<Opti
 pub(crate) struct BranchState {
     pub(crate) id: i64,
     pub(crate) branch: BranchId,
-    pub(crate) forked: Option<(BranchId, u64)>,
+    pub(crate) forked: Option<Left>,
     pub(crate) head: Head,
 }
 
-pub(crate) const BRANCH_COLUMNS: &str = "id, branch, parent, at, next_seq, digest";
+/// Where a branch left another.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Left {
+    /// The row of the other's run.
+    pub(crate) run: i64,
+    pub(crate) branch: BranchId,
+    pub(crate) at: u64,
+}
+
+pub(crate) const BRANCH_COLUMNS: &str = "id, branch, parent, at, next_seq, digest, parent_run, run";
 
 pub(crate) fn branch_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<BranchState> {
     let parent: Option<BranchId> = row.get(2)?;
     let at: Option<i64> = row.get(3)?;
+    let run = row.get::<_, Option<i64>>(6)?.map_or_else(|| row.get(7), Ok)?;
     Ok(BranchState {
         id: row.get(0)?,
         branch: row.get(1)?,
-        forked: parent.zip(at.map(unsigned)),
+        forked: parent.zip(at).map(|(branch, at)| Left { run, branch, at: unsigned(at) }),
         head: Head { next_seq: unsigned(row.get(4)?), digest: Digest(row.get(5)?) },
     })
 }
@@ -214,13 +228,45 @@ pub(crate) fn create_run(
         let run = row.run.clone();
         return Err(StoreError::RunExists { run });
     }
+    insert_run(conn, row, key, None, Head::EMPTY).map_err(write_failed)?;
+    let expect = Expect { run: row.run.clone(), branch: BRANCH_MAIN, next_seq: 0, epoch: 1 };
+    append(conn, &expect, rows)
+}
+
+fn insert_run(
+    conn: &Connection,
+    row: &RunRow,
+    key: &FileId,
+    forked: Option<Left>,
+    head: Head,
+) -> rusqlite::Result<()> {
     conn.prepare_cached("INSERT INTO runs (run, started_ms, epoch, key) VALUES (?1, ?2, 1, ?3)")
         .and_then(|mut insert| {
             insert.insert(params![row.run.as_str(), signed(row.started_ms), key])
         })
-        .and_then(|run_id| insert_branch(conn, run_id, BRANCH_MAIN, None, Head::EMPTY))
-        .map_err(write_failed)?;
-    let expect = Expect { run: row.run.clone(), branch: BRANCH_MAIN, next_seq: 0, epoch: 1 };
+        .and_then(|run_id| insert_branch(conn, run_id, BRANCH_MAIN, forked, head))
+}
+
+/// Inserts a run that shares another's records up to a point, and its own first ones.
+pub(crate) fn fork_run(
+    conn: &Connection,
+    row: &RunRow,
+    from: &ForkPoint,
+    rows: &mut [Row],
+) -> Result<Vec<Linked>, StoreError> {
+    if run_state(conn, &row.run).map_err(write_failed)?.is_some() {
+        let run = row.run.clone();
+        return Err(StoreError::RunExists { run });
+    }
+    let other = run_state(conn, &from.run).map_err(write_failed)?;
+    let other = other.ok_or_else(|| no_such_run(&from.run))?;
+    let key = other.key.ok_or_else(|| StoreError::Erased { run: from.run.clone() })?;
+    let last = crate::rows::fork_point(conn, &from.run, &other, from.branch, from.at_seq)?;
+    let next_seq = from.at_seq + 1;
+    let head = Head { next_seq, digest: ledger::digest_encoded(&last.header) };
+    let left = Left { run: other.id, branch: from.branch, at: from.at_seq };
+    insert_run(conn, row, &key, Some(left), head).map_err(write_failed)?;
+    let expect = Expect { run: row.run.clone(), branch: BRANCH_MAIN, next_seq, epoch: 1 };
     append(conn, &expect, rows)
 }
 
@@ -228,19 +274,19 @@ fn insert_branch(
     conn: &Connection,
     run_id: i64,
     branch: BranchId,
-    forked: Option<(BranchId, u64)>,
+    forked: Option<Left>,
     head: Head,
 ) -> rusqlite::Result<()> {
-    let (parent, at) = forked.unzip();
     conn.prepare_cached(
-        "INSERT INTO branches (run, branch, parent, at, next_seq, digest)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO branches (run, branch, parent_run, parent, at, next_seq, digest)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?
     .execute(params![
         run_id,
         branch,
-        parent,
-        at.map(signed),
+        forked.map(|left| left.run).filter(|run| *run != run_id),
+        forked.map(|left| left.branch),
+        forked.map(|left| signed(left.at)),
         signed(head.next_seq),
         head.digest.0
     ])?;
@@ -344,13 +390,18 @@ pub(crate) fn fork(
     at_seq: u64,
 ) -> Result<BranchId, StoreError> {
     let state = run_state(conn, run).map_err(write_failed)?.ok_or_else(|| no_such_run(run))?;
-    let header = crate::rows::fork_point(conn, run, &state, parent, at_seq)?;
-    let head = Head { next_seq: at_seq + 1, digest: ledger::digest_encoded(&header) };
+    let last = crate::rows::fork_point(conn, run, &state, parent, at_seq)?;
+    if last.run != *run {
+        let what = format!("record {at_seq} of its own on branch {parent}");
+        return Err(StoreError::NoSuchPlace { run: run.clone(), what });
+    }
+    let head = Head { next_seq: at_seq + 1, digest: ledger::digest_encoded(&last.header) };
     let insert = || {
         let branch = conn
             .prepare_cached("SELECT max(branch) + 1 FROM branches WHERE run = ?1")?
             .query_row([state.id], |row| row.get(0))?;
-        insert_branch(conn, state.id, branch, Some((parent, at_seq)), head)?;
+        let left = Left { run: state.id, branch: parent, at: at_seq };
+        insert_branch(conn, state.id, branch, Some(left), head)?;
         Ok(branch)
     };
     insert().map_err(write_failed)
@@ -363,30 +414,74 @@ pub(crate) struct Leftovers {
     pub(crate) blobs: Vec<FileId>,
 }
 
-/// Takes a run's key and large payloads from it. The key's file is doomed until it is destroyed.
+/// Takes the key and large payloads from a run, and from all that have the same key. The key's
+/// file is doomed until it is destroyed.
 pub(crate) fn erase(conn: &Connection, run: &RunId) -> Result<Leftovers, StoreError> {
     let state = run_state(conn, run).map_err(write_failed)?.ok_or_else(|| no_such_run(run))?;
-    disown(conn, &state).map_err(write_failed)
+    let disown_all = || {
+        let Some(key) = &state.key else {
+            return disown(conn, state.id, None);
+        };
+        let mut all = Leftovers { key: None, blobs: Vec::new() };
+        for run in with_key(conn, key)? {
+            let one = disown(conn, run, Some(key))?;
+            all.blobs.extend(one.blobs);
+            all.key = all.key.or(one.key);
+        }
+        Ok(all)
+    };
+    disown_all().map_err(write_failed)
 }
 
-fn disown(conn: &Connection, state: &RunState) -> rusqlite::Result<Leftovers> {
-    if let Some(key) = &state.key {
-        conn.execute("INSERT INTO doomed_keys (file) VALUES (?1)", [key])?;
-        conn.execute("UPDATE runs SET key = NULL WHERE id = ?1", [state.id])?;
+/// The rows of the runs that have a key.
+fn with_key(conn: &Connection, key: &FileId) -> rusqlite::Result<Vec<i64>> {
+    conn.prepare_cached("SELECT id FROM runs WHERE key = ?1")?
+        .query_map([key], |row| row.get(0))?
+        .collect()
+}
+
+/// Takes the key and large payloads from one run; the key is doomed with the last that has it.
+fn disown(conn: &Connection, run_id: i64, key: Option<&FileId>) -> rusqlite::Result<Leftovers> {
+    let mut doomed = None;
+    if let Some(key) = key {
+        conn.execute("UPDATE runs SET key = NULL WHERE id = ?1", [run_id])?;
+        if with_key(conn, key)?.is_empty() {
+            conn.execute("INSERT INTO doomed_keys (file) VALUES (?1)", [key])?;
+            doomed = Some(*key);
+        }
     }
     let blobs = conn
         .prepare_cached("DELETE FROM blobs WHERE run = ?1 RETURNING file")?
-        .query_map([state.id], |row| row.get(0))?
+        .query_map([run_id], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    let key = state.key;
-    Ok(Leftovers { key, blobs })
+    Ok(Leftovers { key: doomed, blobs })
+}
+
+/// Refuses when other runs share a run's records.
+fn check_unshared(conn: &Connection, run: &RunId, run_id: i64) -> Result<(), StoreError> {
+    let read = || {
+        conn.prepare_cached(
+            "SELECT r.run FROM branches b JOIN runs r ON r.id = b.run
+             WHERE b.parent_run = ?1 ORDER BY r.run LIMIT ?2",
+        )?
+        .query_map(params![run_id, signed(CANDIDATES_MAX as u64 + 1)], |row| row.get(0))?
+        .collect::<rusqlite::Result<Vec<String>>>()
+    };
+    let mut forks = read().map_err(write_failed)?;
+    if forks.is_empty() {
+        return Ok(());
+    }
+    let more = forks.len() > CANDIDATES_MAX;
+    forks.truncate(CANDIDATES_MAX);
+    Err(StoreError::HasForks { run: run.clone(), forks, more })
 }
 
 /// Makes a run unknown; its rows are purged afterwards. Returns its row's id.
 pub(crate) fn remove(conn: &Connection, run: &RunId) -> Result<(i64, Leftovers), StoreError> {
     let state = run_state(conn, run).map_err(write_failed)?.ok_or_else(|| no_such_run(run))?;
+    check_unshared(conn, run, state.id)?;
     let disown = || {
-        let leftovers = disown(conn, &state)?;
+        let leftovers = disown(conn, state.id, state.key.as_ref())?;
         conn.execute("INSERT INTO doomed_runs (run) VALUES (?1)", [state.id])?;
         conn.execute("DELETE FROM runs WHERE id = ?1", [state.id])?;
         Ok((state.id, leftovers))

@@ -10,8 +10,8 @@ use crate::seal::{self, Key, Place};
 use crate::sql::{self, Expect, Leftovers, Linked, Row};
 use crate::writer::{Checkpointer, Sync, WalFile, Writer};
 use crate::{
-    Append, Branch, Created, Evidence, GcReport, NewRecord, Read, Reply, RunRow, RunSummary, Store,
-    StoreError, cell,
+    Append, Branch, Created, Evidence, ForkPoint, GcReport, NewRecord, Read, Reply, RunRow,
+    RunSummary, Store, StoreError, cell,
 };
 use ledger::Head;
 use rusqlite::{Connection, OpenFlags};
@@ -212,6 +212,24 @@ impl Inner {
         Ok(Created { epoch: 1, records: link_records(records, &linked) })
     }
 
+    async fn fork_run(
+        self: Arc<Self>,
+        row: RunRow,
+        from: ForkPoint,
+        first: Vec<NewRecord>,
+    ) -> Result<Created, StoreError> {
+        let next_seq = from.at_seq.saturating_add(1);
+        let drafts = prepare::drafts(&row.run, BRANCH_MAIN, next_seq, first)?;
+        let room = self.queue.room(content_bytes(&drafts)).await?;
+        let key = self.key(&from.run)?;
+        let (mut rows, records) = self.seal(Arc::clone(&key), drafts).await?;
+        let run = row.run.clone();
+        let fork = move |conn: &Connection| sql::fork_run(conn, &row, &from, &mut rows);
+        let linked = self.queue.write(room, Durability::Synced, fork).await?;
+        self.remember(&run, &key);
+        Ok(Created { epoch: 1, records: link_records(records, &linked) })
+    }
+
     async fn append(self: Arc<Self>, append: Append) -> Result<Vec<Record>, StoreError> {
         let (expect, durability) = (Expect::from(&append), append.durability);
         let drafts = prepare::drafts(&append.run, append.branch, append.next_seq, append.records)?;
@@ -234,10 +252,10 @@ impl Inner {
     }
 
     async fn erase(self: Arc<Self>, run: RunId) -> Result<(), StoreError> {
-        let erased = run.clone();
-        let erase = move |conn: &Connection| sql::erase(conn, &erased);
+        let erase = move |conn: &Connection| sql::erase(conn, &run);
         let leftovers = Arc::clone(&self).act(Durability::Synced, erase).await?;
-        self.lock_keys().remove(&run);
+        // Runs forked from one another have one key.
+        self.lock_keys().clear();
         self.destroy(leftovers).await
     }
 
@@ -395,6 +413,10 @@ impl Store for SqliteStore {
         self.reply(|inner| {
             inner.act(Durability::Synced, move |conn| sql::fork(conn, &run, parent, at_seq))
         })
+    }
+
+    fn fork_run(&self, row: RunRow, from: ForkPoint, first: Vec<NewRecord>) -> Reply<Created> {
+        self.reply(|inner| inner.fork_run(row, from, first))
     }
 
     fn erase(&self, run: &RunId) -> Reply<()> {

@@ -104,7 +104,7 @@ fn check_contents<R: Read + ?Sized>(
     branch: &Branch,
 ) -> Result<(), StoreError> {
     let run = report.run.clone();
-    let mut seq = branch.forked.map_or(0, |(_, at)| at + 1);
+    let mut seq = branch.forked.as_ref().map_or(0, |point| point.at_seq + 1);
     while seq < branch.next_seq {
         let page = store.evidence_page(&run, branch.branch, seq, PAGE_RECORDS)?;
         if page.is_empty() {

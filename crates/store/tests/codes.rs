@@ -99,6 +99,11 @@ fn errors_of_a_run_name_it() {
         "record 2 of run 700000000000 cannot be read: its body: it is cut short",
     );
     check(
+        &StoreError::HasForks { run: run.clone(), forks: vec!["71".to_owned()], more: true },
+        "BP-STORE-019",
+        "runs share records of 700000000000: 71 and more",
+    );
+    check(
         &StoreError::BadRecord { run, seq: 2, why: ledger::HeaderFault::Cause(9) },
         "BP-STORE-018",
         "record 2 of run 700000000000 may not be written: it names record 9 as a cause, which does not come before it",

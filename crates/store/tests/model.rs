@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
-use store::conformance::{run_id, sample, wait};
-use store::{Append, Durability, MemoryStore, RunRow, SqliteStore, Store, StoreError};
+use store::conformance::{forked, run_id, sample, wait};
+use store::{Append, Durability, ForkPoint, MemoryStore, RunRow, SqliteStore, Store, StoreError};
 use types::Body;
 
 #[derive(Debug, Clone)]
@@ -13,6 +13,7 @@ enum Step {
     Append(u8, u32, i8, i8, usize),
     Claim(u8),
     Fork(u8, u32, u64),
+    ForkRun(u8, u8, u32, u64),
     Erase(u8),
     Remove(u8),
     Collect,
@@ -29,6 +30,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(run, branch, seq, epoch, count)| Step::Append(run, branch, seq, epoch, count)),
         2 => run().prop_map(Step::Claim),
         3 => (run(), 0..3u32, 0..8u64).prop_map(|(run, parent, at)| Step::Fork(run, parent, at)),
+        3 => (run(), run(), 0..3u32, 0..8u64)
+            .prop_map(|(run, of, branch, at)| Step::ForkRun(run, of, branch, at)),
         1 => run().prop_map(Step::Erase),
         1 => run().prop_map(Step::Remove),
         1 => Just(Step::Collect),
@@ -63,6 +66,12 @@ fn perform(store: &dyn Store, index: usize, step: &Step) -> String {
         Step::Fork(run, parent, at) => {
             let forked = wait(store.fork_branch(&run_id(*run), *parent, *at));
             format!("{:?}", forked.map_err(code))
+        }
+        Step::ForkRun(run, of, branch, at_seq) => {
+            let row = RunRow { run: run_id(*run), started_ms: index as u64 / 3 };
+            let from = ForkPoint { run: run_id(*of), branch: *branch, at_seq: *at_seq };
+            let forked = wait(store.fork_run(row, from, vec![forked(*of, *at_seq)]));
+            format!("{:?}", forked.map(|created| created.records.len()).map_err(code))
         }
         Step::Erase(run) => format!("{:?}", wait(store.erase(&run_id(*run))).map_err(code)),
         Step::Remove(run) => format!("{:?}", wait(store.remove(&run_id(*run))).map_err(code)),
@@ -103,13 +112,18 @@ fn seen(store: &dyn Store) -> String {
                 Err(error) => seen += &format!("  {error}\n"),
                 Ok(records) => {
                     for record in records {
-                        let Body::SignalReceived { payload, .. } = &record.body else {
-                            panic!("only signals were written");
+                        let payload = match &record.body {
+                            Body::SignalReceived { payload, .. } => payload.to_string(),
+                            Body::Forked { origin, at, .. } => format!("{origin} {at}"),
+                            other => panic!("nobody wrote a {}", other.kind()),
                         };
                         let stamp = &record.stamp;
                         let raw = store.attachment(&row.run, branch.branch, stamp.seq, "raw");
                         let raw = raw.unwrap().map(|bytes| bytes.len());
-                        seen += &format!("  {} {} {payload} {raw:?}\n", stamp.branch, stamp.seq);
+                        seen += &format!(
+                            "  {} {} {} {payload} {raw:?}\n",
+                            stamp.run, stamp.branch, stamp.seq
+                        );
                     }
                 }
             }

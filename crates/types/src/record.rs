@@ -228,6 +228,16 @@ pub enum Body {
         /// Facts about the host that bear on it: driver, strength of limits.
         host: Value,
     },
+    /// First record of its own of a run that was forked: all before it is shared with another run.
+    /// What was in flight there, asked there or permitted to that run alone is not this run's.
+    Forked {
+        /// The run it was forked from.
+        origin: RunId,
+        /// The last record that both have.
+        at: u64,
+        /// Who forked it.
+        by: String,
+    },
     /// An item joined the conversation.
     ItemAdded {
         /// The item.
@@ -456,12 +466,28 @@ pub enum Body {
         /// Files changed in it.
         changed: u64,
     },
-    /// The workspace went back.
+    /// The workspace went back; with `at`, the whole run did.
     RolledBack {
         /// To this layer.
         to: LayerId,
         /// Why.
         reason: String,
+        /// The record after which the run is as it was. What it spent, what it may do by itself and
+        /// what it sent stays. Absent when only the workspace went back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<u64>,
+        /// Who did it, when a person did.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        by: String,
+    },
+    /// A person gave this moment of the run a name. Its layer is on the disk from here on.
+    SnapshotTaken {
+        /// The name, which no other snapshot of the run has.
+        name: String,
+        /// The workspace.
+        layer: LayerId,
+        /// Who.
+        by: String,
     },
     /// A live owner left the run, or it cannot go on alone.
     Suspended {
@@ -793,11 +819,21 @@ pub enum FaultClass {
 }
 
 impl Body {
+    /// The record after which the run is as it was, when this record takes it back.
+    #[must_use]
+    pub const fn goes_back_to(&self) -> Option<u64> {
+        match self {
+            Self::RolledBack { at, .. } => *at,
+            _ => None,
+        }
+    }
+
     /// The record's kind, as in the header.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::RunStarted { .. } => "run_started",
+            Self::Forked { .. } => "forked",
             Self::ItemAdded { .. } => "item_added",
             Self::ModelCalled { .. } => "model_called",
             Self::ModelAnswered { .. } => "model_answered",
@@ -815,6 +851,7 @@ impl Body {
             Self::Delivered { .. } => "delivered",
             Self::LayerSealed { .. } => "layer_sealed",
             Self::RolledBack { .. } => "rolled_back",
+            Self::SnapshotTaken { .. } => "snapshot_taken",
             Self::Suspended { .. } => "suspended",
             Self::Resumed { .. } => "resumed",
             Self::TimerSet { .. } => "timer_set",

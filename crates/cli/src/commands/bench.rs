@@ -7,6 +7,7 @@ mod gate;
 mod load;
 mod privacy;
 mod upstream;
+mod worlds;
 
 pub(crate) use load::perform as perform_load;
 
@@ -79,10 +80,22 @@ pub(crate) fn bench(session: &Session, what: BenchWhat, count: u32, raw: bool) -
             ));
         }
         BenchWhat::Privacy => privacy::requests(count)?,
+        BenchWhat::Worlds => return worlds(session, count, raw),
     };
     let sides = [Some(&comparison.ours), comparison.peer.as_ref()];
     let sides: Vec<_> = sides.into_iter().flatten().cloned().collect();
     Ok(say(session, raw, &sides, document(&comparison), &table(&comparison)))
+}
+
+/// Sealing, comparing, forking, going back.
+fn worlds(session: &Session, count: u32, raw: bool) -> Result<u8> {
+    let (sides, bytes) = worlds::measure(count)?;
+    let mut document = json!({ "what": sides.iter().map(side).collect::<Vec<_>>() });
+    document["bytes_per_fork"] = bytes.clone();
+    let mut lines = vec![head()];
+    lines.extend(sides.iter().map(row));
+    lines.push(format!("the log grows by {bytes} bytes a fork"));
+    Ok(say(session, raw, &sides, document, &lines))
 }
 
 /// Says what was measured as it was asked for.
@@ -137,11 +150,7 @@ fn ratio(comparison: &Comparison) -> Option<f64> {
 }
 
 fn table(comparison: &Comparison) -> Vec<String> {
-    let head = format!(
-        "{:<44} {:>7} {:>8} {:>9} {:>9} {:>9} {:>9}",
-        "", "count", "success", "min", "p50", "p95", "p99"
-    );
-    let mut lines = vec![head, row(&comparison.ours)];
+    let mut lines = vec![head(), row(&comparison.ours)];
     match &comparison.peer {
         Some(peer) => lines.push(row(peer)),
         None => {
@@ -150,6 +159,13 @@ fn table(comparison: &Comparison) -> Vec<String> {
     }
     lines.extend(ratio(comparison).map(|ratio| format!("ratio of medians: {ratio:.2}")));
     lines
+}
+
+fn head() -> String {
+    format!(
+        "{:<44} {:>7} {:>8} {:>9} {:>9} {:>9} {:>9}",
+        "", "count", "success", "min", "p50", "p95", "p99"
+    )
 }
 
 #[expect(clippy::cast_precision_loss, reason = "display only")]

@@ -1,5 +1,6 @@
 //! `artifacts`, `diff`, `apply`, `logs`, `gc`: what a run leaves, and how it comes to you.
 
+use super::worlds::{record_of, split};
 use crate::error::{CliError, Result, exit};
 use crate::outcome;
 use crate::progress::call_of;
@@ -7,7 +8,7 @@ use crate::render;
 use crate::session::{Session, block_on, login, quoted};
 use crate::terminal::{Paint, Terminal, safe, safe_block};
 use kernel::State;
-use runtime::apply::{Pending, line, pending};
+use runtime::apply::{Pending, is_chosen, line, pending};
 use runtime::protocol::{Reply, Request};
 use sandbox::FileKind;
 use sandbox::layers::{Change, ChangeKind, LayerStore};
@@ -16,7 +17,7 @@ use similar::TextDiff;
 use std::io::Read as _;
 use std::path::Path;
 use store::Read as _;
-use types::{BRANCH_MAIN, Body, Coded, LayerId, RunId};
+use types::{BRANCH_MAIN, Body, Coded, LayerId, Record, RunId};
 
 /// Largest file whose text is compared, in bytes.
 const DIFF_BYTES_MAX: u64 = 1 << 20;
@@ -101,6 +102,91 @@ pub(crate) fn diff(session: &Session, run: &str) -> Result<u8> {
         session.terminal.progress(&format!("next: {apply}"));
     }
     Ok(exit::DONE)
+}
+
+/// `diff` of two moments.
+pub(crate) fn diff_moments(
+    session: &Session,
+    from: &str,
+    to: Option<&str>,
+    text: bool,
+) -> Result<u8> {
+    let (run, at) = split(from);
+    let (run, records) = session.run(run)?;
+    let from = moment(&run, &records, at)?;
+    let to = match to.map(split) {
+        None => moment(&run, &records, None)?,
+        Some(("", at)) => moment(&run, &records, at)?,
+        Some((other, at)) => {
+            let (other, records) = session.run(other)?;
+            moment(&other, &records, at)?
+        }
+    };
+    let part = |error: sandbox::SandboxError| runtime::RuntimeError::part(&error);
+    let layers = LayerStore::open(session.home.path()).map_err(part)?;
+    let changes = layers.changes(&from.layer, &to.layer).map_err(part)?;
+    if session.json || session.jsonl {
+        let moment = |of: &Moment| json!({ "run": of.run, "record": of.seq, "layer": of.layer });
+        Terminal::answer_json(&json!({
+            "from": moment(&from),
+            "to": moment(&to),
+            "changes": changes.iter().map(typed).collect::<Vec<_>>(),
+        }));
+        return Ok(exit::DONE);
+    }
+    if changes.is_empty() {
+        session.terminal.progress("nothing differs");
+    }
+    let (base, top) = (from.layer, to.layer);
+    let pending = Pending { target: Default::default(), base, top, changes };
+    if text {
+        for text in texts(session, &pending, &layers)? {
+            Terminal::answer(text.trim_end_matches('\n'));
+        }
+        return Ok(exit::DONE);
+    }
+    pending.changes.iter().for_each(|change| Terminal::answer(&plain(change)));
+    Ok(exit::DONE)
+}
+
+/// A moment of a run, and its files.
+struct Moment {
+    run: RunId,
+    seq: u64,
+    layer: LayerId,
+}
+
+fn moment(run: &RunId, records: &[Record], at: Option<&str>) -> Result<Moment> {
+    let last = records.last().map_or(0, |record| record.stamp.seq);
+    let seq = at.map_or(Ok(last), |at| record_of(run, records, at))?;
+    let count = usize::try_from(seq).unwrap_or(usize::MAX).saturating_add(1);
+    let layer = State::of(records.iter().take(count)).layer.expect("a run has a base layer");
+    Ok(Moment { run: run.clone(), seq, layer })
+}
+
+/// A letter, a tab, the path; nothing of a path can break the line.
+fn plain(change: &Change) -> String {
+    match &change.kind {
+        ChangeKind::Renamed { from } => {
+            format!("R\t{} -> {}", safe(from), safe(&change.path))
+        }
+        kind => format!("{}\t{}", kind.letter(), safe(&change.path)),
+    }
+}
+
+fn typed(change: &Change) -> serde_json::Value {
+    let kind = match &change.kind {
+        ChangeKind::Added => "added",
+        ChangeKind::Modified => "changed",
+        ChangeKind::Deleted => "removed",
+        ChangeKind::Renamed { .. } => "renamed",
+        ChangeKind::Mode => "mode",
+    };
+    let mut typed = json!({ "kind": kind, "path": change.path, "bytes": change.size });
+    if let ChangeKind::Renamed { from } = &change.kind {
+        typed["from"] = json!(from);
+    }
+    typed
 }
 
 /// Each change as people read it: its line, then the text that differs.
@@ -207,13 +293,14 @@ pub(crate) fn apply(session: &Session, run: &str, paths: Vec<String>, yes: bool)
     let (mut pending, layers) = changes(session, &run)?;
     let wanted: Vec<String> =
         paths.iter().map(|path| path.trim_start_matches("./").to_owned()).collect();
-    let unknown = wanted.iter().find(|path| !pending.changes.iter().any(|c| c.path == **path));
+    let one = |path: &String, change: &Change| is_chosen(change, std::slice::from_ref(path));
+    let unknown = wanted.iter().find(|path| !pending.changes.iter().any(|c| one(path, c)));
     if let Some(path) = unknown {
         let message = format!("the run changed no '{path}'");
         return Err(CliError::Usage { message, help: "apply".to_owned() }.into());
     }
     if !wanted.is_empty() {
-        pending.changes.retain(|change| wanted.contains(&change.path));
+        pending.changes.retain(|change| is_chosen(change, &wanted));
     }
     if pending.changes.is_empty() {
         return applied(session, &run, &pending, &[]);

@@ -221,8 +221,14 @@ impl<'a> Follower<'a> {
             terminal.progress(text.trim_end());
         }
         self.hand_over(&record.body);
-        self.state.fold(&record);
+        let back = record.body.goes_back_to().is_some();
+        if !back {
+            self.state.fold(&record);
+        }
         self.records.push(record);
+        if back {
+            self.state = State::of(&self.records);
+        }
         if self.prompt.is_none() {
             self.prompt = put_next(self.session, &self.records, &self.state, &mut self.put);
         }

@@ -15,6 +15,7 @@ mod sandbox;
 mod secret;
 mod typing;
 mod understand;
+mod worlds;
 mod wrap;
 
 use crate::arguments::{Cli, Command, SandboxCommand};
@@ -134,7 +135,12 @@ fn perform(session: &Session, command: Command) -> Result<u8> {
         Command::Ps => lists::ps(session),
         Command::Logs { run } => files::logs(session, &run),
         Command::Artifacts { run, out } => files::artifacts(session, &run, out.as_deref()),
-        Command::Diff { run } => files::diff(session, &run),
+        Command::Diff { run, other: None, text: _ } if !run.contains('@') => {
+            files::diff(session, &run)
+        }
+        Command::Diff { run, other, text } => {
+            files::diff_moments(session, &run, other.as_deref(), text)
+        }
         Command::Apply { run, paths, yes } => files::apply(session, &run, paths, yes),
         Command::Approvals => answers::approvals(session),
         Command::Approve(arguments) => answers::approve(session, arguments),
@@ -149,6 +155,11 @@ fn perform(session: &Session, command: Command) -> Result<u8> {
         Command::Sandbox(SandboxCommand::Run { workspace, policy, command }) => {
             sandbox::run(session, workspace.as_deref(), policy.as_deref(), command)
         }
+        Command::Fork { run, at, count } => worlds::fork(session, &run, at.as_deref(), count),
+        Command::Rollback { run, to, undo, leave_effects } => {
+            worlds::roll_back(session, &run, to.as_deref(), undo, leave_effects)
+        }
+        Command::Snapshot { run, name } => worlds::snapshot(session, &run, name),
         Command::Init => init::init(session),
         Command::Doctor => doctor::doctor(session),
         Command::Secret(command) => secret::perform(session, &command),

@@ -276,8 +276,9 @@ pub(crate) fn approve_by_rule(
         }
         None => {
             check_run_takes(List::Allow, &additions)?;
-            let run = records.first().map(|record| record.stamp.run.clone());
-            add_to_run(session, &run.expect("a run has a first record"), &additions)?;
+            // The first records of a fork are another run's.
+            let run = records.last().map(|record| record.stamp.run.clone());
+            add_to_run(session, &run.expect("a run has a record"), &additions)?;
         }
     }
     Ok(true)

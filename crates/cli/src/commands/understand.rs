@@ -1,5 +1,6 @@
 //! `show`, `explain`, `verify`: what the log says.
 
+use super::worlds::{record_of, split};
 use crate::error::{CliError, Failed, Result, exit};
 use crate::explain;
 use crate::outcome;
@@ -12,26 +13,12 @@ use serde_json::json;
 use store::Read;
 use types::{Record, RunId};
 
-/// A run, and a record of it: `RUN` or `RUN@SEQ`.
+/// A run, and a record of it: `RUN`, `RUN@SEQ` or `RUN@SNAPSHOT`.
 fn at(session: &Session, text: &str) -> Result<(RunId, Vec<Record>, Option<u64>)> {
-    let (run, seq) = match text.split_once('@') {
-        None => (text, None),
-        Some((run, seq)) => {
-            let number = seq.parse().map_err(|_| CliError::Usage {
-                message: format!("'{seq}' is no number of a record"),
-                help: "show".to_owned(),
-            })?;
-            (run, Some(number))
-        }
-    };
+    let (run, at) = split(text);
     let (run, records) = session.run(run)?;
-    let last = records.last().map_or(0, |record| record.stamp.seq);
-    match seq {
-        Some(seq) if seq > last => {
-            Err(CliError::NoRecord { run: run.to_string(), seq, last }.into())
-        }
-        _ => Ok((run, records, seq)),
-    }
+    let seq = at.map(|at| record_of(&run, &records, at)).transpose()?;
+    Ok((run, records, seq))
 }
 
 /// `show`.

@@ -63,7 +63,7 @@ pub(crate) fn explain(records: &[Record], at: Option<u64>) -> Explanation {
         asked: asked(&state),
         status: crate::outcome::status_word(state.status(false)),
         output: crate::outcome::output_of(&state),
-        steps: steps::steps(records, &state),
+        steps: steps::steps(records),
         requests: requests::requests(records, &state),
         carried: steps::carried(records),
         finding: blame::find(records, &state, at),

@@ -56,14 +56,12 @@ pub(super) fn requests(records: &[Record], state: &State) -> Vec<Outgoing> {
 
 /// The record with the oldest input, as it was when each request was decided.
 fn oldest_at(records: &[Record]) -> BTreeMap<u64, u64> {
-    let mut before = State::new();
     let mut oldest = BTreeMap::new();
-    for record in records {
+    kernel::each(records, |before, record| {
         if matches!(record.body, Body::EgressDecided { .. }) {
             oldest.extend(before.oldest_input.map(|of| (record.stamp.seq, of)));
         }
-        before.fold(record);
-    }
+    });
     oldest
 }
 

@@ -1,6 +1,5 @@
 //! What a run did, action by action: what let each happen, and what went on from it.
 
-use crate::progress::call_of;
 use crate::summary::{labels_of, outcome_word, resolution_word, verdict_word, who_resolved};
 use kernel::State;
 use serde::Serialize;
@@ -30,20 +29,18 @@ impl Step {
 }
 
 /// Everything with an effect or a disclosure, in order.
-pub(super) fn steps(records: &[Record], state: &State) -> Vec<Step> {
+pub(super) fn steps(records: &[Record]) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
-    for record in records {
-        match begun(record, state) {
-            Some(step) => steps.push(step),
-            None => goes_on(&mut steps, record, records),
-        }
-    }
+    kernel::each(records, |before, record| match begun(record, before) {
+        Some(step) => steps.push(step),
+        None => goes_on(&mut steps, record, records),
+    });
     decisions_of_models(&mut steps, records);
     privacy_of_models(&mut steps, records);
     steps
 }
 
-fn begun(record: &Record, state: &State) -> Option<Step> {
+fn begun(record: &Record, before: &State) -> Option<Step> {
     let seq = record.stamp.seq;
     match &record.body {
         Body::ModelCalled { provider, model, attempt, .. } => {
@@ -74,9 +71,12 @@ fn begun(record: &Record, state: &State) -> Option<Step> {
             step.outcome = format!("refused with {status}: {failure}");
             Some(step)
         }
-        Body::ActionProposed { effect, tool, .. } => {
-            let outward = state.manifest().tools.iter().any(|command| command.name == *tool);
-            Some(Step::new(seq, call_of(state, seq), effect.to_string(), outward))
+        Body::ActionProposed { effect, tool, call_id, .. } => {
+            let outward = before.manifest().tools.iter().any(|command| command.name == *tool);
+            let call =
+                before.arguments(call_id).map(|(tool, args)| crate::render::call(tool, args));
+            let call = call.unwrap_or_else(|| crate::terminal::safe(tool));
+            Some(Step::new(seq, call, effect.to_string(), outward))
         }
         Body::CheckStarted { name, .. } => {
             Some(Step::new(seq, format!("check {name}"), "check".to_owned(), false))
@@ -124,7 +124,9 @@ fn because(record: &Record, records: &[Record], last: Option<u64>) -> Option<(u6
         Body::ActionInDoubt { action, reason, .. } => {
             Some((*action, format!("in doubt, {reason}")))
         }
-        Body::RolledBack { reason, .. } => Some((last?, format!("rolled back, {reason}"))),
+        Body::RolledBack { reason, at: None, .. } => {
+            Some((last?, format!("rolled back, {reason}")))
+        }
         _ => None,
     }
 }
@@ -257,14 +259,18 @@ pub(super) fn carried(records: &[Record]) -> Vec<String> {
                 layer = Some(base.clone());
                 lines.push(format!("record {seq}: the workspace begins as layer {base}"));
             }
+            Body::Forked { origin, at, .. } => {
+                lines.push(format!("record {seq}: forked from record {at} of run {origin}"));
+            }
             Body::LayerSealed { layer: new, changed, .. } => {
                 let from = layer.as_ref().map(ToString::to_string).unwrap_or_default();
                 let files = crate::render::count(*changed, "file");
                 lines.push(format!("record {seq}: layer {from} -> {new}, {files} changed"));
                 layer = Some(new.clone());
             }
-            Body::RolledBack { to, .. } => {
-                lines.push(format!("record {seq}: back to layer {to}"));
+            Body::RolledBack { to, at, .. } => {
+                let at = at.map(|at| format!("record {at} and ")).unwrap_or_default();
+                lines.push(format!("record {seq}: back to {at}layer {to}"));
                 layer = Some(to.clone());
             }
             Body::ActionFinished { labels: new, .. }

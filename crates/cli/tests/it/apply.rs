@@ -80,3 +80,62 @@ fn nothing_is_written_through_a_link_on_the_host() {
     world.run(&["apply", "last", "--yes"]).fails(1, "BP-RUN-013");
     assert!(!elsewhere.join("b.txt").exists());
 }
+
+#[test]
+fn applying_again_does_what_is_left_and_nothing_twice() {
+    let world = editor();
+    world.run(&["run"]).exits(0);
+    world.run(&["apply", "last", "--yes", "new"]).exits(0);
+    assert_eq!(world.read("data/new/b.txt"), "hi\n", "a directory stands for all below it");
+    assert_eq!(world.read("data/old.txt"), "gone\n");
+    let json = world.run(&["apply", "last", "--yes", "--json"]).exits(0).json();
+    let applied = json["applied"].as_array().expect("a list");
+    assert_eq!(applied.len(), 2, "{json}");
+    let json = world.run(&["apply", "last", "--yes", "--json"]).exits(0).json();
+    assert_eq!(json["applied"].as_array().map(Vec::len), Some(0), "{json}");
+}
+
+#[test]
+fn a_directory_that_goes_takes_nothing_of_yours_along() {
+    let world = World::new();
+    world.write("data/d/a.txt", "one\n");
+    world.write("data/e/a.txt", "one\n");
+    let command = "command = \"rm -r d e; echo file > e\"";
+    world.agent(
+        "[permissions]\npreset = \"observe\"\n[sandbox]\nworkspace = \"data\"\n",
+        &(call("I'll remove.", "shell", command) + &say("Removed.")),
+    );
+    world.run(&["run"]).exits(0);
+    world.write("data/d/mine.txt", "mine\n");
+    world.write("data/e/mine.txt", "mine\n");
+    let said = world.run(&["apply", "last", "--yes"]).fails(1, "BP-RUN-012");
+    assert!(said.stderr.contains("d/mine.txt, e/mine.txt"), "{}", said.stderr);
+    assert_eq!(world.read("data/d/a.txt"), "one\n", "all or nothing");
+    for dir in ["d", "e"] {
+        std::fs::remove_file(world.project().join("data").join(dir).join("mine.txt"))
+            .expect("gone");
+    }
+    world.run(&["apply", "last", "--yes"]).exits(0);
+    assert!(!world.project().join("data/d").exists());
+    assert_eq!(world.read("data/e"), "file\n", "a file where a directory was");
+}
+
+#[test]
+fn no_link_of_the_agent_is_written_through() {
+    let world = World::new();
+    world.write("data/b.txt", "one\n");
+    world.write("precious", "mine\n");
+    let at = world.project().join("precious");
+    let command = format!(
+        "command = \"ln -s {0} b.bedplate-partial; ln -s {0} .bedplate-partial; echo two > b.txt\"",
+        at.display()
+    );
+    world.agent(
+        "[permissions]\npreset = \"observe\"\n[sandbox]\nworkspace = \"data\"\n",
+        &(call("I'll link.", "shell", &command) + &say("Linked.")),
+    );
+    world.run(&["run"]).exits(0);
+    world.run(&["apply", "last", "--yes"]).exits(0);
+    assert_eq!(world.read("precious"), "mine\n");
+    assert_eq!(world.read("data/b.txt"), "two\n");
+}

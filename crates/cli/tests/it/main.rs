@@ -26,3 +26,4 @@ mod traces;
 mod triage;
 mod understand;
 mod usage;
+mod worlds;

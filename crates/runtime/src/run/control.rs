@@ -7,7 +7,7 @@ use kernel::Phase;
 use serde_json::Value;
 use store::Durability;
 use tokio::sync::oneshot;
-use types::{Body, Item, Link, Resolution, ResolvedBy};
+use types::{Body, Item, LayerId, Link, Resolution, ResolvedBy};
 
 /// A request on its way to a run's task.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub(crate) enum Control {
     Suspend,
     Allow { entries: Vec<String>, by: String },
     Applied { changes: Vec<String>, by: String },
+    RollBack { at: u64, to: LayerId, last: u64, by: String },
+    Snapshot { name: String, by: String },
 }
 
 impl RunTask {
@@ -101,6 +103,8 @@ impl RunTask {
                 self.recheck_network().await;
                 Ok(())
             }
+            Control::RollBack { at, to, last, by } => self.go_back(at, to, last, by).await,
+            Control::Snapshot { name, by } => self.snapshot(name, by).await,
             Control::Applied { changes, by } => {
                 let body = Body::ArtifactApplied { changes, by };
                 self.record(Durability::Synced, Draft::new(body)).await.map(|_| ())

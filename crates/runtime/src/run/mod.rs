@@ -21,6 +21,7 @@ mod model;
 pub(crate) mod network;
 mod privacy;
 mod recover;
+mod rollback;
 pub(crate) mod secrets;
 mod world;
 
@@ -181,7 +182,9 @@ impl RunTask {
             run: run.to_string(),
             reason: "its log is empty".to_owned(),
         })?;
-        let actor = first.actor.clone();
+        // A fork acts for whoever forked it.
+        let forked = records.iter().rev().find(|r| matches!(r.body, Body::Forked { .. }));
+        let actor = forked.unwrap_or(first).actor.clone();
         let Body::RunStarted { dir, .. } = &first.body else {
             let reason = "its log does not begin with its start".to_owned();
             return Err(RuntimeError::RunState { run: run.to_string(), reason });
@@ -267,8 +270,11 @@ impl RunTask {
         let written = self.parts.store.append(append).await;
         let written = written.map_err(|error| RuntimeError::part(&error))?;
         let written: Vec<Arc<Record>> = written.into_iter().map(Arc::new).collect();
-        for record in &written {
-            self.state.fold(record);
+        if written.iter().any(|record| record.body.goes_back_to().is_some()) {
+            let all = self.parts.store.records(&self.run, BRANCH_MAIN, 0);
+            self.state = State::of(&all.map_err(|error| RuntimeError::part(&error))?);
+        } else {
+            written.iter().for_each(|record| self.state.fold(record));
         }
         self.recent.push(&written);
         self.parts.failpoints.after_append();
@@ -301,7 +307,8 @@ impl RunTask {
         }
         self.gatekeeper.reload(&self.state, &self.actor)?;
         self.active = true;
-        let fresh = self.state.next_seq <= RECORDS_AT_CREATION_MAX;
+        let set_aside = self.state.suspended.is_some();
+        let fresh = self.state.next_seq <= RECORDS_AT_CREATION_MAX && !set_aside;
         if fresh {
             return Ok(());
         }

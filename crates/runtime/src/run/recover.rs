@@ -36,16 +36,14 @@ impl RunTask {
         let started = self.action(id).started;
         self.world.close(&self.parts).await;
         // A guest begins where the run began, whatever it left when it failed.
-        let body = match &self.state.base {
-            Some(base) if self.state.is_guest() => Body::RolledBack {
-                to: base.clone(),
-                reason: "the guest is started again from the beginning".to_owned(),
-            },
-            _ => Body::RolledBack {
-                to: self.layer(),
-                reason: "the action was interrupted; nothing left the sandbox during it".to_owned(),
-            },
+        let (to, reason) = match &self.state.base {
+            Some(base) if self.state.is_guest() => {
+                (base.clone(), "the guest is started again from the beginning")
+            }
+            _ => (self.layer(), "the action was interrupted; nothing left the sandbox during it"),
         };
+        let (reason, by) = (reason.to_owned(), String::new());
+        let body = Body::RolledBack { to, reason, at: None, by };
         let draft = Draft::new(body).because(Link::Compensates, started);
         self.record(Durability::Written, draft).await.map(|_| ())
     }

@@ -20,7 +20,7 @@
 //! |---|---|---|
 //! | marks | `trusted.overlay.*` | `user.overlay.*` (`userxattr`) |
 //! | renaming a directory of a lower layer | works (`redirect_dir=on`) | `EXDEV`; `mv` copies instead |
-//! | hard links of a lower layer | kept on write (`index=on`) | broken on the first write |
+//! | hard links of a lower layer | kept on write (`index=on`), and when sealed | broken on the first write |
 //! | `chown` to another user | refused | refused |
 //! | special files | fifos and sockets only | fifos and sockets only |
 //!
@@ -28,6 +28,7 @@
 
 mod diff;
 mod import;
+mod links;
 mod pool;
 mod trash;
 mod tree;
@@ -303,6 +304,7 @@ impl LayerStore {
     pub fn seal(&self, upper: Upper) -> Result<Sealed, SandboxError> {
         let below = self.view(&upper.parent)?;
         let above = view::View::new(self.mode, self.stack_on(&upper.dir, &upper.parent)?);
+        links::complete(self.mode, &upper.dir, &upper.overlay.upper, &above)?;
         let touched = diff::touched(self.mode, &upper.overlay.upper)?;
         let changed = diff::compare(&below, &above, touched)?.len() as u64;
         if changed == 0 {
@@ -423,6 +425,7 @@ impl LayerStore {
     /// [`SandboxError::Store`].
     pub fn pending(&self, upper: &Upper) -> Result<Vec<Change>, SandboxError> {
         let above = View::new(self.mode, self.stack_on(&upper.dir, &upper.parent)?);
+        links::complete(self.mode, &upper.dir, &upper.overlay.upper, &above)?;
         let touched = diff::touched(self.mode, &upper.overlay.upper)?;
         diff::compare(&self.view(&upper.parent)?, &above, touched)
     }

@@ -249,7 +249,7 @@ impl View {
     }
 
     /// Calls `act` with every entry, parents first.
-    fn visit(
+    pub(super) fn visit(
         &self,
         act: &mut dyn FnMut(&Path, &Node) -> Result<(), SandboxError>,
     ) -> Result<(), SandboxError> {
