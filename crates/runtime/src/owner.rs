@@ -185,8 +185,12 @@ async fn answer(
 ) -> Result<(), RuntimeError> {
     match request {
         Request::Start { new, keys, detach, screen } => {
-            let run = run::create(&registry.parts, *new).await?;
+            let run = run::create(&registry.parts, *new, None).await?;
             take_up(registry, stream, run, keys, (!detach).then_some((0, screen))).await
+        }
+        Request::Open { new, key, opening } => {
+            let run = run::open(registry, *new, key, opening).await?;
+            accepted(stream, &run).await
         }
         Request::Resize { run, screen } => {
             registry.parts.seats.resize(&run, screen);
@@ -243,6 +247,9 @@ async fn change(
 ) -> Result<(), RuntimeError> {
     let (run, keys, resume, control) = match request {
         Request::Send { run, text, keys } => (run, keys, true, Control::Send { text }),
+        Request::Step { run, opening, at, step, keys } => {
+            (run, keys, true, Control::Step { opening, at, step })
+        }
         Request::Signal { run, name, payload, by, keys } => {
             (run, keys, true, Control::Signal { name, payload, by })
         }

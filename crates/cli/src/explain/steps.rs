@@ -74,6 +74,12 @@ fn begun(record: &Record, state: &State) -> Option<Step> {
             step.outcome = format!("refused with {status}: {failure}");
             Some(step)
         }
+        Body::StepTaken { at, step: taken } if taken.call().is_none() => {
+            let what = format!("its caller's step {at}: {}", taken.short());
+            let mut step = Step::new(seq, what, "log".to_owned(), false);
+            step.outcome = "recorded".to_owned();
+            Some(step)
+        }
         Body::ActionProposed { effect, tool, .. } => {
             let outward = state.manifest().tools.iter().any(|command| command.name == *tool);
             Some(Step::new(seq, call_of(state, seq), effect.to_string(), outward))

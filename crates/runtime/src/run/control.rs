@@ -7,7 +7,7 @@ use kernel::Phase;
 use serde_json::Value;
 use store::Durability;
 use tokio::sync::oneshot;
-use types::{Body, Item, Link, Resolution, ResolvedBy};
+use types::{Body, Item, Link, Resolution, ResolvedBy, Step};
 
 /// A request on its way to a run's task.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub(crate) enum Control {
     Suspend,
     Allow { entries: Vec<String>, by: String },
     Applied { changes: Vec<String>, by: String },
+    Open { key: String, opening: String, by: String },
+    Step { opening: String, at: u64, step: Step },
 }
 
 impl RunTask {
@@ -101,6 +103,8 @@ impl RunTask {
                 self.recheck_network().await;
                 Ok(())
             }
+            Control::Open { key, opening, by } => self.open_again(key, opening, by).await,
+            Control::Step { opening, at, step } => self.take_step(&opening, at, step).await,
             Control::Applied { changes, by } => {
                 let body = Body::ArtifactApplied { changes, by };
                 self.record(Durability::Synced, Draft::new(body)).await.map(|_| ())
@@ -108,7 +112,7 @@ impl RunTask {
         }
     }
 
-    fn must_live(&self, what: &str) -> Result<(), RuntimeError> {
+    pub(super) fn must_live(&self, what: &str) -> Result<(), RuntimeError> {
         if self.state.ended.is_none() {
             return Ok(());
         }
