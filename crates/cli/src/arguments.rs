@@ -30,7 +30,7 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
     ("decide", &["approvals", "approve", "deny", "resolve", "policy"]),
     ("understand", &["show", "explain", "verify"]),
     ("worlds", &["sandbox", "fork", "rollback", "snapshot"]),
-    ("admin", &["init", "doctor", "secret", "bench", "df", "completion", "help"]),
+    ("admin", &["init", "doctor", "secret", "serve", "bench", "df", "completion", "help"]),
 ];
 
 /// The whole command line.
@@ -246,6 +246,16 @@ pub(crate) enum Command {
     /// Keep secrets, encrypted, for agents to use without seeing them
     #[command(subcommand, disable_help_subcommand = true)]
     Secret(SecretCommand),
+    /// Answer programs over HTTP: runs, their records, approvals
+    #[command(after_help = SERVE_HELP)]
+    Serve {
+        /// The Unix socket [default: HOME/serve.sock]
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+        /// Also listen here, on loopback; the token is in HOME/serve.token
+        #[arg(long, value_name = "127.0.0.1:PORT")]
+        listen: Option<std::net::SocketAddr>,
+    },
     /// Measure on this host, beside a peer
     Bench {
         /// What
@@ -314,6 +324,11 @@ which Codex, Claude Code and the providers' libraries are pointed at; it holds n
 
 Exit status: the program's own; 125 if bedplate failed, 126 not executable, 127 not found, 128 and
 the number of the signal that ended it; 4 if it waits for a person.";
+
+const SERVE_HELP: &str = "\
+It serves until it is ended (Ctrl-C), and holds nothing: runs go on without it. Whoever may open the
+socket, or has the token, may do what you may do with this home. docs/serve.md has the API, which
+the server also gives as /openapi.json.";
 
 /// `wrap`.
 #[derive(Debug, Args)]

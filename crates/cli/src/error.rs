@@ -182,7 +182,7 @@ impl From<store::StoreError> for Failed {
 }
 
 /// Codes that mean a mistake of usage or configuration; every other one is a failure.
-const USAGE_CODES: [&str; 20] = [
+const USAGE_CODES: [&str; 21] = [
     "BP-STORE-001",
     "BP-STORE-002",
     "BP-STORE-003",
@@ -193,6 +193,7 @@ const USAGE_CODES: [&str; 20] = [
     "BP-RUN-010",
     "BP-RUN-011",
     "BP-RUN-014",
+    "BP-SERVE-001",
     "BP-MODEL-014",
     "BP-MODEL-015",
     "BP-MODEL-016",

@@ -59,6 +59,8 @@ fn run(body: &Body) -> Option<String> {
         }
         Body::Resumed { epoch } => format!("epoch {epoch}"),
         Body::CancelRequested { by } => format!("by {by}"),
+        Body::CallerOpened { key, by, .. } => format!("{key}, by {by}"),
+        Body::StepTaken { at, step } => format!("{at}: {}", step.short()),
         Body::RunEnded { status, output, error } => {
             let said = error.as_ref().map_or_else(|| output.clone(), ToString::to_string);
             format!("{}: {said}", format!("{status:?}").to_lowercase())

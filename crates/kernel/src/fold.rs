@@ -84,6 +84,8 @@ impl State {
             | Body::GuestServed { .. }
             | Body::GuestDiverged { .. }
             | Body::GuestRefused { .. } => self.guest.fold(seq, &record.body, &mut self.spent),
+            Body::CallerOpened { key, opening, .. } => self.fold_opening(key, opening),
+            Body::StepTaken { at, step } => self.fold_step(seq, *at, step),
             Body::ArtifactApplied { .. } | Body::SecretUsed { .. } | Body::SnapshotTaken { .. } => {
             }
         }
@@ -153,6 +155,7 @@ impl State {
                 });
                 self.cancel = false;
                 self.timers.clear();
+                self.close_end(seq);
             }
             other => unreachable!("not a record of the end: {}", other.kind()),
         }
@@ -246,16 +249,17 @@ impl State {
         }
     }
 
-    fn fold_item(&mut self, seq: u64, item: &Item) {
+    pub(crate) fn fold_item(&mut self, seq: u64, item: &Item) {
         if let Item::ToolResult { call_id, labels, .. } = item {
             self.unproposed.retain(|id| id != call_id);
             self.spent.actions += 1;
             self.labels.join(labels);
+            self.close_step(seq);
         }
         if let Item::UserMessage { .. } = item {
             self.reopen();
         }
-        // A guest's own start, which no model asked for.
+        // A guest's own start, or a caller's own call, which no model asked for.
         if let Item::ToolCall { call_id, .. } = item {
             self.unproposed.push(call_id.clone());
         }
@@ -279,8 +283,10 @@ impl State {
         self.answered = Some(seq);
         self.checks.clear();
         self.artifacts.clear();
+        self.close_step(seq);
         for item in items {
-            if let Item::ToolCall { call_id, .. } = item {
+            // A caller chooses which of them it carries out.
+            if let (Item::ToolCall { call_id, .. }, None) = (item, &self.caller) {
                 self.unproposed.push(call_id.clone());
             }
             self.items.push(Placed { seq, item: item.clone() });
@@ -580,6 +586,7 @@ impl State {
         self.labels.join(labels);
         self.items.push(Placed { seq, item });
         self.undelivered.insert(id);
+        self.close_step(seq);
     }
 
     /// An ended run owes the model an answer to each of its calls, or it could never go on; only
@@ -592,6 +599,7 @@ impl State {
             self.settle(seq, id, "the run was ended before this".to_owned(), true, &Labels::none());
         }
         for call_id in std::mem::take(&mut self.unproposed) {
+            self.close_step(seq);
             let output = "the run was ended before this".to_owned();
             let item = Item::ToolResult { call_id, output, is_error: true, labels: Labels::none() };
             self.items.push(Placed { seq, item });

@@ -18,6 +18,7 @@
 //! started. What is never here: time, randomness, files, sockets, policy, provider dialects.
 
 mod budget;
+mod caller;
 mod egress;
 mod fold;
 mod fork;
@@ -27,6 +28,7 @@ mod quorum;
 mod state;
 
 pub use budget::{Spent, over_budget};
+pub use caller::{Asked as AskedStep, Caller, STEPS_MAX, StepFault, Taken};
 pub use egress::{Egress, Egresses, Grant, GrantPhase, Passage};
 pub use fork::each;
 pub use guest::{GUEST_TOOL, Guest};

@@ -114,6 +114,8 @@ pub enum Command {
     },
     /// A person, or a signal, must come first.
     AwaitPerson,
+    /// The caller's next step must come first.
+    AwaitCaller,
     /// It has ended.
     Ended,
 }
@@ -138,6 +140,9 @@ pub fn next(state: &State, now_ms: u64) -> Command {
     }
     if state.is_guest() {
         return crate::guest::next(state);
+    }
+    if let Some(command) = crate::caller::next(state) {
+        return command;
     }
     match &state.model {
         ModelPhase::InFlight(_) => return Command::AwaitEffect,

@@ -1,6 +1,7 @@
 //! The state of a run: its log, folded.
 
 use crate::budget::Spent;
+use crate::caller::Caller;
 use crate::egress::Egresses;
 use crate::guest::Guest;
 use crate::quorum::Quorum;
@@ -295,6 +296,8 @@ pub struct State {
     pub egress: Egresses,
     /// The guest, when a program of others is the agent.
     pub guest: Guest,
+    /// The caller, when the loop is a program's outside.
+    pub caller: Option<Caller>,
     /// Wall time of the last record.
     pub last_ms: u64,
 }
@@ -336,6 +339,7 @@ impl State {
             standing: BTreeMap::new(),
             egress: Egresses::default(),
             guest: Guest::default(),
+            caller: None,
             last_ms: 0,
         }
     }
@@ -369,6 +373,9 @@ impl State {
     /// The agent's last words.
     #[must_use]
     pub fn last_words(&self) -> String {
+        if let Some(words) = self.caller.as_ref().and_then(Caller::last_words) {
+            return words.to_owned();
+        }
         let texts = self.items.iter().rev().take_while(|placed| {
             !matches!(placed.item, Item::UserMessage { .. } | Item::ToolResult { .. })
         });

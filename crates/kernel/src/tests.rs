@@ -11,6 +11,7 @@ use types::{
     Record, Resolution, ResolvedBy, RunId, Stamp, TimerPurpose, Usage, Usd, Verdict,
 };
 
+mod caller;
 mod worlds;
 
 const TEXT: &str = r#"
@@ -154,7 +155,7 @@ impl Run {
             Command::End { status, error } => {
                 self.append(Body::RunEnded { status, output: String::new(), error });
             }
-            Command::Ended | Command::AwaitPerson => return false,
+            Command::Ended | Command::AwaitPerson | Command::AwaitCaller => return false,
             other => panic!("not expected here: {other:?}"),
         }
         true

@@ -90,6 +90,14 @@ pub enum RuntimeError {
         /// Why.
         reason: String,
     },
+    /// A caller cannot name a run by this, or the agent has a loop of its own.
+    #[error(
+        "'{key}' cannot name a run that takes steps: a key has 1 to 128 letters, digits and ._-:/@, and the agent no command of its own"
+    )]
+    CallerKey {
+        /// As given.
+        key: String,
+    },
     /// The run is not in a state for this.
     #[error("run {run}: {reason}")]
     RunState {
@@ -164,6 +172,11 @@ impl RuntimeError {
         }
     }
 
+    /// Whether another part failed with this code.
+    pub(crate) fn failed_with(&self, code: &str) -> bool {
+        matches!(self, Self::Part(failure) if failure.code == code)
+    }
+
     /// The same, as a mistake of the operator's configuration.
     #[must_use]
     pub fn as_refusal(self) -> Self {
@@ -186,6 +199,7 @@ impl RuntimeError {
                 | Self::Approval { .. }
                 | Self::Approver { .. }
                 | Self::TooLarge { .. }
+                | Self::CallerKey { .. }
                 | Self::Refused(_)
         )
     }
@@ -217,6 +231,7 @@ impl Coded for RuntimeError {
             Self::TooLarge { .. } => "BP-RUN-014",
             Self::Network { .. } => "BP-RUN-015",
             Self::CannotTakeBack { .. } => "BP-RUN-023",
+            Self::CallerKey { .. } => "BP-SERVE-015",
             Self::Part(_) | Self::Refused(_) => "BP-RUN-000",
         }
     }
@@ -265,6 +280,9 @@ impl Coded for RuntimeError {
                 "Check the disk's space and the rights of --home; then resume the run."
             }
             Self::TooLarge { .. } => "Put large input into a file of the workspace.",
+            Self::CallerKey { .. } => {
+                "Use another key, and an agent whose manifest has no [agent] command."
+            }
             Self::Part(failure) | Self::Refused(failure) => return failure.next.clone(),
         }
         .to_owned()

@@ -188,21 +188,19 @@ async fn answer(
 ) -> Result<(), RuntimeError> {
     match request {
         Request::Start { new, keys, detach, screen } => {
-            let run = run::create(&registry.parts, *new).await?;
+            let run = run::create(&registry.parts, *new, None).await?;
             take_up(registry, stream, run, keys, (!detach).then_some((0, screen))).await
+        }
+        Request::Open { new, key, opening } => {
+            let run = run::open(registry, *new, key, opening).await?;
+            accepted(stream, &run).await
         }
         Request::Resize { run, screen } => {
             registry.parts.seats.resize(&run, screen);
             accepted(stream, &run).await
         }
         Request::Input { run, bytes } => {
-            let seats = &registry.parts.seats;
-            match seats.input(&run) {
-                _ if bytes.0.is_empty() => seats.end_input(&run),
-                // A guest that has ended reads no more.
-                Some(input) => drop(input.send(bytes.0).await),
-                None => {}
-            }
+            type_to_guest(registry, &run, bytes.0).await;
             accepted(stream, &run).await
         }
         Request::Resume { run, keys, detach, screen } => {
@@ -251,6 +249,17 @@ async fn answer(
     }
 }
 
+/// Hands a guest what somebody typed; nothing is the end of it.
+async fn type_to_guest(registry: &Registry, run: &RunId, bytes: Vec<u8>) {
+    let seats = &registry.parts.seats;
+    match seats.input(run) {
+        _ if bytes.is_empty() => seats.end_input(run),
+        // A guest that has ended reads no more.
+        Some(input) => drop(input.send(bytes).await),
+        None => {}
+    }
+}
+
 /// Requests that change a run: its task records them.
 async fn change(
     registry: &Arc<Registry>,
@@ -259,6 +268,9 @@ async fn change(
 ) -> Result<(), RuntimeError> {
     let (run, keys, resume, control) = match request {
         Request::Send { run, text, keys } => (run, keys, true, Control::Send { text }),
+        Request::Step { run, opening, at, step, keys } => {
+            (run, keys, true, Control::Step { opening, at, step })
+        }
         Request::Signal { run, name, payload, by, keys } => {
             (run, keys, true, Control::Signal { name, payload, by })
         }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use types::manifest::Manifest;
-use types::{ApprovalId, Failure, Record, Resolution, RunId};
+use types::{ApprovalId, Failure, Record, Resolution, RunId, Step};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Largest frame, in bytes.
@@ -121,6 +121,28 @@ pub enum Request {
         /// The terminal it is taken up on; none for plain streams.
         #[serde(default)]
         screen: Option<Screen>,
+    },
+    /// Open the run that a caller names by this key, or make it. It takes the caller's steps.
+    Open {
+        /// What it is made of, when it is not there.
+        new: Box<NewRun>,
+        /// The caller's key.
+        key: String,
+        /// Which opening this is: a word that no other has.
+        opening: String,
+    },
+    /// A step of the run's caller. Accepted when it is recorded, and the run goes on with it.
+    Step {
+        /// The run.
+        run: RunId,
+        /// By which opening.
+        opening: String,
+        /// Its number, from 0.
+        at: u64,
+        /// What it is.
+        step: Step,
+        /// Providers' keys.
+        keys: Keys,
     },
     /// New instructions.
     Send {

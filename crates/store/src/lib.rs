@@ -19,6 +19,7 @@
 //! none needs more than compare-and-swap on rows, so a PostgreSQL one can pass it.
 
 mod cell;
+mod changes;
 pub mod conformance;
 mod error;
 mod files;
@@ -40,6 +41,7 @@ use std::future::Future;
 use std::pin::Pin;
 use types::{BranchId, Record, RunId};
 
+pub use changes::Changes;
 pub use error::StoreError;
 pub use memory::MemoryStore;
 pub use model::{

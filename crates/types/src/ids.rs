@@ -96,6 +96,16 @@ random_id!(
     "layer"
 );
 
+impl RunId {
+    /// The id of the run that a caller names by this key: the same for the same key, always.
+    #[must_use]
+    pub fn of_key(key: &str) -> Self {
+        let digest = crate::Digest::of_parts("bedplate caller key 1", &[key.as_bytes()]);
+        let bytes = digest.0;
+        Self::from_random(std::array::from_fn(|at| bytes[at]))
+    }
+}
+
 /// A branch of a run's log. The first is [`BRANCH_MAIN`].
 pub type BranchId = u32;
 

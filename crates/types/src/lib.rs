@@ -16,6 +16,7 @@ pub mod manifest;
 mod money;
 mod privacy;
 mod record;
+mod step;
 
 pub use action::{ActionRequest, Carried, EffectClass, FsAccess, Verdict};
 pub use as_of::{AsOf, AsOfField, as_of_covers};
@@ -31,3 +32,4 @@ pub use record::{
     Actor, ApprovalVerdict, Body, Cause, EndStatus, FaultClass, Link, ModelFault, OutcomeStatus,
     Output, Record, Resolution, ResolvedBy, SCHEMA_VERSION, Stamp, TimerPurpose, WaitReason,
 };
+pub use step::{CALLER_KEY_CHARS_MAX, EndAs, Step, is_caller_key};

@@ -9,7 +9,7 @@
 use crate::manifest::Dialect;
 use crate::{
     ActionId, ActionRequest, ApprovalId, AsOf, BranchId, Carried, Digest, EffectClass, Failure,
-    Item, Labels, LayerId, PrivacyFound, Restored, RunId, Treatment, Usage, Usd, Verdict,
+    Item, Labels, LayerId, PrivacyFound, Restored, RunId, Step, Treatment, Usage, Usd, Verdict,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -776,6 +776,22 @@ pub enum Body {
         /// Why.
         failure: Failure,
     },
+    /// A program whose own loop drives this run opened it: steps are taken by who opened it last.
+    CallerOpened {
+        /// What the caller names the run by.
+        key: String,
+        /// Which opening: a word of the opener's, another each time.
+        opening: String,
+        /// Who.
+        by: String,
+    },
+    /// The caller asked for its next step. What it is joins the conversation.
+    StepTaken {
+        /// Its number, from 0.
+        at: u64,
+        /// What it is.
+        step: Step,
+    },
     /// Last record, until the run is given new instructions.
     RunEnded {
         /// How.
@@ -877,6 +893,8 @@ impl Body {
             Self::GuestServed { .. } => "guest_served",
             Self::GuestDiverged { .. } => "guest_diverged",
             Self::GuestRefused { .. } => "guest_refused",
+            Self::CallerOpened { .. } => "caller_opened",
+            Self::StepTaken { .. } => "step_taken",
             Self::RunEnded { .. } => "run_ended",
         }
     }

@@ -80,11 +80,12 @@ const CRATES: &[Row] = &[
             "tools", "vault",
         ],
     ),
+    hands("server", &["types", "kernel", "store", "runtime"]),
     hands(
         "cli",
         &[
             "types", "kernel", "policy", "ledger", "privacy", "store", "sandbox", "models", "gate",
-            "tools", "vault", "runtime",
+            "tools", "vault", "runtime", "server",
         ],
     ),
 ];

@@ -58,6 +58,11 @@ fn open(run: &RunId, state: &State, records: &[Record]) -> Vec<Open> {
     actions.chain(requests).chain(call).collect()
 }
 
+/// What waits in a run, as `approvals --json` lists it.
+pub(crate) fn open_json(run: &RunId, state: &State, records: &[Record]) -> Vec<Value> {
+    open(run, state, records).iter().map(Open::json).collect()
+}
+
 #[allow(clippy::disallowed_methods, reason = "what has expired is not listed")]
 fn now_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

@@ -24,17 +24,8 @@ pub(crate) fn ps(session: &Session) -> Result<u8> {
         rows.push((summary, agent, status));
     }
     if session.json || session.jsonl {
-        let runs: Vec<_> = rows
-            .iter()
-            .map(|(summary, agent, status)| {
-                json!({
-                    "run": summary.run,
-                    "agent": agent,
-                    "status": status_word(*status),
-                    "started": render::rfc3339(summary.started_ms),
-                })
-            })
-            .collect();
+        let runs: Vec<_> =
+            rows.iter().map(|(summary, agent, status)| row(summary, agent, *status)).collect();
         Terminal::answer_json(&json!({ "runs": runs }));
         return Ok(exit::DONE);
     }
@@ -49,8 +40,18 @@ pub(crate) fn ps(session: &Session) -> Result<u8> {
     Ok(exit::DONE)
 }
 
+/// A run as `ps --json` lists it.
+pub(crate) fn row(summary: &RunSummary, agent: &str, status: Status) -> serde_json::Value {
+    json!({
+        "run": summary.run,
+        "agent": agent,
+        "status": status_word(status),
+        "started": render::rfc3339(summary.started_ms),
+    })
+}
+
 /// A run's status. The last record tells for most; the others are folded.
-fn status(
+pub(crate) fn status(
     reader: &store::Reader,
     summary: &RunSummary,
     live: bool,

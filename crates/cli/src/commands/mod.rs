@@ -13,6 +13,7 @@ mod policy;
 mod run;
 mod sandbox;
 mod secret;
+mod serve;
 mod typing;
 mod understand;
 mod worlds;
@@ -163,6 +164,7 @@ fn perform(session: &Session, command: Command) -> Result<u8> {
         Command::Init => init::init(session),
         Command::Doctor => doctor::doctor(session),
         Command::Secret(command) => secret::perform(session, &command),
+        Command::Serve { socket, listen } => serve::serve(session, socket, listen),
         Command::Bench { what, count, raw } => bench::bench(session, what, count, raw),
         Command::Df => lists::df(session),
         Command::Completion { shell } => help::completion(shell),
@@ -214,7 +216,7 @@ mod tests {
         check("sandbox run", "COMMAND", "bedplate help sandbox");
         check("bench sandbox --count 0", "0", "bedplate help bench");
         check("ps --json --jsonl", "cannot be used with", "bedplate help ps");
-        check("serve", "serve", "bedplate help");
+        check("rollout", "rollout", "bedplate help");
     }
 
     #[test]

@@ -91,7 +91,7 @@ fn input(arguments: &RunArguments) -> Result<String> {
     }
 }
 
-fn of_directory(dir: &Path, here: &Path, arguments: &RunArguments) -> Result<NewRun> {
+pub(super) fn of_directory(dir: &Path, here: &Path, arguments: &RunArguments) -> Result<NewRun> {
     let project = config::load(dir, arguments.env.as_deref())?;
     let workspace = config::workspace(&project)?;
     let mut manifest = project.manifest;
@@ -120,7 +120,7 @@ pub(super) fn check(manifest: &Manifest, dir: &Path, cedar: Option<&str>) -> Res
     Ok(())
 }
 
-fn of_task(
+pub(super) fn of_task(
     task: String,
     here: &Path,
     arguments: &RunArguments,

@@ -71,6 +71,12 @@ fn begun(record: &Record, before: &State) -> Option<Step> {
             step.outcome = format!("refused with {status}: {failure}");
             Some(step)
         }
+        Body::StepTaken { at, step: taken } if taken.call().is_none() => {
+            let what = format!("its caller's step {at}: {}", taken.short());
+            let mut step = Step::new(seq, what, "log".to_owned(), false);
+            step.outcome = "recorded".to_owned();
+            Some(step)
+        }
         Body::ActionProposed { effect, tool, call_id, .. } => {
             let outward = before.manifest().tools.iter().any(|command| command.name == *tool);
             let call =

@@ -18,6 +18,8 @@ mod runs;
 mod sandbox;
 mod sandbox_network;
 mod secrets;
+mod serve;
+mod steps;
 mod support;
 mod tasks;
 mod terminal;

@@ -32,7 +32,7 @@ impl RunTask {
 
     /// Proposes an action for a tool call, or answers the call with why there is none.
     pub(super) async fn propose(&mut self, call_id: &str) -> Result<(), RuntimeError> {
-        let answered = self.state.answered;
+        let asked_in = self.state.asked_in();
         let body = match self.checked_plan(call_id).await? {
             Ok(plan) => {
                 let manifest = self.state.manifest();
@@ -53,7 +53,7 @@ impl RunTask {
                 },
             },
         };
-        let draft = Draft::new(body).because(Link::AskedIn, answered);
+        let draft = Draft::new(body).because(Link::AskedIn, asked_in);
         self.record(Durability::Written, draft).await.map(|_| ())
     }
 

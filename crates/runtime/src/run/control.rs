@@ -7,7 +7,7 @@ use kernel::Phase;
 use serde_json::Value;
 use store::Durability;
 use tokio::sync::oneshot;
-use types::{Body, Item, LayerId, Link, Resolution, ResolvedBy};
+use types::{Body, Item, LayerId, Link, Resolution, ResolvedBy, Step};
 
 /// A request on its way to a run's task.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub(crate) enum Control {
     Applied { changes: Vec<String>, by: String },
     RollBack { at: u64, to: LayerId, last: u64, by: String },
     Snapshot { name: String, by: String },
+    Open { key: String, opening: String, by: String },
+    Step { opening: String, at: u64, step: Step },
 }
 
 impl RunTask {
@@ -105,6 +107,8 @@ impl RunTask {
             }
             Control::RollBack { at, to, last, by } => self.go_back(at, to, last, by).await,
             Control::Snapshot { name, by } => self.snapshot(name, by).await,
+            Control::Open { key, opening, by } => self.open_again(key, opening, by).await,
+            Control::Step { opening, at, step } => self.take_step(&opening, at, step).await,
             Control::Applied { changes, by } => {
                 let body = Body::ArtifactApplied { changes, by };
                 self.record(Durability::Synced, Draft::new(body)).await.map(|_| ())
@@ -112,7 +116,7 @@ impl RunTask {
         }
     }
 
-    fn must_live(&self, what: &str) -> Result<(), RuntimeError> {
+    pub(super) fn must_live(&self, what: &str) -> Result<(), RuntimeError> {
         if self.state.ended.is_none() {
             return Ok(());
         }

@@ -1,23 +1,63 @@
 //! A new run: its base layer, its key, its first records.
 
+use super::Control;
 use crate::error::RuntimeError;
 use crate::parts::Parts;
 use crate::policy_sources;
-use crate::protocol::NewRun;
+use crate::protocol::{Keys, NewRun};
+use crate::registry::{Registry, Wanted};
 use sandbox::{SandboxError, Strength};
 use std::path::PathBuf;
 use std::sync::Arc;
-use store::{NewRecord, RunRow, Store};
+use store::{NewRecord, Read as _, RunRow, Store};
 use types::manifest::{LimitsStrength, Manifest, SCRIPT_PROVIDER};
-use types::{Actor, Body, Item, LayerId, RunId};
+use types::{Actor, BRANCH_MAIN, Body, Item, LayerId, RunId};
 
+/// The store has a run of this id.
+const RUN_EXISTS: &str = "BP-STORE-015";
 /// Longest first message, in bytes.
 const INPUT_BYTES_MAX: u64 = 1 << 20;
 /// What is said first when nobody says anything.
 const DEFAULT_INPUT: &str = "Begin.";
 
+/// A program outside that takes a new run's steps.
+#[derive(Debug)]
+pub(crate) struct CallerOf {
+    key: String,
+    opening: String,
+}
+
+/// Opens the run of a caller's key, which is made when it is not there.
+pub(crate) async fn open(
+    registry: &Arc<Registry>,
+    new: NewRun,
+    key: String,
+    opening: String,
+) -> Result<RunId, RuntimeError> {
+    let good = |text: &str| types::is_caller_key(text);
+    if !good(&key) || !good(&opening) || new.manifest.is_guest() {
+        return Err(RuntimeError::CallerKey { key: key.chars().take(80).collect() });
+    }
+    let (run, by) = (RunId::of_key(&key), new.by.clone());
+    if registry.parts.store.head(&run, BRANCH_MAIN).is_err() {
+        let caller = CallerOf { key: key.clone(), opening: opening.clone() };
+        match create(&registry.parts, new, Some(caller)).await {
+            // Another program came first.
+            Err(error) if error.failed_with(RUN_EXISTS) => {}
+            made => return made,
+        }
+    }
+    let control = Some(Control::Open { key, opening, by });
+    registry.ask(&run, Wanted { keys: Keys::default(), resume: false, control }).await?;
+    Ok(run)
+}
+
 /// Creates a run. Nothing of it is there if this fails.
-pub(crate) async fn create(parts: &Arc<Parts>, new: NewRun) -> Result<RunId, RuntimeError> {
+pub(crate) async fn create(
+    parts: &Arc<Parts>,
+    new: NewRun,
+    caller: Option<CallerOf>,
+) -> Result<RunId, RuntimeError> {
     let bytes = new.input.len() as u64;
     if bytes > INPUT_BYTES_MAX {
         let what = "the input".to_owned();
@@ -26,10 +66,10 @@ pub(crate) async fn create(parts: &Arc<Parts>, new: NewRun) -> Result<RunId, Run
     check(&new).map_err(RuntimeError::as_refusal)?;
     check_strength(parts, &new.manifest)?;
     let base = base_layer(parts, &new).await?;
-    let mut random = [0u8; 8];
-    getrandom::fill(&mut random)
-        .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?;
-    let run = RunId::from_random(random);
+    let run = match &caller {
+        Some(caller) => RunId::of_key(&caller.key),
+        None => random_id()?,
+    };
     let moment = parts.clock.moment(0);
     let actor = Actor {
         agent: new.manifest.agent.name.clone(),
@@ -45,19 +85,24 @@ pub(crate) async fn create(parts: &Arc<Parts>, new: NewRun) -> Result<RunId, Run
         body,
         attachments: Vec::new(),
     };
-    let text = first_words(&new.manifest, new.input);
+    let by = new.by.clone();
+    let text = match &caller {
+        Some(_) => Some(new.input).filter(|input| !input.trim().is_empty()),
+        None => Some(first_words(&new.manifest, new.input)),
+    };
     let guest = new.manifest.is_guest().then(|| new.manifest.agent.command.clone());
-    let mut first = vec![
-        record(Body::RunStarted {
-            manifest: new.manifest,
-            dir: new.dir,
-            workspace: new.workspace,
-            base,
-            started_by: new.by,
-            host: serde_json::to_value(&parts.facts).expect("facts are plain data"),
-        }),
-        record(Body::ItemAdded { item: Item::UserMessage { text } }),
-    ];
+    let mut first = vec![record(Body::RunStarted {
+        manifest: new.manifest,
+        dir: new.dir,
+        workspace: new.workspace,
+        base,
+        started_by: new.by,
+        host: serde_json::to_value(&parts.facts).expect("facts are plain data"),
+    })];
+    first.extend(text.map(|text| record(Body::ItemAdded { item: Item::UserMessage { text } })));
+    if let Some(CallerOf { key, opening }) = caller {
+        first.push(record(Body::CallerOpened { key, opening, by }));
+    }
     if let Some(command) = guest {
         let item = Item::ToolCall {
             call_id: kernel::GUEST_TOOL.to_owned(),
@@ -71,6 +116,13 @@ pub(crate) async fn create(parts: &Arc<Parts>, new: NewRun) -> Result<RunId, Run
     parts.store.create_run(row, first).await.map_err(|error| RuntimeError::part(&error))?;
     parts.failpoints.after_append();
     Ok(run)
+}
+
+fn random_id() -> Result<RunId, RuntimeError> {
+    let mut random = [0u8; 8];
+    getrandom::fill(&mut random)
+        .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?;
+    Ok(RunId::from_random(random))
 }
 
 /// What the person said, or what they typed to start a guest.

@@ -10,6 +10,7 @@
 
 mod act;
 mod approve;
+mod caller;
 mod control;
 mod create;
 mod effect;
@@ -26,7 +27,7 @@ pub(crate) mod secrets;
 mod world;
 
 pub(crate) use control::{Answer, Control, Post};
-pub(crate) use create::create;
+pub(crate) use create::{create, open};
 
 use self::privacy::Pseudonymity;
 use crate::error::RuntimeError;
@@ -232,6 +233,7 @@ impl RunTask {
             Command::KeepArtifacts => self.keep_artifacts().await,
             Command::End { status, error } => self.end(status, error).await,
             Command::Suspend { reason, failure } => self.set_aside(reason, failure).await,
+            Command::AwaitCaller => self.await_caller().await,
             Command::AwaitPerson | Command::Ended => {
                 self.active = false;
                 Ok(())
