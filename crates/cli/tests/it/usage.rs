@@ -44,7 +44,7 @@ fn what_cannot_be_done_is_refused_and_changes_nothing() {
     check(&["run", "--env", "prod"], "BP-CONFIG-005");
     check(&["show", "nope"], "BP-STORE-007");
     check(&["show", "last"], "BP-STORE-007");
-    check(&["show", "last@x"], "BP-CLI-001");
+    check(&["show", "last@x"], "BP-STORE-007");
     check(&["resume", "last"], "BP-STORE-007");
     check(&["send", "last", "x"], "BP-STORE-007");
     check(&["cancel", "nope"], "BP-STORE-007");
