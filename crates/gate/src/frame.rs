@@ -9,7 +9,7 @@
 //! before memory is taken for it.
 
 use crate::error::GateError;
-use crate::limits::{ATTACHMENTS_MAX, FRAME_BYTES_MAX};
+use crate::limits::{ATTACHMENTS_MAX, FRAME_BYTES_MAX, QUEUE_FRAMES_MAX};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -117,6 +117,19 @@ impl Frame {
             to.write_all(attachment.bytes()).await?;
         }
         to.flush().await
+    }
+}
+
+/// Writes what comes, as many frames together as wait, until nobody sends or nobody reads.
+pub(crate) async fn write_queue(
+    mut to: impl AsyncWrite + Unpin,
+    mut frames: tokio::sync::mpsc::Receiver<Frame>,
+) {
+    let mut ready = Vec::new();
+    while frames.recv_many(&mut ready, QUEUE_FRAMES_MAX).await > 0 {
+        if Frame::write_all(&mut ready, &mut to).await.is_err() {
+            return;
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::OwnedReadHalf;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot};
 
@@ -109,7 +109,7 @@ impl Link {
         let by_id = Mutex::new(Some(HashMap::new()));
         let waiting = Arc::new(Waiting { by_id, nets: Mutex::default() });
         let (queue, frames) = mpsc::channel(QUEUE_FRAMES_MAX);
-        tokio::spawn(write_frames(write, frames));
+        tokio::spawn(frame::write_queue(write, frames));
         tokio::spawn(read_frames(read, waiting.clone()));
         Ok(Arc::new(Self { queue, waiting, next_id: AtomicU64::new(1), descriptors, child }))
     }
@@ -269,15 +269,6 @@ async fn ready(read: &mut OwnedReadHalf) -> Result<(), GateError> {
         Err(error) => error.to_string(),
     };
     Err(GateError::CannotStart { why })
-}
-
-async fn write_frames(mut write: OwnedWriteHalf, mut frames: mpsc::Receiver<Frame>) {
-    let mut ready = Vec::new();
-    while frames.recv_many(&mut ready, QUEUE_FRAMES_MAX).await > 0 {
-        if Frame::write_all(&mut ready, &mut write).await.is_err() {
-            return;
-        }
-    }
 }
 
 async fn read_frames(read: OwnedReadHalf, waiting: Arc<Waiting>) {

@@ -102,7 +102,7 @@ async fn serve(
 ) -> Result<(), GateError> {
     let (out, frames) = mpsc::channel(QUEUE_FRAMES_MAX);
     let (asking, questions) = mpsc::unbounded_channel();
-    tokio::spawn(write_frames(write, frames));
+    tokio::spawn(frame::write_queue(write, frames));
     tokio::spawn(pass_on(questions, out.clone()));
     let shared = Arc::new(Shared {
         models,
@@ -178,15 +178,6 @@ async fn pass_on(mut said: mpsc::UnboundedReceiver<Said>, out: mpsc::Sender<Fram
             if out.send(frame).await.is_err() {
                 return;
             }
-        }
-    }
-}
-
-async fn write_frames(mut write: OwnedWriteHalf, mut frames: mpsc::Receiver<Frame>) {
-    let mut ready = Vec::new();
-    while frames.recv_many(&mut ready, QUEUE_FRAMES_MAX).await > 0 {
-        if Frame::write_all(&mut ready, &mut write).await.is_err() {
-            return;
         }
     }
 }

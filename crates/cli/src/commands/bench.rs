@@ -185,8 +185,12 @@ fn row((name, samples): &(String, Samples)) -> String {
 fn timed(act: impl FnOnce() -> bool) -> Option<u64> {
     let begun = Instant::now();
     let good = act();
-    let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    let nanos = nanos_since(begun);
     good.then_some(nanos)
+}
+
+fn nanos_since(begun: Instant) -> u64 {
+    u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn program(path: &Path, arguments: &[&str]) -> Option<u64> {
@@ -303,7 +307,7 @@ impl<'a> Appender<'a> {
     async fn new(store: &'a SqliteStore) -> Result<Self> {
         let run = RunId::from_random([7; 8]);
         let row = RunRow { run: run.clone(), started_ms: 0 };
-        let created = store.create_run(row, vec![record()]).await?;
+        let created = store.create_run(row, vec![record(note())]).await?;
         Ok(Self { store, run, epoch: created.epoch, next_seq: created.records.len() as u64 })
     }
 
@@ -313,24 +317,30 @@ impl<'a> Appender<'a> {
             branch: BRANCH_MAIN,
             next_seq: self.next_seq,
             epoch: self.epoch,
-            records: vec![record()],
+            records: vec![record(note())],
             durability: Durability::Synced,
         };
         let begun = Instant::now();
         self.store.append(append).await.ok()?;
         self.next_seq += 1;
-        u64::try_from(begun.elapsed().as_nanos()).ok()
+        Some(nanos_since(begun))
     }
 }
 
-fn record() -> NewRecord {
+/// A short body.
+fn note() -> Body {
+    Body::CancelRequested { by: "bench".to_owned() }
+}
+
+/// A record of nobody, at no time.
+fn record(body: Body) -> NewRecord {
     NewRecord {
         time_ms: 0,
         mono_ms: 0,
         boot: 0,
         causes: Vec::new(),
         actor: Actor::default(),
-        body: Body::CancelRequested { by: "bench".to_owned() },
+        body,
         attachments: Vec::new(),
     }
 }

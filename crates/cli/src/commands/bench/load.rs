@@ -5,6 +5,7 @@
 //! moment its request was due: a way that stalls is charged for everything that waits meanwhile.
 //! Blocking sockets, few threads: the load itself takes little of the two cores it shares.
 
+use super::nanos_since;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -130,10 +131,6 @@ fn config(trust: &Path) -> io::Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
-fn nanos(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
-}
-
 fn paced(
     plan: &Plan,
     tls: &Arc<ClientConfig>,
@@ -164,7 +161,7 @@ fn paced(
             wait_until(due);
             let body = format!("{} {number}", plan.round);
             let exchanged = way.exchange(method, "/small", &body);
-            outcome.add(exchanged.map(|_| nanos(due)));
+            outcome.add(exchanged.map(|_| nanos_since(due)));
             if outcome.failed > 0 {
                 // A connection that failed is not one to measure on; whoever is left goes on.
                 return outcome;
@@ -205,7 +202,7 @@ fn fresh(plan: &Plan, tls: &Arc<ClientConfig>, count: u32) -> Outcome {
         let begun = Instant::now();
         let exchanged = Way::open(plan, &host, tls).and_then(|mut way| {
             way.exchange("GET", "/small", "")?;
-            Ok(nanos(begun))
+            Ok(nanos_since(begun))
         });
         outcome.add(exchanged);
     }
@@ -220,7 +217,7 @@ fn bulk(plan: &Plan, tls: &Arc<ClientConfig>, bytes: u64, count: u32) -> io::Res
         let begun = Instant::now();
         let got = way.exchange("GET", &format!("/bulk/{bytes}"), "");
         outcome.add(got.and_then(|got| match got == bytes {
-            true => Ok(nanos(begun)),
+            true => Ok(nanos_since(begun)),
             false => Err(io::Error::other(format!("{got} bytes came"))),
         }));
     }
@@ -262,7 +259,7 @@ fn models(plan: &Plan, rate: u32, count: u32) -> io::Result<Outcome> {
     for number in 0..count {
         let due = begin + step * number;
         wait_until(due);
-        outcome.add(ask(number).map(|_| nanos(due)));
+        outcome.add(ask(number).map(|_| nanos_since(due)));
         if outcome.failed > 0 {
             break;
         }

@@ -3,7 +3,7 @@
 //! Layers are measured where they are made, in this process; forks and going back are measured as a
 //! command meets them, through an owner of a home of their own, its socket and its log included.
 
-use super::{Samples, fail};
+use super::{Samples, fail, nanos_since, record};
 use crate::error::Result;
 use crate::session::{block_on, next_reply, this_program};
 use runtime::Home;
@@ -13,8 +13,8 @@ use runtime::rollback::Back;
 use sandbox::layers::{LayerStore, Sealed};
 use std::path::Path;
 use std::time::Instant;
-use store::{Append, Durability, NewRecord, RunRow, SqliteStore, Store};
-use types::{Actor, BRANCH_MAIN, Body, Item, LayerId, RunId, manifest};
+use store::{Append, Durability, RunRow, SqliteStore, Store};
+use types::{BRANCH_MAIN, Body, Item, LayerId, RunId, manifest};
 
 /// Files of the tree below.
 const TREE_FILES: usize = 10_000;
@@ -91,12 +91,12 @@ fn tree(layers: &LayerStore, dir: &Path) -> Result<LayerId> {
         std::fs::write(file, format!("{number}\n")).map_err(|error| fail("layers", error))?;
     }
     let imported = layers.import(&host, TREE_BYTES_MAX);
-    Ok(imported.map_err(|error| super::super::files::part(&error))?.layer)
+    Ok(imported.map_err(|error| crate::commands::files::part(&error))?.layer)
 }
 
 /// A layer over `base` in which these files have another content, and how long sealing took.
 fn sealed(layers: &LayerStore, base: &LayerId, files: usize, text: &str) -> Result<(LayerId, u64)> {
-    let part = |error| super::super::files::part(&error);
+    let part = |error| crate::commands::files::part(&error);
     let upper = layers.begin(base).map_err(part)?;
     let top = upper.overlay().upper;
     for number in 0..files {
@@ -107,15 +107,11 @@ fn sealed(layers: &LayerStore, base: &LayerId, files: usize, text: &str) -> Resu
     }
     let begun = Instant::now();
     let sealed = layers.seal(upper).map_err(part)?;
-    let nanos = elapsed(begun);
+    let nanos = nanos_since(begun);
     match sealed {
         Sealed::Layer { layer, .. } => Ok((layer, nanos)),
         Sealed::Unchanged(_) => Err(fail("layers", "what was written did not count").into()),
     }
-}
-
-fn elapsed(begun: Instant) -> u64 {
-    u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn seals(layers: &LayerStore, base: &LayerId, count: u32) -> Result<Samples> {
@@ -127,12 +123,12 @@ fn seals(layers: &LayerStore, base: &LayerId, count: u32) -> Result<Samples> {
 }
 
 fn uppers(layers: &LayerStore, base: &LayerId, count: u32) -> Result<Samples> {
-    let part = |error| super::super::files::part(&error);
+    let part = |error| crate::commands::files::part(&error);
     let mut samples = Samples::default();
     for _ in 0..count {
         let begun = Instant::now();
         let upper = layers.begin(base).map_err(part)?;
-        samples.add(Some(elapsed(begun)));
+        samples.add(Some(nanos_since(begun)));
         layers.discard(upper).map_err(part)?;
     }
     Ok(samples)
@@ -144,8 +140,8 @@ fn diffs(layers: &LayerStore, base: &LayerId, count: u32) -> Result<Samples> {
     for _ in 0..count {
         let begun = Instant::now();
         let changes =
-            layers.changes(base, &top).map_err(|error| super::super::files::part(&error))?;
-        let nanos = elapsed(begun);
+            layers.changes(base, &top).map_err(|error| crate::commands::files::part(&error))?;
+        let nanos = nanos_since(begun);
         samples.add((changes.len() == CHANGED_FILES).then_some(nanos));
     }
     Ok(samples)
@@ -153,7 +149,7 @@ fn diffs(layers: &LayerStore, base: &LayerId, count: u32) -> Result<Samples> {
 
 /// A run of many steps, each with a layer: the record of each, and its layer.
 fn log(home: &Path, layers: &LayerStore, run: &RunId) -> Result<Vec<(u64, LayerId)>> {
-    let part = |error| super::super::files::part(&error);
+    let part = |error| crate::commands::files::part(&error);
     let store = SqliteStore::open(home)?;
     let base = layers.empty().map_err(part)?;
     let manifest = manifest::parse(MANIFEST).map_err(|error| fail("the run", error))?;
@@ -193,25 +189,13 @@ fn said(text: &str) -> Body {
     Body::ItemAdded { item: Item::UserMessage { text: text.to_owned() } }
 }
 
-fn record(body: Body) -> NewRecord {
-    NewRecord {
-        time_ms: 0,
-        mono_ms: 0,
-        boot: 0,
-        causes: Vec::new(),
-        actor: Actor::default(),
-        body,
-        attachments: Vec::new(),
-    }
-}
-
 /// Nanoseconds of one request for forks.
 async fn fork(owner: &mut Client, run: &RunId, at: Option<u64>, count: u32) -> Result<u64> {
     let by = "bench".to_owned();
     let begun = Instant::now();
     owner.send(&Request::Fork { run: run.clone(), at, count, by }).await?;
     match next_reply(owner).await? {
-        Reply::Made { runs } if runs.len() == count as usize => Ok(elapsed(begun)),
+        Reply::Made { runs } if runs.len() == count as usize => Ok(nanos_since(begun)),
         _ => Err(fail("forks", "not all were made").into()),
     }
 }
@@ -234,7 +218,7 @@ async fn backs(owner: &mut Client, run: &RunId, at: &[u64], count: u32) -> Resul
         let begun = Instant::now();
         owner.send(&Request::RollBack { run, back, leave_effects, by }).await?;
         let done = matches!(next_reply(owner).await?, Reply::Lines { .. });
-        samples.add(done.then(|| elapsed(begun)));
+        samples.add(done.then(|| nanos_since(begun)));
     }
     Ok(samples)
 }
