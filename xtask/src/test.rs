@@ -13,11 +13,10 @@ mod peers;
 mod process;
 mod tally;
 
-use build::{APART, APART_FEATURE, Binary, Build};
+use build::{Binary, Build};
 use ordinary::World;
 pub(crate) use peers::{bypass, gate};
 use process::{Job, Outcome};
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -83,15 +82,14 @@ struct Round<'a> {
     build: &'a Build,
     /// The ordinary user, or we ourselves.
     user: Option<&'a World>,
-    /// A feature that was built in for this.
-    with: &'a str,
 }
 
 impl Round<'_> {
-    fn label(&self) -> String {
-        let with =
-            if self.with.is_empty() { String::new() } else { format!(" with {}", self.with) };
-        with + self.user.map_or("", |_| " as an ordinary user")
+    const fn label(&self) -> &'static str {
+        match self.user {
+            Some(_) => " as an ordinary user",
+            None => "",
+        }
     }
 }
 
@@ -142,18 +140,12 @@ impl Session {
         let Some(build) = self.stage("build", |s| Build::make(&s.root, packages)) else {
             return;
         };
-        let here = Round { build: &build, user: None, with: "" };
+        let here = Round { build: &build, user: None };
         build.packages().into_iter().for_each(|package| self.tests(package, here));
         if packages.is_empty() {
             self.doc_tests();
         }
         let user = self.ordinary_tests(&build);
-        let built = build.packages();
-        let apart: BTreeSet<_> =
-            APART.iter().map(|(package, _)| *package).filter(|p| built.contains(p)).collect();
-        if !apart.is_empty() {
-            self.tests_apart(&apart, user.as_ref());
-        }
         if let Some(world) = user {
             self.stage("nothing left behind by the ordinary user", |_| world.close());
         }
@@ -169,28 +161,9 @@ impl Session {
             return None;
         }
         let world = self.stage("an ordinary user", |s| World::make(&s.root, &s.target, build))?;
-        let round = Round { build, user: Some(&world), with: "" };
+        let round = Round { build, user: Some(&world) };
         packages.into_iter().for_each(|package| self.tests(package, round));
         Some(world)
-    }
-
-    /// Tests of these packages that want a feature no other test may have.
-    fn tests_apart(&mut self, packages: &BTreeSet<&str>, user: Option<&World>) {
-        let make = |s: &Self| {
-            let build = Build::make_apart(&s.root)?;
-            user.map_or(Ok(()), |world| world.admit(&build)).map_err(|e| e.to_string())?;
-            Ok(build)
-        };
-        let Some(build) = self.stage(&format!("build with {APART_FEATURE}"), make) else {
-            return;
-        };
-        let here = Round { build: &build, user: None, with: APART_FEATURE };
-        for package in packages {
-            self.tests(package, here);
-            if user.is_some() {
-                self.tests(package, Round { user, ..here });
-            }
-        }
     }
 
     /// All test executables of one package.
@@ -221,7 +194,7 @@ impl Session {
     fn doc_tests(&mut self) {
         println!("\n== doc tests");
         let mut command = crate::cargo(&self.root);
-        command.args(["test", "--workspace", "--doc"]);
+        command.args(["test", "--doc"]).args(build::chosen(&[]));
         let log = Some(self.log("doc"));
         let job = Job { command, log, limit: CARGO_LIMIT };
         let tally = report("doc", job, tally::of_output);

@@ -60,18 +60,21 @@ fn run_once(scenario: &Scenario, crash: Option<&str>, death: Death) -> (Outcome,
             died
         }
     };
-    if crashed && home.runs().is_empty() {
+    let mut runs = home.runs();
+    if crashed && runs.is_empty() {
         // It died before the run existed: nothing to resume, nothing done.
         last = home.bedplate(&["run", text(&project), "--json"]).run();
+        runs = home.runs();
     }
     for _ in 0..RESUMES_MAX {
-        if ended(&home) {
+        if ended(&runs) {
             break;
         }
         // The owner that is to die may live on while the run waits, and die of the answer.
         crashed |= answer_questions(&home, scenario, &project);
         last = home.bedplate(&["resume", "last", "--json"]).run();
         crashed |= owner_died(&last);
+        runs = home.runs();
     }
     let outcome = judge(&home, scenario, &project, &last.stderr);
     home.wait_for_owner_to_leave();
@@ -88,9 +91,9 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a test's path is UTF-8")
 }
 
-fn ended(home: &Home) -> bool {
-    let ps = json(&home.bedplate(&["ps", "--json"]).run().stdout);
-    matches!(ps["runs"][0]["status"].as_str(), Some("done" | "failed" | "cancelled"))
+fn ended(runs: &[Value]) -> bool {
+    let status = runs.first().and_then(|run| run["status"].as_str());
+    matches!(status, Some("done" | "failed" | "cancelled"))
 }
 
 /// Approves what is asked; resolves what is in doubt by what the tool itself counted. Says whether

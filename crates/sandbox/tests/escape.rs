@@ -407,19 +407,21 @@ async fn every_weakening_is_noticed() {
         // With its self-probe such a sandbox would not start: see tests/self_probe.rs.
         let weaken = vec![part, Weaken::SelfProbe];
         let inside = Inside::new(&host, SpawnerConfig { weaken }).await;
-        let mut noticed = Vec::new();
+        let mut noticed = None;
         for (name, _) in corpus() {
             // The bombs take their time, and only limits hold them.
             if name.ends_with("bomb") && part != Weaken::Limits {
                 continue;
             }
+            // One that gets through turns the corpus red.
             if let Verdict::Reached(_) = inside.run(&host, &name).await {
-                noticed.push(name);
+                noticed = Some(name);
+                break;
             }
         }
         inside.spawner.close().await;
-        println!("without {part:?}: {} probes get through: {}", noticed.len(), noticed.join(" "));
-        if noticed.is_empty() {
+        println!("without {part:?}, this gets through: {noticed:?}");
+        if noticed.is_none() {
             unnoticed.push(part);
         }
     }

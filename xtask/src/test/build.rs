@@ -7,22 +7,18 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The package of the `bedplate` binary, and the feature its crash tests need.
-const COMMAND_PACKAGE: &str = "bedplate";
-const COMMAND_FEATURE: &str = "bedplate/failpoints";
+/// What tests need built in, by package: places to die at, and containment that a test can leave
+/// out. Neither does anything unless a test asks for it while it runs, so one build serves all
+/// tests; what users build has neither, and the lints look at it so.
+const FEATURES: [(&str, &str); 3] = [
+    ("bedplate", "bedplate/failpoints"),
+    ("bedplate", "bedplate/weakened"),
+    ("bedplate-sandbox", "bedplate-sandbox/weakened"),
+];
 
 /// Tests that look at a program of ours from outside: package, script beside its tests, program.
 /// The script gets the program's path, and its exit status is the result.
 const SCRIPTS: [(&str, &str, &str); 1] = [("bedplate-store", "fdatasync.sh", "append_bench")];
-
-/// Tests that want a feature no other test may have: package and test. They are built last, because
-/// their programs take the place of the ordinary ones, and all at once within the whole workspace:
-/// for a package alone cargo would choose other features of what it depends on, and build all of
-/// that again.
-pub(super) const APART: [(&str, &str); 3] =
-    [("bedplate-sandbox", "escape"), ("bedplate-sandbox", "self_probe"), ("bedplate", "bypass")];
-/// That feature, of [`COMMAND_PACKAGE`] and what it depends on.
-pub(super) const APART_FEATURE: &str = "weakened";
 
 /// Where cargo puts what it builds.
 ///
@@ -37,11 +33,21 @@ pub(super) fn target_directory(root: &Path) -> Result<PathBuf, String> {
     Ok(folder.into())
 }
 
+/// Cargo's arguments for these packages, or for all with none, with what their tests need.
+pub(super) fn chosen<'a>(packages: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments: Vec<_> = packages.iter().flat_map(|package| ["-p", package]).collect();
+    if packages.is_empty() {
+        arguments.push("--workspace");
+    }
+    let wanted = FEATURES.into_iter().filter(|(p, _)| packages.is_empty() || packages.contains(p));
+    arguments.extend(wanted.flat_map(|(_, feature)| ["--features", feature]));
+    arguments
+}
+
 /// Cargo's messages about test executables that it compiled.
 fn compiled(root: &Path, arguments: &[&str]) -> Result<String, String> {
     let mut command = cargo(root);
-    command.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
-    let out = command.args(arguments).stderr(Stdio::inherit()).output();
+    let out = command.arg("test").args(arguments).stderr(Stdio::inherit()).output();
     let out = out.map_err(|e| format!("cannot start cargo: {e}"))?;
     if !out.status.success() {
         return Err(out.status.to_string());
@@ -93,28 +99,12 @@ impl Build {
     /// # Errors
     /// When something does not compile; cargo has said why.
     pub(super) fn make(root: &Path, packages: &[&str]) -> Result<Self, String> {
-        let mut arguments: Vec<_> = packages.iter().flat_map(|p| ["-p", p]).collect();
-        if packages.is_empty() {
-            arguments.push("--workspace");
-        }
-        if packages.is_empty() || packages.contains(&COMMAND_PACKAGE) {
-            arguments.extend(["--features", COMMAND_FEATURE]);
-        }
+        let arguments =
+            [&["--no-run", "--message-format=json-render-diagnostics"][..], &chosen(packages)]
+                .concat();
         let mut build = Self::read(&compiled(root, &arguments)?);
         build.add_scripts();
         Ok(build)
-    }
-
-    /// Builds the tests that want a feature of their own.
-    ///
-    /// # Errors
-    /// When they do not compile; cargo has said why.
-    pub(super) fn make_apart(root: &Path) -> Result<Self, String> {
-        let feature = format!("{COMMAND_PACKAGE}/{APART_FEATURE}");
-        let tests = APART.iter().flat_map(|(_, test)| ["--test", test]);
-        let arguments: Vec<_> =
-            ["--workspace", "--features", &feature].into_iter().chain(tests).collect();
-        Ok(Self::read(&compiled(root, &arguments)?))
     }
 
     /// Reads cargo's messages, one JSON object a line.

@@ -86,7 +86,8 @@ def go(method, url, data=None):
     except urllib.error.HTTPError as error:
         print(error.code, error.read().decode())
     except Exception as error:
-        print("nothing:", type(error).__name__)
+        reason = getattr(error, "reason", None)
+        print("nothing:", type(error).__name__, *([repr(reason)] if reason else []))
 "#;
 
 /// A world with an agent that runs one Python program in the sandbox.

@@ -24,6 +24,7 @@ mod privacy;
 mod recover;
 mod rollback;
 pub(crate) mod secrets;
+mod unserved;
 mod world;
 
 pub(crate) use control::{Answer, Control, Post};

@@ -15,6 +15,7 @@
 
 use super::gatekeeper::approvers_of;
 use super::secrets::{Used, is_for_token};
+use super::unserved::Unserved;
 use super::{Draft, RunTask};
 use crate::error::RuntimeError;
 use crate::parts::Parts;
@@ -83,6 +84,7 @@ struct Held {
 /// The network of one sandbox.
 pub(super) struct Net {
     network: Option<Network>,
+    unserved: Option<Unserved>,
     listeners: Listeners,
     config: NetConfig,
     authority: Zeroizing<Vec<u8>>,
@@ -123,6 +125,7 @@ impl Net {
         Ok(Self {
             authority: network.authority(),
             network: Some(network),
+            unserved: None,
             listeners,
             config,
             bundle,
@@ -150,10 +153,15 @@ impl Net {
                 None => std::future::pending().await,
             }
         };
+        let again = self.unserved.as_ref().and_then(|unserved| unserved.again);
         let heard = async {
-            match &mut self.network {
-                Some(network) => network.next().await,
-                None => std::future::pending().await,
+            match (&mut self.network, again) {
+                (Some(network), _) => network.next().await,
+                (None, Some(again)) => {
+                    tokio::time::sleep_until(again).await;
+                    None
+                }
+                (None, None) => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -885,9 +893,17 @@ impl RunTask {
     }
 
     /// Serves a network again that no gate serves.
+    ///
+    /// # Errors
+    /// Why no gate serves it: a command does not begin without one.
     pub(super) async fn ensure_served(&mut self) -> Result<(), RuntimeError> {
         let served = self.world.net.as_ref().is_none_or(|net| net.network.is_some());
-        if served { Ok(()) } else { self.serve_again().await }
+        if served {
+            return Ok(());
+        }
+        self.serve_again().await?;
+        let unserved = self.world.net.as_ref().and_then(|net| net.unserved.as_ref());
+        unserved.map_or(Ok(()), |unserved| Err(RuntimeError::Part(unserved.failure.clone())))
     }
 
     /// The gate died. What was in flight may have been sent; another gate serves from here on.
@@ -904,8 +920,12 @@ impl RunTask {
         let Some(net) = &mut self.world.net else { return Ok(()) };
         let (config, authority) = (net.config.clone(), net.authority.clone());
         let network = self.parts.gate.open_network(&net.listeners, config, Some(authority)).await;
-        // Without one, nothing leaves: connections wait, and end with the command.
-        net.network = network.ok();
+        // Without one, nothing leaves: connections wait for the next try, or end with the command.
+        let before = net.unserved.take();
+        match network {
+            Ok(network) => net.network = Some(network),
+            Err(failure) => net.unserved = Some(Unserved::after(before, failure)),
+        }
         Ok(())
     }
 
