@@ -23,6 +23,9 @@ const PYTHON: &str = "python";
 /// What the server says it needs.
 const NODE_MIN: (u64, u64) = (20, 15);
 
+/// Where Debian's programs stand.
+pub(super) const SYSTEM_FOLDERS: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
+
 /// One installation. The harnesses are large.
 const INSTALL_LIMIT: Duration = Duration::from_secs(20 * 60);
 
@@ -37,11 +40,12 @@ pub(super) fn bring(root: &Path, target: &Path) -> Result<Vec<(OsString, OsStrin
     let guests = Peer::new(root, target, "guests");
     guests.bring_node(true, None)?;
     guests.bring_python()?;
-    let mut path = env::var_os("PATH").unwrap_or_default();
-    if own_node {
-        let folders = [bundled_node(&aimock.folder)].into_iter().chain(env::split_paths(&path));
-        path = env::join_paths(folders.collect::<Vec<_>>()).map_err(|e| e.to_string())?;
-    }
+    // Debian's programs first: wrappers that a developer has before them cost each call its time.
+    let own_node = own_node.then(|| bundled_node(&aimock.folder));
+    let folders = own_node.into_iter().chain(SYSTEM_FOLDERS.map(PathBuf::from));
+    let inherited = env::var_os("PATH").unwrap_or_default();
+    let folders = folders.chain(env::split_paths(&inherited));
+    let path = env::join_paths(folders).map_err(|e| e.to_string())?;
     Ok(vec![
         ("BEDPLATE_AIMOCK_DIR".into(), aimock.folder.into()),
         ("BEDPLATE_GUESTS_DIR".into(), guests.folder.into()),
