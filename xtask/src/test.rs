@@ -24,8 +24,14 @@ use std::{env, fs};
 use tally::Tally;
 
 /// The crates that behave differently for root and for an ordinary user.
-const MEET_THE_KERNEL: [&str; 5] =
-    ["bedplate", "bedplate-gate", "bedplate-sandbox", "bedplate-store", "bedplate-tools"];
+const MEET_THE_KERNEL: [&str; 6] = [
+    "bedplate",
+    "bedplate-gate",
+    "bedplate-image",
+    "bedplate-sandbox",
+    "bedplate-store",
+    "bedplate-tools",
+];
 
 /// The form of the code.
 pub(crate) const FMT: &[&str] = &["fmt", "--all", "--check"];

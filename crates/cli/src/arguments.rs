@@ -29,7 +29,7 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
     ),
     ("decide", &["approvals", "approve", "deny", "resolve", "policy"]),
     ("understand", &["show", "explain", "verify"]),
-    ("worlds", &["sandbox", "fork", "rollback", "snapshot"]),
+    ("worlds", &["sandbox", "image", "fork", "rollback", "snapshot"]),
     ("admin", &["init", "doctor", "secret", "serve", "bench", "df", "completion", "help"]),
 ];
 
@@ -203,6 +203,9 @@ pub(crate) enum Command {
     /// Commands in a sandbox, without an agent
     #[command(subcommand, disable_help_subcommand = true)]
     Sandbox(SandboxCommand),
+    /// Keep images for sandboxes to stand on, instead of the host
+    #[command(subcommand, disable_help_subcommand = true)]
+    Image(ImageCommand),
     /// Begin new runs in the middle of one: its records and files up to there are shared
     #[command(after_help = FORK_HELP)]
     Fork {
@@ -489,9 +492,34 @@ pub(crate) enum SandboxCommand {
         /// What the command may do and reach: Cedar, or a bedplate.toml
         #[arg(long, value_name = "FILE")]
         policy: Option<PathBuf>,
-        /// The command
-        #[arg(last = true, required = true, value_name = "COMMAND")]
+        /// Stand on this image instead of the host: oci:DIR[:TAG], archive:FILE or REGISTRY/NAME:TAG
+        #[arg(long, value_name = "IMAGE")]
+        image: Option<String>,
+        /// The command; without one, the image's own
+        #[arg(last = true, required_unless_present = "image", value_name = "COMMAND")]
         command: Vec<String>,
+    },
+}
+
+/// `image`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Bring an image here, and print its digest
+    Pull {
+        /// oci:DIR[:TAG], archive:FILE, REGISTRY/NAME[:TAG] or REGISTRY/NAME@sha256:DIGEST
+        image: String,
+    },
+    /// List the images that are here
+    Ls,
+    /// Show what an image is
+    Show {
+        /// A reference, or the first digits of a digest
+        image: String,
+    },
+    /// Remove an image; one that a run needs is kept for it
+    Rm {
+        /// A reference, or the first digits of a digest
+        image: String,
     },
 }
 

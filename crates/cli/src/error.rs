@@ -182,7 +182,7 @@ impl From<store::StoreError> for Failed {
 }
 
 /// Codes that mean a mistake of usage or configuration; every other one is a failure.
-const USAGE_CODES: [&str; 21] = [
+const USAGE_CODES: [&str; 24] = [
     "BP-STORE-001",
     "BP-STORE-002",
     "BP-STORE-003",
@@ -197,6 +197,9 @@ const USAGE_CODES: [&str; 21] = [
     "BP-MODEL-014",
     "BP-MODEL-015",
     "BP-MODEL-016",
+    "BP-IMAGE-001",
+    "BP-IMAGE-002",
+    "BP-IMAGE-003",
     "BP-VAULT-001",
     "BP-VAULT-002",
     "BP-VAULT-003",
@@ -231,6 +234,8 @@ mod tests {
         check("BP-OWNER-003", 1);
         check("BP-VAULT-002", 2);
         check("BP-VAULT-007", 1);
+        check("BP-IMAGE-002", 2);
+        check("BP-IMAGE-004", 1);
         check("", 1);
     }
 

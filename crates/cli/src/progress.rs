@@ -221,6 +221,10 @@ fn started(record: &Record) -> Vec<Line> {
     if let Some(workspace) = workspace {
         rest.push_str(&format!("  workspace {} (as a layer)", safe(workspace)));
     }
+    if let Some(digest) = manifest.sandbox.image_digest {
+        let image = safe(&manifest.sandbox.image);
+        rest.push_str(&format!("  image {image} (sha256:{})", digest.short()));
+    }
     let scripted = entries.first().is_some_and(|e| e.starts_with(&format!("{SCRIPT_PROVIDER}/")));
     let model = if scripted {
         let script = entries[0].trim_start_matches("script/");

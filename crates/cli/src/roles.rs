@@ -29,6 +29,7 @@ pub(crate) fn play(arguments: &[OsString]) -> Option<u8> {
         tools::host::TOOLHOST_ARGUMENT => {
             Some(u8::try_from(tools::host::toolhost_main()).unwrap_or(1))
         }
+        image::WORKER_ARG => Some(u8::from(image::worker_main().is_err())),
         _ => None,
     }
 }

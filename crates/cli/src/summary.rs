@@ -50,7 +50,11 @@ fn items(body: &Body) -> Option<String> {
 fn run(body: &Body) -> Option<String> {
     Some(match body {
         Body::RunStarted { manifest, started_by, base, .. } => {
-            format!("agent {} for {started_by}, base layer {base}", manifest.agent.name)
+            let image = manifest.sandbox.image_digest.map(|digest| {
+                format!(", image {} (sha256:{})", manifest.sandbox.image, digest.short())
+            });
+            let image = image.unwrap_or_default();
+            format!("agent {} for {started_by}, base layer {base}{image}", manifest.agent.name)
         }
         Body::Forked { origin, at, by } => format!("from record {at} of {origin} by {by}"),
         Body::Suspended { failure, reason } => {

@@ -6,6 +6,7 @@ use crate::failpoint::Failpoints;
 use crate::home::Home;
 use crate::seats::Seats;
 use gate::Gate;
+use image::Images;
 use sandbox::layers::LayerStore;
 use sandbox::{CreateSpec, Facts, Spawner, SpawnerConfig};
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ pub struct Parts {
     pub store: Arc<SqliteStore>,
     /// Workspaces.
     pub layers: Arc<LayerStore>,
+    /// What sandboxes may stand on beside the host.
+    pub images: Images,
     /// Builds sandboxes.
     pub spawner: Spawner,
     /// Reads hostile bytes and dials.
@@ -54,7 +57,9 @@ impl Parts {
         let spawner = part(Spawner::start(&exe, SpawnerConfig::default()).await)?;
         let gate = part(Gate::start(&exe).await)?;
         let facts = trial(&layers, &spawner).await?;
+        let images = Images::new(home.path(), &exe);
         Ok(Self {
+            images,
             home,
             exe,
             store,

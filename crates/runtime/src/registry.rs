@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use store::{Read, Store};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use types::{Body, LayerId, RunId};
+use types::{Body, Digest, LayerId, RunId};
 
 /// Control messages a run's task has not read yet.
 const CONTROL_QUEUE_MAX: usize = 64;
@@ -189,20 +189,32 @@ impl Registry {
             return Ok(vec!["nothing collected: runs are live".to_owned()]);
         }
         let report = self.parts.store.gc().await.map_err(|error| RuntimeError::part(&error))?;
-        let keep = self.layers_in_use()?;
+        let (keep, images) = self.in_use()?;
         let layers = Arc::clone(&self.parts.layers);
         let removed = tokio::task::spawn_blocking(move || layers.remove_unreferenced(&keep))
             .await
             .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?
             .map_err(|error| RuntimeError::part(&error))?;
-        Ok(vec![format!(
+        let parts = Arc::clone(&self.parts);
+        let gone = tokio::task::spawn_blocking(move || parts.images.collect(&images))
+            .await
+            .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?
+            .map_err(|error| RuntimeError::part(&error))?;
+        let mut lines = vec![format!(
             "removed {} payload files ({} bytes) and {removed} layers",
             report.blobs, report.bytes
-        )])
+        )];
+        if gone != image::Collected::default() {
+            let (images, layers) = (gone.images, gone.layers);
+            lines.push(format!("removed {images} images and {layers} layers of images"));
+        }
+        Ok(lines)
     }
 
-    fn layers_in_use(&self) -> Result<BTreeSet<LayerId>, RuntimeError> {
+    /// The layers and images that some run needs.
+    fn in_use(&self) -> Result<(BTreeSet<LayerId>, BTreeSet<Digest>), RuntimeError> {
         let mut keep = BTreeSet::new();
+        let mut images = BTreeSet::new();
         for summary in self.parts.store.runs().map_err(|error| RuntimeError::part(&error))? {
             if summary.erased {
                 continue;
@@ -210,12 +222,15 @@ impl Registry {
             let records = self.parts.store.records(&summary.run, 0, 0);
             for record in records.map_err(|error| RuntimeError::part(&error))? {
                 match record.body {
-                    Body::RunStarted { base, .. } => keep.insert(base),
+                    Body::RunStarted { base, manifest, .. } => {
+                        images.extend(manifest.sandbox.image_digest);
+                        keep.insert(base)
+                    }
                     Body::LayerSealed { layer, .. } => keep.insert(layer),
                     _ => false,
                 };
             }
         }
-        Ok(keep)
+        Ok((keep, images))
     }
 }

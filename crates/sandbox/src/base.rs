@@ -129,14 +129,13 @@ fn populate(base: &Path) -> io::Result<()> {
     etc(&base.join("etc"))
 }
 
-fn etc(etc: &Path) -> io::Result<()> {
+/// What is the same in every sandbox's `/etc`, whatever its root: identity and names.
+pub(crate) fn etc_generated(etc: &Path) -> io::Result<()> {
     for (name, text) in [
         ("passwd", PASSWD),
         ("group", GROUP),
         ("nsswitch.conf", NSSWITCH),
         ("resolv.conf", RESOLV),
-        ("os-release", "ID=linux\nNAME=Linux\n"),
-        ("shells", "/bin/sh\n"),
         ("host.conf", "multi on\n"),
     ] {
         fs::write(etc.join(name), text)?;
@@ -144,7 +143,14 @@ fn etc(etc: &Path) -> io::Result<()> {
     for name in ["hostname", "hosts", "machine-id"] {
         symlink(format!("../run/bedplate/{name}"), etc.join(name))?;
     }
-    symlink("/proc/self/mounts", etc.join("mtab"))?;
+    symlink("/proc/self/mounts", etc.join("mtab"))
+}
+
+fn etc(etc: &Path) -> io::Result<()> {
+    etc_generated(etc)?;
+    for (name, text) in [("os-release", "ID=linux\nNAME=Linux\n"), ("shells", "/bin/sh\n")] {
+        fs::write(etc.join(name), text)?;
+    }
     let mut budget = Budget::default();
     let Ok(entries) = fs::read_dir("/etc") else {
         return Ok(());

@@ -101,6 +101,9 @@ pub(crate) enum Grant {
     Write,
     /// Anything but reading and executing.
     WriteOnly,
+    /// Anything, and character devices too: without the capability for others, the kernel makes
+    /// only the one that marks what an overlay hides.
+    Unpack,
 }
 
 /// A Landlock rule set under construction. What is not granted is denied.
@@ -160,6 +163,7 @@ impl Fence {
             Grant::Use => use_,
             Grant::Write => all & !device & !made,
             Grant::WriteOnly => all & !read & !device & !made,
+            Grant::Unpack => all & !device & !AccessFs::MakeBlock,
         };
         if is_dir { rights } else { rights & AccessFs::from_file(self.abi) }
     }

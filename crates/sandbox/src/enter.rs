@@ -14,7 +14,8 @@ use crate::mode::Mode;
 use crate::mounts::{self, READ_ONLY};
 use crate::self_probe::{self, Contained};
 use crate::spec::{
-    AGENT_ID, FileOp, FsRules, HOME_INSIDE, Overlay, PATH_INSIDE, Strength, TRUST_INSIDE, WORKSPACE,
+    AGENT_ID, FileOp, FsRules, HOME_INSIDE, Overlay, PATH_INSIDE, Root, Strength, TRUST_INSIDE,
+    WORKSPACE,
 };
 use crate::sys;
 use crate::weaken::{Weaken, Weakened};
@@ -53,6 +54,8 @@ pub(crate) struct Entry<'a> {
     /// Init's namespaces, as [`NAMESPACES`] orders them.
     pub(crate) namespaces: &'a [OwnedFd],
     pub(crate) overlay: &'a Overlay,
+    /// The image that init's root stands on, if it is one.
+    pub(crate) root: Option<&'a Root>,
     pub(crate) rules: &'a FsRules,
     pub(crate) limits: &'a Limits,
     pub(crate) strength: Strength,
@@ -117,7 +120,11 @@ impl Entry<'_> {
         self.mask()?;
         self.seclude(&job)?;
         match job {
-            Job::Exec { argv, env, cwd, .. } => Err(exec(&argv, env, cwd.as_deref())),
+            Job::Exec { argv, env, cwd, .. } => {
+                let image = self.root.map_or(&[][..], |root| root.env.as_slice());
+                let env = image.iter().cloned().chain(env).collect();
+                Err(exec(&argv, env, cwd.as_deref()))
+            }
             Job::File(op) => fileops::perform(&op),
             Job::Check => Ok(()),
         }
@@ -198,13 +205,15 @@ impl Entry<'_> {
     /// Puts the certificates wherever the system has its own, through no symbolic link.
     fn show_trust(&self, trust: &OwnedFd) -> Result<(), SandboxError> {
         let (first, others) = TRUST_INSIDE.split_first().expect("the list is not empty");
+        let target = self.existing(first)?;
+        mounts::attach(trust, target.as_fd(), "")?;
+        // Only now: the kernel copies no detached mount that another namespace made.
         for path in others.iter().filter(|path| is_file(path)) {
             let copy = mounts::clone_tree(trust.as_fd(), "", READ_ONLY, false)?;
             let target = self.existing(path)?;
             mounts::attach(&copy, target.as_fd(), "")?;
         }
-        let target = self.existing(first)?;
-        mounts::attach(trust, target.as_fd(), "")
+        Ok(())
     }
 
     fn place(&self, path: &str, tree: &OwnedFd) -> Result<(), SandboxError> {
@@ -330,12 +339,8 @@ impl Entry<'_> {
 
     fn fence(&self) -> Result<(), SandboxError> {
         let mut fence = Fence::new(self.landlock_abi)?;
-        let shown: &[&str] = match self.rules.read {
-            None => &["/"],
-            Some(_) => &SHOWN_BESIDE_WORKSPACE,
-        };
-        for path in shown {
-            fence = fence.allow(Path::new(path), Grant::Read)?;
+        for path in self.shown()? {
+            fence = fence.allow(&path, Grant::Read)?;
         }
         fence = fence.allow(Path::new("/dev"), Grant::Use)?;
         for path in ["/tmp", "/dev/shm", HOME_INSIDE] {
@@ -352,6 +357,29 @@ impl Entry<'_> {
             fence = fence.allow(Path::new(path), Grant::WriteOnly)?;
         }
         fence.close()
+    }
+
+    /// What may be read beside the workspace: everything, unless rules say what of the workspace
+    /// may be. Of an image then every directory at its root, but no link, which could lead into
+    /// the workspace.
+    fn shown(&self) -> Result<Vec<PathBuf>, SandboxError> {
+        if self.rules.read.is_none() {
+            return Ok(vec![PathBuf::from("/")]);
+        }
+        let mut shown: Vec<PathBuf> = SHOWN_BESIDE_WORKSPACE.iter().map(PathBuf::from).collect();
+        if self.root.is_none() {
+            return Ok(shown);
+        }
+        let wrap = |error| SandboxError::setup("looking at the image's root", error);
+        shown.clear();
+        for entry in std::fs::read_dir("/").map_err(wrap)? {
+            let entry = entry.map_err(wrap)?;
+            let is_dir = entry.file_type().map_err(wrap)?.is_dir();
+            if is_dir && !in_workspace(&entry.path().to_string_lossy()) {
+                shown.push(entry.path());
+            }
+        }
+        Ok(shown)
     }
 
     fn descriptors(&self) -> Result<(), SandboxError> {

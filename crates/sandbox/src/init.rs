@@ -11,6 +11,7 @@ use crate::boundary;
 use crate::confine;
 use crate::mode::Mode;
 use crate::mounts::{self, PLAIN, READ_ONLY};
+use crate::root;
 use crate::self_probe;
 use crate::spec::{AGENT_ID, CreateSpec, Mount};
 use crate::sys;
@@ -112,6 +113,9 @@ fn build(plan: &InitPlan<'_>) -> Result<Vec<OwnedFd>, SandboxError> {
     rustix::process::chdir(crate::base::BASE_AT)
         .map_err(|error| SandboxError::setup("entering the root", error))?;
     let binds = host_binds(&plan.spec.rules.mounts)?;
+    if let Some(image) = &plan.spec.root {
+        root::enter(image)?;
+    }
     scratch(plan)?;
     proc_and_pts(plan.weakened)?;
     for (mount, tree) in binds {

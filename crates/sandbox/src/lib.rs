@@ -30,6 +30,7 @@ mod mode;
 mod mounts;
 mod netlink;
 mod probe;
+mod root;
 mod running;
 mod seccomp;
 mod self_probe;
@@ -46,7 +47,8 @@ pub use boundary::{
 pub use client::{SPAWNER_ARG, Spawner, SpawnerConfig};
 pub use error::SandboxError;
 pub use fileops::{EDIT_BYTES_MAX, ENTRIES_MAX, READ_BYTES_MAX, WRITE_BYTES_MAX};
-pub use gate::{GATE_ID_AS_ROOT, confine_gate};
+pub use gate::{GATE_ID_AS_ROOT, OUT_INSIDE, Worker, confine_gate, confine_worker, worker_owner};
+pub use layers::remove_tree;
 pub use probe::{Probe, probe};
 pub use running::{Chunk, Finished, Running, Stream};
 pub use spawner::{SANDBOXES_MAX, spawner_main};

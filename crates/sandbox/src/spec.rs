@@ -86,6 +86,47 @@ impl FsRules {
     }
 }
 
+/// Layers an image may have.
+pub const IMAGE_LAYERS_MAX: usize = 127;
+/// Variables an image may set.
+pub const IMAGE_VARIABLES_MAX: usize = 256;
+/// Bytes of all of them.
+pub const IMAGE_VARIABLES_BYTES_MAX: usize = 32 << 10;
+
+/// The file system of an image, in place of the host's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// Its unpacked layers, the newest first; at least one. Nobody changes them meanwhile.
+    pub layers: Vec<PathBuf>,
+    /// Variables that every program gets unless its caller says otherwise.
+    pub env: Vec<(String, String)>,
+}
+
+impl Root {
+    fn check(&self) -> Result<(), SandboxError> {
+        let too_many = |what: &str, max: usize| {
+            Err(SandboxError::TooMany { what: what.to_owned(), max: max as u64 })
+        };
+        if self.layers.is_empty() {
+            return Err(SandboxError::invalid("an image needs at least one layer"));
+        }
+        if self.layers.len() > IMAGE_LAYERS_MAX {
+            return too_many("the number of layers of an image", IMAGE_LAYERS_MAX);
+        }
+        if self.layers.iter().any(|path| !path.is_absolute() || path.to_str().is_none()) {
+            return Err(SandboxError::invalid("a layer of an image is no absolute UTF-8 path"));
+        }
+        let bytes: usize = self.env.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if self.env.len() > IMAGE_VARIABLES_MAX {
+            return too_many("the number of variables of an image", IMAGE_VARIABLES_MAX);
+        }
+        if bytes > IMAGE_VARIABLES_BYTES_MAX {
+            return too_many("the bytes of an image's variables", IMAGE_VARIABLES_BYTES_MAX);
+        }
+        Ok(())
+    }
+}
+
 /// What to build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateSpec {
@@ -93,6 +134,8 @@ pub struct CreateSpec {
     pub name: String,
     /// The workspace.
     pub workspace: Overlay,
+    /// The image that it stands on; without one, the host's `/usr`.
+    pub root: Option<Root>,
     /// Limits over all processes inside.
     pub limits: Limits,
     /// Whether watched limits are acceptable.
@@ -110,6 +153,7 @@ impl CreateSpec {
         Self {
             name: "bedplate".to_owned(),
             workspace,
+            root: None,
             limits: Limits::default(),
             limits_strength: LimitsStrength::Any,
             scratch_bytes: SCRATCH_BYTES_DEFAULT,
@@ -136,6 +180,7 @@ impl CreateSpec {
             ));
         }
         self.workspace.check()?;
+        self.root.as_ref().map_or(Ok(()), Root::check)?;
         self.rules.check()
     }
 }

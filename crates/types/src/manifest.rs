@@ -216,8 +216,11 @@ pub struct Budget {
 pub struct SandboxConfig {
     /// `process`; others are refused until their driver exists.
     pub driver: String,
-    /// `host`.
+    /// `host`, or where an image comes from: [`crate::ImageSource`].
     pub image: String,
+    /// What that image was when the run was made. Never written by people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<crate::Digest>,
     /// Directory seen as a layer, relative to the manifest; `None`: an empty workspace.
     pub workspace: Option<String>,
     /// Limits.

@@ -16,7 +16,7 @@ struct Need {
     reason: &'static str,
 }
 
-const NEEDS: [Need; 12] = [
+const NEEDS: [Need; 14] = [
     Need {
         program: "cc",
         package: "gcc",
@@ -35,6 +35,12 @@ const NEEDS: [Need; 12] = [
     Need { program: "pip3", package: "python3-pip", reason: "brings LangGraph, a guest too" },
     Need { program: "curl", package: "curl", reason: "agents run it in their sandbox" },
     Need { program: "openssl", package: "openssl", reason: "makes an example's certificates" },
+    Need { program: "busybox", package: "busybox-static", reason: "what images of tests hold" },
+    Need {
+        program: "docker-registry",
+        package: "docker-registry",
+        reason: "a registry that others wrote, to pull images from",
+    },
     Need { program: "kill", package: "procps", reason: "ends processes to see what survives" },
     Need { program: "setpriv", package: "util-linux", reason: "becomes an ordinary user" },
 ];

@@ -68,6 +68,7 @@ const CRATES: &[Row] = &[
     ),
     hands("store", &["types", "ledger"]),
     hands("sandbox", &["types"]),
+    hands("image", &["types", "sandbox"]),
     hands("models", &["types"]),
     hands("boundary", &["types"]),
     hands("gate", &["types", "privacy", "models", "sandbox", "boundary"]),
@@ -77,7 +78,7 @@ const CRATES: &[Row] = &[
         "runtime",
         &[
             "types", "kernel", "policy", "ledger", "privacy", "store", "sandbox", "models", "gate",
-            "tools", "vault",
+            "tools", "vault", "image",
         ],
     ),
     hands("server", &["types", "kernel", "store", "runtime"]),
@@ -85,7 +86,7 @@ const CRATES: &[Row] = &[
         "cli",
         &[
             "types", "kernel", "policy", "ledger", "privacy", "store", "sandbox", "models", "gate",
-            "tools", "vault", "runtime", "server",
+            "tools", "vault", "image", "runtime", "server",
         ],
     ),
 ];

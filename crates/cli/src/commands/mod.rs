@@ -7,6 +7,7 @@ mod doctor;
 mod files;
 mod follow;
 mod help;
+mod image;
 mod init;
 mod lists;
 mod policy;
@@ -153,9 +154,11 @@ fn perform(session: &Session, command: Command) -> Result<u8> {
         Command::Show { run } => understand::show(session, &run),
         Command::Explain { run } => understand::explain(session, &run),
         Command::Verify { run } => understand::verify(session, &run),
-        Command::Sandbox(SandboxCommand::Run { workspace, policy, command }) => {
-            sandbox::run(session, workspace.as_deref(), policy.as_deref(), command)
+        Command::Sandbox(SandboxCommand::Run { workspace, policy, image, command }) => {
+            let (workspace, policy) = (workspace.as_deref(), policy.as_deref());
+            sandbox::run(session, workspace, policy, image.as_deref(), command)
         }
+        Command::Image(command) => image::perform(session, &command),
         Command::Fork { run, at, count } => worlds::fork(session, &run, at.as_deref(), count),
         Command::Rollback { run, to, undo, leave_effects } => {
             worlds::roll_back(session, &run, to.as_deref(), undo, leave_effects)

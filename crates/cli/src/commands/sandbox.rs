@@ -2,7 +2,8 @@
 //!
 //! No owner and no run: the layers lie in a temporary directory that goes with the command, and this
 //! process holds its own spawner, and with `--policy` its own gate, whose decisions it leaves in the
-//! home. Without `--policy` nothing is in the home and nothing reaches outward. What always holds:
+//! home. With `--image` the image is kept in the home. Without either nothing is in the home; without
+//! `--policy` nothing reaches outward. What always holds:
 //! the command's own exit status is passed on; ours are 2 (a mistake on the command line or in the
 //! policy) and 125.
 
@@ -11,6 +12,7 @@ mod network;
 use super::files::part;
 use crate::error::{CliError, Failed, Result, exit};
 use crate::session::{Session, block_on, existing_dir};
+use ::image::Held;
 use ::sandbox::layers::LayerStore;
 use ::sandbox::{
     CreateSpec, Ended, ExecSpec, Overlay, SandboxError, SandboxId, Spawner, SpawnerConfig,
@@ -36,20 +38,46 @@ pub(crate) fn run(
     session: &Session,
     workspace: Option<&Path>,
     policy: Option<&Path>,
+    image: Option<&str>,
     command: Vec<String>,
 ) -> Result<u8> {
     let workspace = workspace.map(workspace_dir).transpose()?;
+    let image = image.map(|text| super::image::ensured(session, text)).transpose();
+    let image = image.map_err(of_ours)?.flatten();
+    let (command, cwd) = program(command, image.as_ref())?;
     let governed = policy.map(|file| governed(file, &command)).transpose()?;
-    let begun = Begun { session, workspace, governed, command };
+    let begun = Begun { session, workspace, governed, image, command, cwd };
     // An overlay cannot be the upper of another: in many containers only the home's device serves.
     let places = [std::env::temp_dir(), session.home.path().to_owned()];
     let mut done = begun.in_place(&places[0]);
     if done.as_ref().is_err_and(|failed| failed.failure.code == CANNOT_OVERLAY) {
         done = in_home(session, |home| begun.in_place(home));
     }
-    done.map_err(|failed| {
-        if failed.exit == exit::FAILED { failed.with_exit(exit::SANDBOX_OWN) } else { failed }
-    })
+    done.map_err(of_ours)
+}
+
+fn of_ours(failed: Failed) -> Failed {
+    if failed.exit == exit::FAILED { failed.with_exit(exit::SANDBOX_OWN) } else { failed }
+}
+
+/// What to run and where: the command that was typed, in the workspace; or the image's own, where
+/// the image wants it.
+fn program(command: Vec<String>, image: Option<&Held>) -> Result<(Vec<String>, Option<String>)> {
+    let settings = image.map(|held| &held.image.settings).filter(|_| command.is_empty());
+    let Some(settings) = settings else {
+        if command.is_empty() {
+            let message = "there is no command, and the host has none of its own".to_owned();
+            return Err(CliError::Usage { message, help: "sandbox".to_owned() }.into());
+        }
+        return Ok((command, None));
+    };
+    let own: Vec<String> = settings.entrypoint.iter().chain(&settings.command).cloned().collect();
+    if own.is_empty() {
+        let message = "the image has no command of its own: name one after --".to_owned();
+        return Err(CliError::Usage { message, help: "sandbox".to_owned() }.into());
+    }
+    let workdir = Some(settings.workdir.clone()).filter(|dir| !dir.is_empty());
+    Ok((own, workdir))
 }
 
 /// The workspace cannot be mounted where it is.
@@ -122,7 +150,9 @@ struct Begun<'a> {
     session: &'a Session,
     workspace: Option<PathBuf>,
     governed: Option<Governed>,
+    image: Option<Held>,
     command: Vec<String>,
+    cwd: Option<String>,
 }
 
 impl Begun<'_> {
@@ -169,8 +199,9 @@ impl Begun<'_> {
     async fn inside(&self, spawner: &Spawner, overlay: Overlay, bundle: &Path) -> Result<u8> {
         let rules = self.governed.as_ref().map(|governed| governed.rules.clone());
         let rules = rules.unwrap_or_default();
-        let spec = CreateSpec { rules, ..CreateSpec::new(overlay) };
-        let mut program = ExecSpec::new(self.command.clone());
+        let root = self.image.as_ref().map(|held| held.root.clone());
+        let spec = CreateSpec { rules, root, ..CreateSpec::new(overlay) };
+        let mut program = ExecSpec { cwd: self.cwd.clone(), ..ExecSpec::new(self.command.clone()) };
         let Some(governed) = &self.governed else {
             let sandbox = spawner.create(spec).await.map_err(|error| part(&error))?;
             return self.exec(spawner, &sandbox.id, program, None).await;

@@ -10,6 +10,7 @@ mod credentials;
 mod egress_kills;
 mod failures;
 mod homes;
+mod image;
 mod network;
 mod policy;
 mod privacy;

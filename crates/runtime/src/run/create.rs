@@ -6,12 +6,13 @@ use crate::parts::Parts;
 use crate::policy_sources;
 use crate::protocol::{Keys, NewRun};
 use crate::registry::{Registry, Wanted};
+use image::{Held, ImageError};
 use sandbox::{SandboxError, Strength};
 use std::path::PathBuf;
 use std::sync::Arc;
 use store::{NewRecord, Read as _, RunRow, Store};
 use types::manifest::{LimitsStrength, Manifest, SCRIPT_PROVIDER};
-use types::{Actor, BRANCH_MAIN, Body, Item, LayerId, RunId};
+use types::{Actor, BRANCH_MAIN, Body, ImageSource, Item, LayerId, RunId};
 
 /// The store has a run of this id.
 const RUN_EXISTS: &str = "BP-STORE-015";
@@ -55,7 +56,7 @@ pub(crate) async fn open(
 /// Creates a run. Nothing of it is there if this fails.
 pub(crate) async fn create(
     parts: &Arc<Parts>,
-    new: NewRun,
+    mut new: NewRun,
     caller: Option<CallerOf>,
 ) -> Result<RunId, RuntimeError> {
     let bytes = new.input.len() as u64;
@@ -65,6 +66,9 @@ pub(crate) async fn create(
     }
     check(&new).map_err(RuntimeError::as_refusal)?;
     check_strength(parts, &new.manifest)?;
+    // Held until the log names it: what a record needs is not removed either.
+    let image = pinned_image(parts, &new).await?;
+    new.manifest.sandbox.image_digest = image.as_ref().map(|held| held.image.digest);
     let base = base_layer(parts, &new).await?;
     let run = match &caller {
         Some(caller) => RunId::of_key(&caller.key),
@@ -115,6 +119,7 @@ pub(crate) async fn create(
     parts.failpoints.before_append();
     parts.store.create_run(row, first).await.map_err(|error| RuntimeError::part(&error))?;
     parts.failpoints.after_append();
+    drop(image);
     Ok(run)
 }
 
@@ -123,6 +128,20 @@ fn random_id() -> Result<RunId, RuntimeError> {
     getrandom::fill(&mut random)
         .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?;
     Ok(RunId::from_random(random))
+}
+
+/// The image that the manifest names, brought here unless it is.
+async fn pinned_image(parts: &Parts, new: &NewRun) -> Result<Option<Held>, RuntimeError> {
+    let source = new.manifest.sandbox.image.parse::<ImageSource>().map_err(|error| {
+        let reason = error.to_string();
+        RuntimeError::part(&ImageError::Reference { why: reason })
+    })?;
+    if source == ImageSource::Host {
+        return Ok(None);
+    }
+    let beside = PathBuf::from(new.dir.as_deref().unwrap_or("/"));
+    let held = parts.images.ensure(&source, &beside).await;
+    held.map(Some).map_err(|error| RuntimeError::part(&error))
 }
 
 /// What the person said, or what they typed to start a guest.

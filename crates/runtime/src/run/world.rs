@@ -8,10 +8,11 @@ use crate::config;
 use crate::error::RuntimeError;
 use crate::parts::Parts;
 use gate::GuestModels;
+use image::Held;
 use policy::Because;
 use privacy::Fingerprints;
 use sandbox::layers::{self, Upper};
-use sandbox::{CreateSpec, FsRules, Mount, Overlay, SandboxError, SandboxId};
+use sandbox::{CreateSpec, FsRules, Mount, Overlay, Root, SandboxError, SandboxId};
 use std::path::{Path, PathBuf};
 use types::manifest::Manifest;
 use types::{ActionRequest, FsAccess, LayerId};
@@ -35,6 +36,8 @@ pub(super) struct World {
     pub(super) models: Option<GuestModels>,
     upper: Option<Upper>,
     flushed: Option<LayerId>,
+    /// What the run's sandboxes stand on, when it is not the host: kept from removal by this.
+    image: Option<Held>,
 }
 
 impl World {
@@ -46,6 +49,7 @@ impl World {
             models: None,
             upper: None,
             flushed: None,
+            image: None,
         }
     }
 
@@ -82,7 +86,9 @@ impl World {
             Some((id, with)) if *with == rules => Ok((*id, Some(overlay))),
             _ => {
                 self.destroy(parts).await;
+                let root = self.root(parts, manifest)?;
                 let spec = CreateSpec {
+                    root,
                     limits: manifest.sandbox.limits,
                     limits_strength: manifest.sandbox.limits_strength,
                     rules: rules.clone(),
@@ -98,6 +104,16 @@ impl World {
                 Ok((made.id, None))
             }
         }
+    }
+
+    /// The image that was pinned when the run was made, by its digest: whatever its name means now.
+    fn root(&mut self, parts: &Parts, manifest: &Manifest) -> Result<Option<Root>, RuntimeError> {
+        let Some(digest) = manifest.sandbox.image_digest else { return Ok(None) };
+        if self.image.is_none() {
+            let held = parts.images.hold(digest).map_err(|error| RuntimeError::part(&error))?;
+            self.image = Some(held);
+        }
+        Ok(self.image.as_ref().map(|held| held.root.clone()))
     }
 
     /// Ends the action's upper: sealed when its changes count and there are any.

@@ -49,7 +49,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use trash::Trash;
-pub(crate) use tree::remove as remove_tree;
+pub use tree::remove as remove_tree;
 use types::LayerId;
 use view::View;
 

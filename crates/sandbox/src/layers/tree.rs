@@ -138,8 +138,11 @@ pub(super) fn sync(dir: &Path) -> Result<(), SandboxError> {
     walk(dir, &mut file, &mut |dir| sync_one(dir))
 }
 
-/// Removes a tree. What is not there is no error.
-pub(crate) fn remove(dir: &Path) -> Result<(), SandboxError> {
+/// Removes a tree, whatever its modes. What is not there is no error.
+///
+/// # Errors
+/// [`SandboxError::Store`].
+pub fn remove(dir: &Path) -> Result<(), SandboxError> {
     match fs::remove_dir_all(dir) {
         Ok(()) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

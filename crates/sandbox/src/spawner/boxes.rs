@@ -246,6 +246,7 @@ impl Spawner {
             mode: self.mode,
             namespaces: &found.namespaces,
             overlay: &found.spec.workspace,
+            root: found.spec.root.as_ref(),
             rules: &found.spec.rules,
             limits: &found.spec.limits,
             strength: found.facts.limits,

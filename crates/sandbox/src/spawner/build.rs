@@ -160,5 +160,6 @@ fn is_plain(spec: &CreateSpec) -> bool {
     let mut mounts = spec.rules.mounts.iter();
     spec.name == plain.name
         && spec.scratch_bytes == plain.scratch_bytes
+        && spec.root.is_none()
         && mounts.all(|mount| crate::enter::in_workspace(&mount.path))
 }

@@ -587,13 +587,14 @@ impl RawSandbox {
             }
         }
         let image = self.image.unwrap_or_else(|| "host".to_owned());
-        if image != "host" {
-            return Err(bad("sandbox.image", "only \"host\" is built yet; OCI images are not"));
+        if let Err(error) = image.parse::<crate::ImageSource>() {
+            return Err(bad("sandbox.image", error.to_string()));
         }
         check_mounts(&self.mounts)?;
         Ok(SandboxConfig {
             driver,
             image,
+            image_digest: None,
             workspace: self.workspace,
             limits: self.limits.unwrap_or_default().check()?,
             limits_strength: self.limits_strength.unwrap_or(LimitsStrength::Any),
