@@ -6,6 +6,7 @@
 //! counted, so that a test can tell a clean look from none.
 
 use crate::support::Said;
+use aho_corasick::AhoCorasick;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -14,8 +15,8 @@ use std::path::{Path, PathBuf};
 /// Bytes of memory that are read at once; a value across two reads is seen by their overlap.
 const READ_BYTES: usize = 1 << 20;
 
-/// The ways in which a value is looked for.
-fn forms(value: &str) -> Vec<Vec<u8>> {
+/// Finds a value in the ways in which it is looked for.
+fn forms(value: &str) -> AhoCorasick {
     let bytes = value.as_bytes();
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
     // The middle of its base64, as it stands at each offset of a longer text.
@@ -25,7 +26,8 @@ fn forms(value: &str) -> Vec<Vec<u8>> {
         let from = if offset == 0 { 0 } else { offset + 1 };
         whole.as_bytes()[from..whole.len() - 4].to_vec()
     });
-    base64.chain([bytes.to_vec(), hex.into_bytes()]).collect()
+    let forms = base64.chain([bytes.to_vec(), hex.into_bytes()]);
+    AhoCorasick::new(forms).expect("few and short")
 }
 
 fn base64(bytes: &[u8]) -> String {
@@ -43,10 +45,6 @@ fn base64(bytes: &[u8]) -> String {
     groups.collect()
 }
 
-fn holds(bytes: &[u8], forms: &[Vec<u8>]) -> bool {
-    forms.iter().any(|form| bytes.windows(form.len()).any(|window| window == form.as_slice()))
-}
-
 /// Files below a directory that hold the value, in any form.
 pub(crate) fn files(dir: &Path, value: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -54,14 +52,14 @@ pub(crate) fn files(dir: &Path, value: &str) -> Vec<PathBuf> {
     found
 }
 
-fn walk(dir: &Path, forms: &[Vec<u8>], found: &mut Vec<PathBuf>) {
+fn walk(dir: &Path, forms: &AhoCorasick, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
         match entry.file_type() {
             Ok(kind) if kind.is_dir() => walk(&path, forms, found),
             Ok(kind) if kind.is_file() => {
                 let bytes = std::fs::read(&path).unwrap_or_default();
-                if holds(&bytes, forms) {
+                if forms.is_match(&bytes) {
                     found.push(path);
                 }
             }
@@ -73,7 +71,7 @@ fn walk(dir: &Path, forms: &[Vec<u8>], found: &mut Vec<PathBuf>) {
 /// Whether a command said it.
 pub(crate) fn said(said: &Said, value: &str) -> bool {
     let forms = forms(value);
-    holds(said.stdout.as_bytes(), &forms) || holds(said.stderr.as_bytes(), &forms)
+    forms.is_match(&said.stdout) || forms.is_match(&said.stderr)
 }
 
 /// What a look into processes came to.
@@ -106,10 +104,10 @@ pub(crate) fn memory(processes: &[i32], value: &str) -> Memory {
     memory
 }
 
-fn read_process(pid: i32, forms: &[Vec<u8>]) -> Option<(u64, bool)> {
+fn read_process(pid: i32, forms: &AhoCorasick) -> Option<(u64, bool)> {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
     let mut source = File::open(format!("/proc/{pid}/mem")).ok()?;
-    let overlap = forms.iter().map(Vec::len).max().unwrap_or(0) as u64;
+    let overlap = forms.max_pattern_len() as u64;
     let (mut bytes, mut holding) = (0, false);
     let mut buffer = vec![0; READ_BYTES];
     for line in maps.lines() {
@@ -123,7 +121,7 @@ fn read_process(pid: i32, forms: &[Vec<u8>]) -> Option<(u64, bool)> {
             let most = (to - at).min(READ_BYTES as u64) as usize;
             let Ok(count @ 1..) = source.read(&mut buffer[..most]) else { break };
             bytes += count as u64;
-            holding |= holds(&buffer[..count], forms);
+            holding |= forms.is_match(&buffer[..count]);
             let step = count as u64;
             at += if step > overlap && at + step < to { step - overlap } else { step };
         }
