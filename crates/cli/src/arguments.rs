@@ -29,7 +29,7 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
     ),
     ("decide", &["approvals", "approve", "deny", "resolve", "policy"]),
     ("understand", &["show", "explain", "verify"]),
-    ("worlds", &["sandbox", "image", "fork", "rollback", "snapshot"]),
+    ("worlds", &["sandbox", "image", "fork", "rollback", "snapshot", "rollout"]),
     ("admin", &["init", "doctor", "secret", "serve", "bench", "df", "completion", "help"]),
 ];
 
@@ -218,6 +218,9 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(runtime::FORKS_MAX)))]
         count: u32,
     },
+    /// Try a task many times from one world: a result a line, as JSON
+    #[command(after_help = ROLLOUT_HELP)]
+    Rollout(RolloutArguments),
     /// Take a run back to an earlier record, files and all
     #[command(after_help = ROLLBACK_HELP)]
     #[command(group(clap::ArgGroup::new("where").args(["to", "undo"])))]
@@ -319,6 +322,12 @@ Prints the ids of the new runs, one a line. Each is set aside: `bedplate resume 
 `bedplate send ID TEXT` with new instructions. It has keys, placeholders of secrets and approvals of
 its own; what was in flight is done again, or, when it cannot be taken back, left alone.";
 
+const ROLLOUT_HELP: &str = "\
+Each attempt is a run of its own, forked from one that has only begun, with a sandbox and a seed of
+its own (BEDPLATE_SEED, BEDPLATE_ATTEMPT inside). Its reward is the part of the checks that passed;
+without checks, 1 when it is done. One that asks a person, or takes too long, is ended and counts 0.
+Results come in the order of the attempts, one JSON object a line; --json prints one document.";
+
 const WRAP_HELP: &str = "\
 The program runs in a sandbox on this terminal. It sees this directory as its workspace, and
 changes nothing of yours until `bedplate apply`. The manifest here says what it may do; without
@@ -350,6 +359,15 @@ pub(crate) struct WrapArguments {
 /// `run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
+    #[command(flatten)]
+    pub(crate) what: What,
+    #[command(flatten)]
+    pub(crate) follow: Follow,
+}
+
+/// What is to be run.
+#[derive(Debug, Args)]
+pub(crate) struct What {
     /// A directory with a bedplate.toml, or a task in quotes
     #[arg(value_name = "DIR|TASK")]
     pub(crate) target: Option<String>,
@@ -362,8 +380,25 @@ pub(crate) struct RunArguments {
     /// Use bedplate.NAME.toml over the manifest
     #[arg(long, value_name = "NAME")]
     pub(crate) env: Option<String>,
+}
+
+/// `rollout`.
+#[derive(Debug, Args)]
+pub(crate) struct RolloutArguments {
     #[command(flatten)]
-    pub(crate) follow: Follow,
+    pub(crate) what: What,
+    /// Attempts
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=i64::from(runtime::FORKS_MAX)))]
+    pub(crate) count: u32,
+    /// Attempts at once [default: one a processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) parallel: Option<u32>,
+    /// Longest an attempt may take
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: u64,
+    /// Seed of the first attempt; the next has the next
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
 }
 
 /// Whether to stay with the run.

@@ -56,7 +56,10 @@ fn run(body: &Body) -> Option<String> {
             let image = image.unwrap_or_default();
             format!("agent {} for {started_by}, base layer {base}{image}", manifest.agent.name)
         }
-        Body::Forked { origin, at, by } => format!("from record {at} of {origin} by {by}"),
+        Body::Forked { origin, at, by, attempt } => {
+            let attempt = attempt.map(|a| format!(", attempt {} with seed {}", a.number, a.seed));
+            format!("from record {at} of {origin} by {by}{}", attempt.unwrap_or_default())
+        }
         Body::Suspended { failure, reason } => {
             let detail = failure.as_ref().map(|f| format!(": {f}")).unwrap_or_default();
             format!("{}{detail}", format!("{reason:?}").to_lowercase())

@@ -49,6 +49,9 @@ impl Paint {
     }
 }
 
+/// Width of a bar.
+const BAR_CHARS: usize = 30;
+
 impl Terminal {
     /// What the file descriptors and the environment say.
     pub(crate) fn new(quiet: bool) -> Self {
@@ -72,6 +75,17 @@ impl Terminal {
         if !self.quiet {
             Self::say(line);
         }
+    }
+
+    /// How far something is, on one line that is written over; nothing where nobody looks.
+    pub(crate) fn bar(&self, done: usize, all: usize, beside: &str) {
+        if self.quiet || !std::io::stderr().is_terminal() {
+            return;
+        }
+        let full = (done * BAR_CHARS).checked_div(all).unwrap_or(BAR_CHARS);
+        let (full, empty) = ("#".repeat(full), ".".repeat(BAR_CHARS - full));
+        let end = if done == all { "\n" } else { "" };
+        let _ = write!(std::io::stderr().lock(), "\r[{full}{empty}] {done}/{all}  {beside}{end}");
     }
 
     /// A line for people. A reader that is gone is no error: there is nobody left to tell.

@@ -34,7 +34,10 @@ impl State {
             Body::RunStarted { .. } | Body::Resumed { .. } | Body::Suspended { .. } => {
                 self.fold_lifecycle(seq, record);
             }
-            Body::Forked { origin, .. } => self.fold_fork(seq, origin),
+            Body::Forked { origin, attempt, .. } => {
+                self.fold_fork(seq, origin);
+                self.attempt = *attempt;
+            }
             Body::ItemAdded { .. }
             | Body::ModelCalled { .. }
             | Body::ModelAnswered { .. }

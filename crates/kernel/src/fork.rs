@@ -53,6 +53,7 @@ impl State {
         past.egress.learn(&self.egress);
         past.next_seq = seq + 1;
         past.epoch = self.epoch;
+        past.attempt = self.attempt;
         past.last_ms = self.last_ms;
         past.spent = self.spent;
         past.denials = self.denials;

@@ -10,8 +10,8 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use types::manifest::Manifest;
 use types::{
-    ActionId, ActionRequest, Digest, EffectClass, EndStatus, Failure, Item, Labels, LayerId,
-    ModelFault, Output, TimerPurpose, WaitReason,
+    ActionId, ActionRequest, Attempt, Digest, EffectClass, EndStatus, Failure, Item, Labels,
+    LayerId, ModelFault, Output, TimerPurpose, WaitReason,
 };
 
 /// An item and the record it came with.
@@ -298,6 +298,8 @@ pub struct State {
     pub guest: Guest,
     /// The caller, when the loop is a program's outside.
     pub caller: Option<Caller>,
+    /// Which attempt of a rollout it is.
+    pub attempt: Option<Attempt>,
     /// Wall time of the last record.
     pub last_ms: u64,
 }
@@ -340,6 +342,7 @@ impl State {
             egress: Egresses::default(),
             guest: Guest::default(),
             caller: None,
+            attempt: None,
             last_ms: 0,
         }
     }

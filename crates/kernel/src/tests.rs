@@ -6,9 +6,10 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use types::manifest::{self, Manifest};
 use types::{
-    ActionRequest, Actor, ApprovalVerdict, AsOf, Body, Carried, Cause, Digest, EffectClass,
-    EndStatus, Failure, FaultClass, Item, Labels, LayerId, Link, ModelFault, OutcomeStatus, Output,
-    Record, Resolution, ResolvedBy, RunId, Stamp, TimerPurpose, Usage, Usd, Verdict,
+    ActionRequest, Actor, ApprovalVerdict, AsOf, Attempt, Body, Carried, Cause, Digest,
+    EffectClass, EndStatus, Failure, FaultClass, Item, Labels, LayerId, Link, ModelFault,
+    OutcomeStatus, Output, Record, Resolution, ResolvedBy, RunId, Stamp, TimerPurpose, Usage, Usd,
+    Verdict,
 };
 
 mod caller;

@@ -10,7 +10,7 @@ use crate::parts::Parts;
 use std::sync::Arc;
 use store::{ForkPoint, NewRecord, Read, RunRow, Store};
 use tokio::task::JoinSet;
-use types::{Actor, BRANCH_MAIN, Body, Cause, Item, Link, Record, RunId};
+use types::{Actor, Attempt, BRANCH_MAIN, Body, Cause, Item, Link, Record, RunId};
 
 /// Runs that one request makes at most.
 pub const FORKS_MAX: u32 = 1_000;
@@ -24,6 +24,8 @@ pub(crate) struct Wanted {
     /// The last record that both have; the newest when none is named.
     pub(crate) at: Option<u64>,
     pub(crate) count: u32,
+    /// The seed of the first, when they are attempts of a rollout; the next has the next.
+    pub(crate) seed: Option<u64>,
     pub(crate) by: String,
 }
 
@@ -50,13 +52,18 @@ pub(crate) async fn fork(parts: &Arc<Parts>, wanted: Wanted) -> Result<Vec<RunId
         boot: moment.boot,
         causes: vec![Cause { link: Link::ForkedFrom, seq: at_seq }],
         actor,
-        body: Body::Forked { origin: wanted.run.clone(), at: at_seq, by: wanted.by.clone() },
+        body: Body::Forked {
+            origin: wanted.run.clone(),
+            at: at_seq,
+            by: wanted.by.clone(),
+            attempt: None,
+        },
         attachments: Vec::new(),
     };
     let from = ForkPoint { run: wanted.run.clone(), branch: BRANCH_MAIN, at_seq };
     let ids = (0..wanted.count).map(|_| new_id()).collect::<Result<Vec<_>, _>>()?;
     parts.failpoints.before_append();
-    make_all(parts, &ids, moment.time_ms, &from, &record).await?;
+    make_all(parts, &ids, &from, |number| as_attempt(&record, wanted.seed, number)).await?;
     parts.failpoints.after_append();
     Ok(ids)
 }
@@ -91,18 +98,27 @@ fn new_id() -> Result<RunId, RuntimeError> {
     Ok(RunId::from_random(random))
 }
 
+/// The first record of a fork, which says the attempt that it is.
+fn as_attempt(record: &NewRecord, seed: Option<u64>, number: u32) -> NewRecord {
+    let mut record = record.clone();
+    if let Body::Forked { attempt, .. } = &mut record.body {
+        *attempt = seed.map(|seed| Attempt { number, seed: seed.wrapping_add(number.into()) });
+    }
+    record
+}
+
 /// All at once, so that one write to the disk does for many.
 async fn make_all(
     parts: &Arc<Parts>,
     ids: &[RunId],
-    started_ms: u64,
     from: &ForkPoint,
-    record: &NewRecord,
+    record: impl Fn(u32) -> NewRecord,
 ) -> Result<(), RuntimeError> {
     let mut making = JoinSet::new();
-    for run in ids {
-        let row = RunRow { run: run.clone(), started_ms };
-        making.spawn(parts.store.fork_run(row, from.clone(), vec![record.clone()]));
+    for (number, run) in (0..).zip(ids) {
+        let record = record(number);
+        let row = RunRow { run: run.clone(), started_ms: record.time_ms };
+        making.spawn(parts.store.fork_run(row, from.clone(), vec![record]));
     }
     let mut failed = None;
     while let Some(made) = making.join_next().await {

@@ -191,6 +191,9 @@ async fn answer(
             let run = run::create(&registry.parts, *new, None).await?;
             take_up(registry, stream, run, keys, (!detach).then_some((0, screen))).await
         }
+        Request::Create { new } => {
+            accepted(stream, &run::create(&registry.parts, *new, None).await?).await
+        }
         Request::Open { new, key, opening } => {
             let run = run::open(registry, *new, key, opening).await?;
             accepted(stream, &run).await
@@ -220,8 +223,8 @@ async fn answer(
             let lines = apply::apply(registry, &run, paths, by).await?;
             protocol::send(stream, &Reply::Lines { lines }).await
         }
-        Request::Fork { run, at, count, by } => {
-            let wanted = fork::Wanted { run, at, count, by };
+        Request::Fork { run, at, count, seed, by } => {
+            let wanted = fork::Wanted { run, at, count, seed, by };
             let runs = fork::fork(&registry.parts, wanted).await?;
             protocol::send(stream, &Reply::Made { runs }).await
         }

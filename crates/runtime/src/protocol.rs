@@ -110,6 +110,11 @@ pub enum Request {
         #[serde(default)]
         screen: Option<Screen>,
     },
+    /// Make a run that does nothing until it is taken up.
+    Create {
+        /// What it is made of.
+        new: Box<NewRun>,
+    },
     /// Take a run up, then stream it.
     Resume {
         /// The run.
@@ -236,6 +241,9 @@ pub enum Request {
         at: Option<u64>,
         /// How many.
         count: u32,
+        /// The seed of the first, when they are attempts of a rollout; the next has the next.
+        #[serde(default)]
+        seed: Option<u64>,
         /// Who.
         by: String,
     },

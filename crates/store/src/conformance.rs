@@ -377,7 +377,7 @@ fn fork_run(
 /// Never: a number is an id.
 #[must_use]
 pub fn forked(of: u8, at: u64) -> NewRecord {
-    let body = Body::Forked { origin: run_id(of), at, by: "ada".to_owned() };
+    let body = Body::Forked { origin: run_id(of), at, by: "ada".to_owned(), attempt: None };
     NewRecord { body, ..sample("") }
 }
 

@@ -31,7 +31,8 @@ pub use labels::Labels;
 pub use money::Usd;
 pub use privacy::{PERSONAL_KINDS, PrivacyFound, Restored, TOKEN_KINDS, Treatment};
 pub use record::{
-    Actor, ApprovalVerdict, Body, Cause, EndStatus, FaultClass, Link, ModelFault, OutcomeStatus,
-    Output, Record, Resolution, ResolvedBy, SCHEMA_VERSION, Stamp, TimerPurpose, WaitReason,
+    Actor, ApprovalVerdict, Attempt, Body, Cause, EndStatus, FaultClass, Link, ModelFault,
+    OutcomeStatus, Output, Record, Resolution, ResolvedBy, SCHEMA_VERSION, Stamp, TimerPurpose,
+    WaitReason,
 };
 pub use step::{CALLER_KEY_CHARS_MAX, EndAs, Step, is_caller_key};

@@ -208,6 +208,15 @@ const fn is_one(count: &u32) -> bool {
     *count == 1
 }
 
+/// One of several tries at a task from one world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Which, from 0.
+    pub number: u32,
+    /// What its programs may take their randomness from.
+    pub seed: u64,
+}
+
 /// What a record says. The variant's name is the record's kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -237,6 +246,9 @@ pub enum Body {
         at: u64,
         /// Who forked it.
         by: String,
+        /// Which attempt of a rollout it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempt: Option<Attempt>,
     },
     /// An item joined the conversation.
     ItemAdded {

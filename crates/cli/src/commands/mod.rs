@@ -11,6 +11,7 @@ mod image;
 mod init;
 mod lists;
 mod policy;
+mod rollout;
 mod run;
 mod sandbox;
 mod secret;
@@ -160,6 +161,7 @@ fn perform(session: &Session, command: Command) -> Result<u8> {
         }
         Command::Image(command) => image::perform(session, &command),
         Command::Fork { run, at, count } => worlds::fork(session, &run, at.as_deref(), count),
+        Command::Rollout(arguments) => rollout::rollout(session, &arguments),
         Command::Rollback { run, to, undo, leave_effects } => {
             worlds::roll_back(session, &run, to.as_deref(), undo, leave_effects)
         }
@@ -219,7 +221,7 @@ mod tests {
         check("sandbox run", "COMMAND", "bedplate help sandbox");
         check("bench sandbox --count 0", "0", "bedplate help bench");
         check("ps --json --jsonl", "cannot be used with", "bedplate help ps");
-        check("rollout", "rollout", "bedplate help");
+        check("memory", "memory", "bedplate help");
     }
 
     #[test]

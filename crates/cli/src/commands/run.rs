@@ -2,7 +2,7 @@
 
 use super::follow::{self, Follower};
 use super::typing;
-use crate::arguments::{Follow, RunArguments};
+use crate::arguments::{Follow, RunArguments, What};
 use crate::error::{CliError, Result, exit};
 use crate::guest_program;
 use crate::model_choice;
@@ -53,16 +53,21 @@ fn target(text: Option<&str>, here: &Path) -> Result<Target> {
     Err(CliError::NoDirectory { target: text.to_owned() }.into())
 }
 
-/// `run`.
-pub(crate) fn run(session: &Session, arguments: &RunArguments) -> Result<u8> {
+/// The run that this asks for, not yet begun.
+pub(super) fn prepared(session: &Session, what: &What) -> Result<NewRun> {
     let here = std::env::current_dir().map_err(|error| CliError::Io {
         what: "cannot find the current directory".to_owned(),
         reason: error.to_string(),
     })?;
-    let new = match target(arguments.target.as_deref(), &here)? {
-        Target::Directory(dir) => of_directory(&dir, &here, arguments)?,
-        Target::Task(task) => of_task(task, &here, arguments, session)?,
-    };
+    match target(what.target.as_deref(), &here)? {
+        Target::Directory(dir) => of_directory(&dir, &here, what),
+        Target::Task(task) => of_task(task, &here, what, session),
+    }
+}
+
+/// `run`.
+pub(crate) fn run(session: &Session, arguments: &RunArguments) -> Result<u8> {
+    let new = prepared(session, &arguments.what)?;
     let (keys, guest) = (keys_for(&new.manifest), new.manifest.is_guest());
     let screen = if guest { typing::screen(session) } else { None };
     let detach = arguments.follow.detach;
@@ -83,7 +88,7 @@ pub(super) fn start_guest(session: &Session, new: NewRun) -> Result<u8> {
     })
 }
 
-fn input(arguments: &RunArguments) -> Result<String> {
+fn input(arguments: &What) -> Result<String> {
     match arguments.input.as_deref() {
         Some("-") => read_stdin("the input", INPUT_BYTES_MAX),
         Some(text) => Ok(text.to_owned()),
@@ -91,7 +96,7 @@ fn input(arguments: &RunArguments) -> Result<String> {
     }
 }
 
-pub(super) fn of_directory(dir: &Path, here: &Path, arguments: &RunArguments) -> Result<NewRun> {
+pub(super) fn of_directory(dir: &Path, here: &Path, arguments: &What) -> Result<NewRun> {
     let project = config::load(dir, arguments.env.as_deref())?;
     let workspace = config::workspace(&project)?;
     let mut manifest = project.manifest;
@@ -123,7 +128,7 @@ pub(super) fn check(manifest: &Manifest, dir: &Path, cedar: Option<&str>) -> Res
 pub(super) fn of_task(
     task: String,
     here: &Path,
-    arguments: &RunArguments,
+    arguments: &What,
     session: &Session,
 ) -> Result<NewRun> {
     let mut manifest = task_manifest();
@@ -168,7 +173,7 @@ async fn start(
     if guest { follower.with_typing().follow().await } else { follower.follow().await }
 }
 
-async fn accepted(owner: &mut Client) -> Result<RunId> {
+pub(super) async fn accepted(owner: &mut Client) -> Result<RunId> {
     match next_reply(owner).await? {
         Reply::Accepted { run: Some(run) } => Ok(run),
         other => {

@@ -1,7 +1,7 @@
 //! `serve`: the API, and what it takes from the commands, so that both tell the same.
 
 use super::{answers, lists, run};
-use crate::arguments::{Follow, RunArguments};
+use crate::arguments::What;
 use crate::error::{CliError, Failed, Result, exit};
 use crate::outcome;
 use crate::session::{Session, keys_for, login, this_program};
@@ -66,13 +66,8 @@ fn bad(reason: &str) -> Refusal {
 
 impl Desk for Counter {
     fn new_run(&self, asked: &StartRun) -> std::result::Result<NewRun, Refusal> {
-        let arguments = RunArguments {
-            target: None,
-            input: None,
-            model: asked.model.clone(),
-            env: asked.env.clone(),
-            follow: Follow { detach: true },
-        };
+        let arguments =
+            What { target: None, input: None, model: asked.model.clone(), env: asked.env.clone() };
         let absolute = |path: &Path| path.is_absolute() && path.is_dir();
         match (&asked.agent, &asked.task) {
             (Some(dir), None) if asked.workspace.is_none() => {

@@ -55,7 +55,7 @@ fn moment(session: &Session, text: &str, flag: Option<&str>) -> Result<(RunId, O
 /// `fork`.
 pub(crate) fn fork(session: &Session, text: &str, at: Option<&str>, count: u32) -> Result<u8> {
     let (run, at) = moment(session, text, at)?;
-    let request = Request::Fork { run, at, count, by: login() };
+    let request = Request::Fork { run, at, count, seed: None, by: login() };
     let runs = match block_on(session.ask(&request))? {
         Reply::Made { runs } => runs,
         _ => Vec::new(),

@@ -15,6 +15,7 @@ mod network;
 mod policy;
 mod privacy;
 mod provider;
+mod rollout;
 mod runs;
 mod sandbox;
 mod sandbox_network;

@@ -5,6 +5,10 @@ use crate::Ambiguity;
 
 /// Another run that goes on after record `at` of this one, in a world of its own.
 fn fork(of: &Run, at: u64) -> Run {
+    fork_as(of, at, None)
+}
+
+fn fork_as(of: &Run, at: u64, attempt: Option<Attempt>) -> Run {
     let mut run = Run {
         records: of.records[..=at as usize].to_vec(),
         state: State::of(&of.records[..=at as usize]),
@@ -13,7 +17,7 @@ fn fork(of: &Run, at: u64) -> Run {
         script: of.script.clone(),
     };
     let origin = RunId::parse("000000000000").expect("valid");
-    run.append(Body::Forked { origin, at, by: "ada".to_owned() });
+    run.append(Body::Forked { origin, at, by: "ada".to_owned(), attempt });
     run
 }
 
@@ -35,6 +39,17 @@ fn intended(run: &Run, upto: u64) -> Vec<u64> {
         _ => None,
     });
     started.filter(|id| run.state.actions.contains_key(id) && irreversible(id)).collect()
+}
+
+#[test]
+fn an_attempt_stays_the_same_attempt_wherever_it_goes_back_to() {
+    let mut run = mixed();
+    to_the_end(&mut run);
+    let attempt = Some(Attempt { number: 3, seed: 43 });
+    let mut other = fork_as(&run, 5, attempt);
+    assert_eq!(other.state.attempt, attempt);
+    back(&mut other, 3);
+    assert_eq!(other.state.attempt, attempt);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use store::Read;
 use tools::Plan;
 use tools::host::{HostTool, HostToolError};
 use types::manifest::CommandTool;
-use types::{ActionId, AsOf, BRANCH_MAIN, Digest, Labels, OutcomeStatus, Output};
+use types::{ActionId, AsOf, Attempt, BRANCH_MAIN, Digest, Labels, OutcomeStatus, Output};
 
 /// Bytes of output that a model is shown; what is longer is kept whole and shown in part.
 pub(super) const OUTPUT_SHOWN_BYTES_MAX: u64 = 16 << 10;
@@ -289,7 +289,20 @@ impl RunTask {
             .collect();
         environment.push(("BEDPLATE_RUN".to_owned(), self.run.to_string()));
         environment.push(("BEDPLATE_IDEMPOTENCY_KEY".to_owned(), key.to_owned()));
+        environment.extend(self.attempt_environment());
         environment
+    }
+
+    /// What programs of an attempt of a rollout may take their randomness from. Python hashes by it.
+    pub(super) fn attempt_environment(&self) -> Vec<(String, String)> {
+        let Some(Attempt { number, seed }) = self.state.attempt else { return Vec::new() };
+        let hash = seed % (1 << 32);
+        let pairs = [
+            ("BEDPLATE_ATTEMPT", number.to_string()),
+            ("BEDPLATE_SEED", seed.to_string()),
+            ("PYTHONHASHSEED", hash.to_string()),
+        ];
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     async fn run_command_tool(

@@ -403,6 +403,7 @@ impl RunTask {
     /// each secret the manifest names.
     pub(super) fn network_environment(&self) -> Vec<(String, String)> {
         let mut variables = trust_variables();
+        variables.extend(self.attempt_environment());
         for (variable, secret) in &self.state.manifest().secrets {
             variables.push((variable.clone(), self.placeholder(secret)));
         }

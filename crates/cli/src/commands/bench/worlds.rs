@@ -193,7 +193,7 @@ fn said(text: &str) -> Body {
 async fn fork(owner: &mut Client, run: &RunId, at: Option<u64>, count: u32) -> Result<u64> {
     let by = "bench".to_owned();
     let begun = Instant::now();
-    owner.send(&Request::Fork { run: run.clone(), at, count, by }).await?;
+    owner.send(&Request::Fork { run: run.clone(), at, count, seed: None, by }).await?;
     match next_reply(owner).await? {
         Reply::Made { runs } if runs.len() == count as usize => Ok(nanos_since(begun)),
         _ => Err(fail("forks", "not all were made").into()),
