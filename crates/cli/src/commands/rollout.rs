@@ -2,8 +2,8 @@
 //!
 //! One run is made and never begun: it is the world. Each attempt is forked from it, so that the
 //! workspace is read once, and has an id, a seed, a sandbox and a log of its own. What always holds:
-//! results come in the order of the attempts' numbers, and whatever a rollout began has ended when
-//! it ends. Never: a person is asked.
+//! results come in the order of the attempts' numbers, and what a rollout began has ended when it ends,
+//! unless no owner can be reached. Never: a person is asked.
 
 use super::run::{accepted, prepared};
 use crate::arguments::RolloutArguments;
@@ -130,7 +130,11 @@ async fn all(common: &Common, runs: Vec<RunId>, parallel: usize) -> Result<(Tall
 async fn attempt(common: &Common, number: usize, run: RunId) -> Value {
     let begun = Instant::now();
     let late = match tokio::time::timeout(common.limit, until_rest(common, &run)).await {
-        Ok(Err(failed)) => return lost(common, number, &run, &failed),
+        Ok(Err(failed)) => {
+            // Nobody takes it up again; that it cannot be ended either is told by the first failure.
+            let _ = end(&common.session, &run).await;
+            return lost(common, number, &run, &failed);
+        }
         Ok(Ok(())) => false,
         Err(_) => true,
     };

@@ -1,6 +1,6 @@
 //! Rollouts through the binary: many attempts from one world, each with its own seed and reward.
 
-use crate::support::{World, call, say, until};
+use crate::support::{Said, World, call, say, until};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -94,6 +94,26 @@ fn what_takes_too_long_or_asks_is_ended_and_counts_nothing() {
             .as_array()
             .is_some_and(Vec::is_empty)
     );
+}
+
+#[test]
+fn an_attempt_whose_owner_is_killed_is_lost_and_ended() {
+    let world = World::new();
+    let turns = call("First.", "shell", "command = \"sleep 600\"") + &say("Slept.");
+    world.agent("[permissions]\nallow = [\"shell\"]\n", &turns);
+    let rollout = world.start(&["rollout", "--count", "1"]);
+    let listed = || world.run(&["ps", "--json"]).json()["runs"].as_array().cloned();
+    until("the attempt runs", || {
+        listed().is_some_and(|runs| runs.iter().any(|run| run["status"] == "running"))
+    });
+    world.kill_owner();
+    let said = Said::of(rollout.wait_with_output().expect("it ends")).exits(1);
+    let result = &lines(&said.stdout)[0];
+    assert_eq!((&result["status"], &result["reward"]), (&"lost".into(), &0.0.into()));
+    assert_eq!(result["error"]["code"], "BP-OWNER-003");
+    for run in listed().expect("runs") {
+        assert_eq!(run["status"], "cancelled", "{run}");
+    }
 }
 
 #[test]
