@@ -46,24 +46,26 @@ pub(crate) async fn fork(parts: &Arc<Parts>, wanted: Wanted) -> Result<Vec<RunId
     }
     let moment = parts.clock.moment(last.stamp.time_ms);
     let actor = Actor { on_behalf_of: wanted.by.clone(), ..first[0].actor.clone() };
-    let record = NewRecord {
+    let record = |number: u32| NewRecord {
         time_ms: moment.time_ms,
         mono_ms: moment.mono_ms,
         boot: moment.boot,
         causes: vec![Cause { link: Link::ForkedFrom, seq: at_seq }],
-        actor,
+        actor: actor.clone(),
         body: Body::Forked {
             origin: wanted.run.clone(),
             at: at_seq,
             by: wanted.by.clone(),
-            attempt: None,
+            attempt: wanted
+                .seed
+                .map(|seed| Attempt { number, seed: seed.wrapping_add(number.into()) }),
         },
         attachments: Vec::new(),
     };
     let from = ForkPoint { run: wanted.run.clone(), branch: BRANCH_MAIN, at_seq };
     let ids = (0..wanted.count).map(|_| new_id()).collect::<Result<Vec<_>, _>>()?;
     parts.failpoints.before_append();
-    make_all(parts, &ids, &from, |number| as_attempt(&record, wanted.seed, number)).await?;
+    make_all(parts, &ids, &from, record).await?;
     parts.failpoints.after_append();
     Ok(ids)
 }
@@ -96,15 +98,6 @@ fn new_id() -> Result<RunId, RuntimeError> {
     getrandom::fill(&mut random)
         .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?;
     Ok(RunId::from_random(random))
-}
-
-/// The first record of a fork, which says the attempt that it is.
-fn as_attempt(record: &NewRecord, seed: Option<u64>, number: u32) -> NewRecord {
-    let mut record = record.clone();
-    if let Body::Forked { attempt, .. } = &mut record.body {
-        *attempt = seed.map(|seed| Attempt { number, seed: seed.wrapping_add(number.into()) });
-    }
-    record
 }
 
 /// All at once, so that one write to the disk does for many.

@@ -5,7 +5,7 @@
 //! results come in the order of the attempts' numbers, and what a rollout began has ended when it ends,
 //! unless no owner can be reached. Never: a person is asked.
 
-use super::run::{accepted, prepared};
+use super::run::{accepted, come_to_rest, out_of_turn, prepared};
 use crate::arguments::RolloutArguments;
 use crate::error::{Failed, Result, exit};
 use crate::outcome::{error_of, output_of, status_word};
@@ -92,10 +92,7 @@ async fn attempts(
     owner.send(&fork).await?;
     match next_reply(owner).await? {
         Reply::Made { runs } => Ok(runs),
-        other => {
-            let reason = format!("it answered out of turn: {other:?}");
-            Err(runtime::RuntimeError::Frame { reason }.into())
-        }
+        other => Err(out_of_turn(&other)),
     }
 }
 
@@ -170,13 +167,7 @@ async fn ended(common: &Common, run: &RunId) -> Result<(State, usize)> {
 
 /// Ends a run and waits until it has.
 async fn end(session: &Session, run: &RunId) -> Result<()> {
-    let mut owner = session.owner().await?;
-    owner.send(&Request::Cancel { run: run.clone(), by: login() }).await?;
-    accepted(&mut owner).await?;
-    let from = session.reader()?.head(run, BRANCH_MAIN)?.next_seq;
-    owner.send(&Request::Watch { run: run.clone(), from }).await?;
-    while !matches!(next_reply(&mut owner).await?, Reply::AtRest) {}
-    Ok(())
+    come_to_rest(session, run, &Request::Cancel { run: run.clone(), by: login() }).await
 }
 
 fn result(

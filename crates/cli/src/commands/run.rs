@@ -3,7 +3,7 @@
 use super::follow::{self, Follower};
 use super::typing;
 use crate::arguments::{Follow, RunArguments, What};
-use crate::error::{CliError, Result, exit};
+use crate::error::{CliError, Failed, Result, exit};
 use crate::guest_program;
 use crate::model_choice;
 use crate::session::{
@@ -176,11 +176,14 @@ async fn start(
 pub(super) async fn accepted(owner: &mut Client) -> Result<RunId> {
     match next_reply(owner).await? {
         Reply::Accepted { run: Some(run) } => Ok(run),
-        other => {
-            let reason = format!("it answered out of turn: {other:?}");
-            Err(runtime::RuntimeError::Frame { reason }.into())
-        }
+        other => Err(out_of_turn(&other)),
     }
+}
+
+/// A reply that is none to what was asked.
+pub(super) fn out_of_turn(reply: &Reply) -> Failed {
+    let reason = format!("it answered out of turn: {reply:?}");
+    runtime::RuntimeError::Frame { reason }.into()
 }
 
 /// `resume`: goes on, or says how it ended.
@@ -211,6 +214,17 @@ pub(crate) fn watch(session: &Session, run: &str) -> Result<u8> {
     block_on(start(session, &request, records, (Follow { detach: false }, false)))
 }
 
+/// Makes a request of a run and waits until the run has come to rest.
+pub(super) async fn come_to_rest(session: &Session, run: &RunId, request: &Request) -> Result<()> {
+    let mut owner = session.owner().await?;
+    owner.send(request).await?;
+    accepted(&mut owner).await?;
+    let from = session.reader()?.head(run, BRANCH_MAIN)?.next_seq;
+    owner.send(&Request::Watch { run: run.clone(), from }).await?;
+    while !matches!(next_reply(&mut owner).await?, Reply::AtRest) {}
+    Ok(())
+}
+
 /// `suspend`, `cancel`: a request, then waiting until the run has come to rest.
 pub(crate) fn until_rest(
     session: &Session,
@@ -218,16 +232,7 @@ pub(crate) fn until_rest(
     request: Request,
     said: &str,
 ) -> Result<u8> {
-    block_on(async {
-        let mut owner = session.owner().await?;
-        owner.send(&request).await?;
-        accepted(&mut owner).await?;
-        let from = session.reader()?.head(run, BRANCH_MAIN)?.next_seq;
-        let watch = Request::Watch { run: run.clone(), from };
-        owner.send(&watch).await?;
-        while !matches!(next_reply(&mut owner).await?, Reply::AtRest) {}
-        Result::Ok(())
-    })?;
+    block_on(come_to_rest(session, run, &request))?;
     say_done(session, &format!("{said}: {run}"));
     Ok(exit::DONE)
 }
