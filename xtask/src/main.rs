@@ -97,5 +97,9 @@ fn run_deny() -> Result<bool, String> {
 fn cargo(root: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root);
+    // Where everything is built once and thrown away, what helps to build it again only costs.
+    if std::env::var_os("CI").is_some() {
+        command.env("CARGO_INCREMENTAL", "0").env("CARGO_PROFILE_DEV_DEBUG", "none");
+    }
     command
 }

@@ -215,6 +215,7 @@ async fn before(
         authority: None,
         body_bytes: boundary::limits::BODY_BYTES_MAX,
         as_of: std::collections::BTreeMap::new(),
+        keep: false,
         models: None,
     };
     let listeners = Listeners { tcp: vec![listener], ..Listeners::default() };

@@ -206,6 +206,7 @@ mod tests {
             authority: None,
             body_bytes: 0,
             as_of: BTreeMap::new(),
+            keep: false,
             models: None,
         };
         Authority::new(&config).unwrap()

@@ -3,6 +3,7 @@
 use crate::age::Ahead;
 use crate::error::BoundaryError;
 use crate::judge::{Event, Judge, Scan};
+use crate::kept::{self, Keeper};
 use crate::limits::{BODY_MS_MAX, BODY_STILL_MS_MAX};
 use crate::mask::Masker;
 use crate::standing::{Closed, Stands};
@@ -237,6 +238,16 @@ impl Permit {
         self.tell(Event::Failed { why: why.to_owned() });
     }
 
+    /// The answer as the program got it, or why it is not kept. Told before the end.
+    fn kept(&self, answer: Result<Bytes, &'static str>) {
+        self.judge.kept(self.id, answer);
+    }
+
+    /// It goes both ways, and nothing of it is kept.
+    pub(crate) fn keeps_nothing(&self) {
+        self.kept(Err(kept::TWO_WAY));
+    }
+
     fn tell(&mut self, event: Event) {
         if !std::mem::replace(&mut self.told, true) {
             self.judge.event(self.id, event);
@@ -250,9 +261,9 @@ impl Drop for Permit {
     }
 }
 
-/// An answer's body on its way down, or one of our own.
+/// An answer's body on its way down, or one that we have.
 pub(crate) enum Download {
-    Own(Option<Bytes>),
+    Own(Option<Bytes>, Option<HeaderMap>),
     Theirs(Box<Theirs>),
 }
 
@@ -262,6 +273,9 @@ pub(crate) struct Theirs {
     source: Incoming,
     masker: Option<Masker>,
     trailers: Option<HeaderMap>,
+    keeper: Option<Keeper>,
+    /// Its last frame is given out.
+    ended: bool,
     permit: Permit,
     closed: Closed,
     /// Keeps the request among what can be closed.
@@ -270,25 +284,56 @@ pub(crate) struct Theirs {
 
 impl Download {
     pub(crate) fn own(text: String) -> Self {
-        Self::Own((!text.is_empty()).then(|| text.into()))
+        Self::Own((!text.is_empty()).then(|| text.into()), None)
+    }
+
+    /// An answer that was kept.
+    pub(crate) fn kept(body: Bytes, trailers: HeaderMap) -> Self {
+        let some = |map: HeaderMap| (!map.is_empty()).then_some(map);
+        Self::Own((!body.is_empty()).then_some(body), some(trailers))
     }
 
     pub(crate) fn theirs(
         source: Incoming,
         ahead: Ahead,
-        masker: Option<Masker>,
+        (masker, keeper): (Option<Masker>, Option<Keeper>),
         permit: Permit,
         stands: Arc<Stands>,
     ) -> Self {
         let closed = Closed::of(&stands.switch);
+        let (trailers, ended, _stands) = (None, false, stands);
         let theirs =
-            Theirs { ahead, source, masker, trailers: None, permit, closed, _stands: stands };
+            Theirs { ahead, source, masker, trailers, keeper, ended, permit, closed, _stands };
         Self::Theirs(Box::new(theirs))
     }
 }
 
 impl Theirs {
+    /// The next frame as the program gets it, which is how it is kept.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let frame = ready!(self.poll_masked(cx));
+        if let (Some(keeper), Some(Ok(frame))) = (&mut self.keeper, &frame) {
+            match (frame.data_ref(), frame.trailers_ref()) {
+                (Some(data), _) => keeper.feed(data),
+                (None, Some(trailers)) => keeper.trailers(trailers),
+                (None, None) => {}
+            }
+        }
+        if self.ended {
+            self.end();
+        }
+        Poll::Ready(frame)
+    }
+
+    /// The program has all of it.
+    fn end(&mut self) {
+        if let Some(keeper) = self.keeper.take() {
+            self.permit.kept(keeper.end());
+        }
+        self.permit.answered();
+    }
+
+    fn poll_masked(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if self.closed.poll(cx).is_ready() {
             self.permit.failed(&BoundaryError::Revoked.to_string());
             return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
@@ -310,7 +355,7 @@ impl Theirs {
                 }
                 None => {
                     let last = self.masker.as_mut().map(Masker::end).unwrap_or_default();
-                    self.permit.answered();
+                    self.ended = true;
                     return Poll::Ready((!last.is_empty()).then(|| Ok(Frame::data(last))));
                 }
             };
@@ -345,7 +390,7 @@ impl Drop for Theirs {
     fn drop(&mut self) {
         // A library that knows the length does not ask for the end.
         if self.is_over() {
-            self.permit.answered();
+            self.end();
         }
     }
 }
@@ -359,21 +404,27 @@ impl Body for Download {
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
-            Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Own(bytes, trailers) => {
+                let data = bytes.take().map(Frame::data);
+                Poll::Ready(data.or_else(|| trailers.take().map(Frame::trailers)).map(Ok))
+            }
             Self::Theirs(theirs) => theirs.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Own(bytes) => bytes.is_none(),
+            Self::Own(bytes, trailers) => bytes.is_none() && trailers.is_none(),
             Self::Theirs(theirs) => theirs.is_over(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Own(bytes, None) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64)
+            }
+            Self::Own(_, Some(_)) => SizeHint::default(),
             Self::Theirs(theirs) if theirs.masker.is_none() && theirs.ahead.frames.is_empty() => {
                 theirs.source.size_hint()
             }

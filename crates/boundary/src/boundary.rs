@@ -5,7 +5,9 @@ use crate::dns::{self, Rate};
 use crate::endpoint::Endpoint;
 use crate::error::BoundaryError;
 use crate::judge::Judge;
-use crate::limits::{ASKS_MAX, BODIES_BYTES_MAX, BODY_BYTES_MAX, CONNECTIONS_MAX};
+use crate::limits::{
+    ANSWERS_BYTES_MAX, ASKS_MAX, BODIES_BYTES_MAX, BODY_BYTES_MAX, CONNECTIONS_MAX,
+};
 use crate::standing::{Rechecked, Standings, Switch, recheck};
 use crate::synthetic::Synthetic;
 use crate::upstream::Upstream;
@@ -49,6 +51,8 @@ pub struct Config {
     pub body_bytes: usize,
     /// Where the answers to GETs say how old they are, by `HOST` or `HOST/PATH*`.
     pub as_of: BTreeMap<String, AsOfField>,
+    /// Whether the judge is given each answer that a program got.
+    pub keep: bool,
     /// Who answers calls of models from inside; none when nobody does.
     pub models: Option<Arc<dyn Endpoint>>,
 }
@@ -84,6 +88,8 @@ pub(crate) struct Inner {
     pub(crate) asks: Arc<Semaphore>,
     /// KiB of bodies that may be read ahead.
     pub(crate) bodies: Arc<Semaphore>,
+    /// KiB of answers that may be in keeping.
+    pub(crate) answers: Arc<Semaphore>,
     pub(crate) closing: Switch,
 }
 
@@ -179,6 +185,7 @@ impl Inner {
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             asks: Arc::new(Semaphore::new(ASKS_MAX)),
             bodies: Arc::new(Semaphore::new(BODIES_BYTES_MAX >> 10)),
+            answers: Arc::new(Semaphore::new(ANSWERS_BYTES_MAX >> 10)),
             closing: Switch::new(),
             config,
             judge,

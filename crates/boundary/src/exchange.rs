@@ -9,6 +9,7 @@ use crate::body::{Collected, Download, Permit, Upload};
 use crate::error::BoundaryError;
 use crate::head::REFUSED;
 use crate::judge::{How, RequestAsk, RequestVerdict, SecretUse, Standing};
+use crate::kept::{Keeper, KeptAnswer};
 use crate::limits::ANSWER_MS_MAX;
 use crate::mask::{Masker, Masks};
 use crate::request::{self, Checked};
@@ -102,7 +103,10 @@ pub(crate) async fn carry(
         }
         Whose::Ours(operation) => operation.clone_into(&mut ask.facts.operation),
     }
-    let (mut permit, secrets, stands) = judge(link, ask).await?;
+    let (mut permit, secrets, stands) = match judge(link, ask).await? {
+        Judged::Sent(permit, secrets, stands) => (permit, secrets, stands),
+        Judged::Answered(permit, answer) => return Ok(given(permit, answer)),
+    };
     let secrets = match with_tokens(link, secrets).await {
         Ok(secrets) => secrets,
         Err(error) => {
@@ -145,10 +149,27 @@ fn name_of(used: &SecretUse) -> &str {
     rest.rsplit_once('-').map_or(rest, |(name, _)| name)
 }
 
-async fn judge(
-    link: &Link,
-    ask: RequestAsk,
-) -> Result<(Permit, Vec<SecretUse>, Stands), BoundaryError> {
+/// What may be done with a request.
+enum Judged {
+    /// It is sent.
+    Sent(Permit, Vec<SecretUse>, Stands),
+    /// Its answer is there already.
+    Answered(Permit, KeptAnswer),
+}
+
+/// An answer without the world: nothing is resolved, dialled or sent.
+fn given(mut permit: Permit, answer: KeptAnswer) -> Response<Download> {
+    permit.status = answer.status.as_u16();
+    permit.down = answer.body.len() as u64;
+    permit.answered();
+    let mut response = Response::new(Download::kept(answer.body, answer.trailers));
+    *response.status_mut() = answer.status;
+    // What ends at each hop is no part of it; kept or not, it would be framing.
+    *response.headers_mut() = request::stripped(&answer.headers).unwrap_or_default();
+    response
+}
+
+async fn judge(link: &Link, ask: RequestAsk) -> Result<Judged, BoundaryError> {
     let inner = &link.inner;
     let asking = Arc::clone(&inner.asks).try_acquire_owned();
     let asking = asking.map_err(|_| BoundaryError::Limit("questions at once"))?;
@@ -157,6 +178,9 @@ async fn judge(
     drop(asking);
     match verdict {
         RequestVerdict::Deny(denial) => Err(BoundaryError::Denied(denial)),
+        RequestVerdict::Answered { id, answer } => {
+            Ok(Judged::Answered(Permit::new(id, Arc::clone(&inner.judge)), *answer))
+        }
         RequestVerdict::Permit { id, secrets } => {
             let mut permit = Permit::new(id, Arc::clone(&inner.judge));
             let placed: Vec<SecretUse> = secrets
@@ -165,7 +189,7 @@ async fn judge(
                 .collect();
             let standing = Standing::Request { id, ask: Box::new(ask) };
             match Stands::enter(inner, standing, epoch).await {
-                Some(stands) => Ok((permit, placed, stands)),
+                Some(stands) => Ok(Judged::Sent(permit, placed, stands)),
                 None => {
                     permit.failed(&BoundaryError::Revoked.to_string());
                     Err(BoundaryError::Revoked)
@@ -278,8 +302,12 @@ impl Sending<'_> {
             headers.remove(CONTENT_LENGTH);
         }
         let status = response.status();
+        let keeps = self.link.inner.config.keep;
         let download = match self.upgrade.take() {
             Some(program) if status == StatusCode::SWITCHING_PROTOCOLS => {
+                if keeps {
+                    self.permit.keeps_nothing();
+                }
                 websocket::put_back(&mut headers);
                 let upstream = hyper::upgrade::on(&mut response);
                 let link = Arc::clone(self.link);
@@ -288,7 +316,9 @@ impl Sending<'_> {
             }
             _ => {
                 let body = response.into_body();
-                Download::theirs(body, ahead, masker, self.permit, self.stands)
+                let room = &self.link.inner.answers;
+                let keeper = keeps.then(|| Keeper::new(status, headers.clone(), room));
+                Download::theirs(body, ahead, (masker, keeper), self.permit, self.stands)
             }
         };
         let mut passed = Response::new(download);

@@ -3,6 +3,7 @@
 //! The judge stands outside: it owns policy, secrets and the record. A permit is given only after
 //! the intent is recorded. Whatever is not an explicit permit is a denial.
 
+use crate::kept::KeptAnswer;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -37,6 +38,10 @@ pub trait Judge: Send + Sync + 'static {
     fn leaked(&self, _parts: &[&[u8]]) -> Vec<String> {
         Vec::new()
     }
+
+    /// An answer as the program got it, or why it is not kept; told before the permit's end, when
+    /// answers are kept. Must not block.
+    fn kept(&self, _permit: u64, _answer: Result<Bytes, &'static str>) {}
 
     /// Looks for the same in what goes on of a body after the question; none when nothing is
     /// looked for.
@@ -124,6 +129,9 @@ pub struct RequestAsk {
     pub placeholders: Vec<Placeholder>,
     /// The names of secrets whose values stand in it.
     pub leaked: Vec<String>,
+    /// As `digest`, the name of a secret in the place of each placeholder: the same in every
+    /// sandbox.
+    pub exchange: Digest,
     /// Over method, authority, path, query, body and its type. Of a streamed body it covers what
     /// was read, and says so: no digest of a streamed body equals one of a body read whole.
     pub digest: Digest,
@@ -154,6 +162,13 @@ pub enum RequestVerdict {
         id: u64,
         /// What is put in place of placeholders, for this request alone.
         secrets: Vec<SecretUse>,
+    },
+    /// It is not sent: this is its answer.
+    Answered {
+        /// Names the permit in events.
+        id: u64,
+        /// The answer.
+        answer: Box<KeptAnswer>,
     },
     /// It is answered with 403.
     Deny(Denial),

@@ -22,6 +22,7 @@ mod facts;
 mod head;
 mod host;
 mod judge;
+mod kept;
 pub mod limits;
 mod mask;
 mod mint;
@@ -46,5 +47,7 @@ pub use judge::{
     Answer, Client, ConnectAsk, ConnectVerdict, Denial, Event, How, Judge, Place, Placeholder,
     RequestAsk, RequestVerdict, Scan, SecretUse, Standing,
 };
+pub use kept::KeptAnswer;
 pub use mint::TOKEN_OPERATION;
+pub use secrets::by_name;
 pub use standing::Rechecked;

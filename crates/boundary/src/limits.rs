@@ -62,6 +62,10 @@ pub const RESOLVE_MS_MAX: u64 = 5_000;
 pub const DIAL_MS_MAX: u64 = 5_000;
 /// Addresses of one name that are tried.
 pub const ADDRESSES_MAX: usize = 4;
+/// Bytes of an answer's body that is kept; a longer one is not.
+pub const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Bytes of answers that one sandbox may have in keeping at once; one above is not kept.
+pub const ANSWERS_BYTES_MAX: usize = 64 << 20;
 /// How long an upstream may take to answer a request's head, milliseconds.
 pub const ANSWER_MS_MAX: u64 = 600_000;
 /// Bytes of an answer that are read for how old it is; a longer one cannot be read for that.

@@ -14,6 +14,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Version};
+use std::borrow::Cow;
 use types::{BodyKind, Digest, HttpFacts};
 
 /// Headers by which a server may take another method or path than the one that is judged.
@@ -233,7 +234,8 @@ pub(crate) fn ask(
     let mut names: Vec<String> = placeholders.iter().map(|one| one.name.clone()).collect();
     names.sort_unstable();
     names.dedup();
-    let digest = digest(origin, checked, body);
+    let digest = digest(origin, checked, body.kind(), checked.query.as_bytes(), &body.data);
+    let exchange = exchange(origin, checked, body, digest);
     let facts = HttpFacts {
         secrets: names,
         websocket: checked.websocket,
@@ -253,6 +255,7 @@ pub(crate) fn ask(
         placeholders,
         leaked: Vec::new(),
         digest,
+        exchange,
     })
 }
 
@@ -280,8 +283,8 @@ pub(crate) fn leaked(
 
 /// Over all that makes two requests the same one. Headers that vary by program (`accept`,
 /// `user-agent`) are left out; those that say what the body is are in.
-fn digest(origin: &Origin, checked: &Checked, body: &Collected) -> Digest {
-    let kind: &[u8] = match body.kind() {
+fn digest(origin: &Origin, checked: &Checked, kind: BodyKind, query: &[u8], data: &[u8]) -> Digest {
+    let kind: &[u8] = match kind {
         BodyKind::Streamed => b"streamed",
         BodyKind::Buffered | BodyKind::None => b"whole",
     };
@@ -298,13 +301,23 @@ fn digest(origin: &Origin, checked: &Checked, body: &Collected) -> Digest {
             checked.method.as_bytes(),
             authority.as_bytes(),
             checked.path.decoded.as_bytes(),
-            checked.query.as_bytes(),
+            query,
             kind,
-            &body.data,
+            data,
             &content_type,
             &content_encoding,
         ],
     )
+}
+
+/// The digest that the same request has in every sandbox.
+fn exchange(origin: &Origin, checked: &Checked, body: &Collected, own: Digest) -> Digest {
+    let query = secrets::by_name(checked.query.as_bytes());
+    let data = secrets::by_name(&body.data);
+    match (&query, &data) {
+        (Cow::Borrowed(_), Cow::Borrowed(_)) => own,
+        _ => digest(origin, checked, body.kind(), &query, &data),
+    }
 }
 
 /// Asks for plain bytes, so that a secret can be seen in them.

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, STANDARD};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
+use std::borrow::Cow;
 use zeroize::Zeroizing;
 
 const PREFIX: &[u8] = b"bpsecret-";
@@ -48,6 +49,24 @@ fn find(bytes: &[u8]) -> Vec<(usize, usize, String)> {
         }
     }
     found
+}
+
+/// The same without what differs between sandboxes: of each placeholder its name alone.
+#[must_use]
+pub fn by_name(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let places = find(bytes);
+    if places.is_empty() {
+        return Cow::Borrowed(bytes);
+    }
+    let (mut named, mut from) = (Vec::with_capacity(bytes.len()), 0);
+    for (start, end, name) in places {
+        named.extend_from_slice(&bytes[from..start]);
+        named.extend_from_slice(PREFIX);
+        named.extend_from_slice(name.as_bytes());
+        from = end;
+    }
+    named.extend_from_slice(&bytes[from..]);
+    Cow::Owned(named)
 }
 
 /// All placeholders of a request.

@@ -380,6 +380,12 @@ pub(crate) struct What {
     /// Use bedplate.NAME.toml over the manifest
     #[arg(long, value_name = "NAME")]
     pub(crate) env: Option<String>,
+    /// Keep what hosts answer, to replay it
+    #[arg(long, conflicts_with = "replay_network")]
+    pub(crate) record_network: bool,
+    /// Give programs the answers of this run's hosts, and nothing else of the network
+    #[arg(long, value_name = "RUN")]
+    pub(crate) replay_network: Option<String>,
 }
 
 /// `rollout`.

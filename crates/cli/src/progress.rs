@@ -191,14 +191,17 @@ fn egress_lines(before: &State, record: &Record, command: &dyn Fn(&str) -> Strin
             let approve = command(&format!("approve {id}"));
             vec![Line::new(Paint::Yellow, "asks", format!("{what}: {approve}, or deny {id}"))]
         }
-        Body::EgressEnded { egress, status, failure, .. } => {
+        Body::EgressEnded { egress, status, failure, sent, .. } => {
             let what = before.egress.passed.get(egress).map(|passed| passed.what.clone());
             let what = safe(&what.unwrap_or_default());
             match failure {
                 Some(why) => {
                     vec![Line::new(Paint::Red, "failed", format!("{what}: {}", safe(why)))]
                 }
-                None => vec![Line::new(Paint::Dim, "net", format!("{what} {status}"))],
+                None => {
+                    let how = if *sent { "net" } else { "replay" };
+                    vec![Line::new(Paint::Dim, how, format!("{what} {status}"))]
+                }
             }
         }
         _ => Vec::new(),

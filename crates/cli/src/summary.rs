@@ -5,8 +5,8 @@ use crate::render;
 use crate::terminal::short;
 use kernel::State;
 use types::{
-    ApprovalVerdict, Body, Labels, OutcomeStatus, PrivacyFound, Record, Resolution, ResolvedBy,
-    TimerPurpose, Verdict,
+    ApprovalVerdict, Body, Kept, Labels, OutcomeStatus, PrivacyFound, Record, Resolution,
+    ResolvedBy, TimerPurpose, Verdict,
 };
 
 /// Characters of a summary.
@@ -189,9 +189,14 @@ fn budget_and_policy(body: &Body) -> Option<String> {
             format!("{verdict:?} {}: {reason}", request.resource()).to_lowercase()
         }
         Body::EgressAsked { egress, shown, .. } => format!("{egress}: {shown}"),
-        Body::EgressEnded { egress, status, bytes_up, bytes_down, failure, .. } => {
+        Body::EgressEnded { egress, status, bytes_up, bytes_down, failure, kept, .. } => {
             let failure = failure.as_ref().map(|why| format!(", {why}")).unwrap_or_default();
-            format!("{egress}: {status}, {bytes_up} bytes up, {bytes_down} down{failure}")
+            let kept = match kept {
+                None => String::new(),
+                Some(Kept::Whole(_)) => ", kept".to_owned(),
+                Some(Kept::Nothing(why)) => format!(", not kept: {why}"),
+            };
+            format!("{egress}: {status}, {bytes_up} bytes up, {bytes_down} down{failure}{kept}")
         }
         Body::SecretUsed { secret, host, under } => format!("{secret} for {host} under {under}"),
         Body::PolicyChanged { policy_set, allow, by } => {

@@ -371,6 +371,7 @@ fn unexpected(event: &Event) -> GateError {
         Event::NetAsked { .. } => "net_asked",
         Event::NetWithdrawn { .. } => "net_withdrawn",
         Event::NetPassed { .. } => "net_passed",
+        Event::NetKept { .. } => "net_kept",
         Event::NetMinted { .. } => "net_minted",
         Event::Good => "good",
         Event::Failed { .. } => "failed",

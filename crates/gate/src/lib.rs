@@ -21,7 +21,7 @@ mod process;
 mod scripts;
 
 pub use boundary::{
-    Client as TokenClient, Denial, Event as NetPassage, MODELS_HOST, TOKEN_OPERATION,
+    Client as TokenClient, Denial, Event as NetPassage, MODELS_HOST, TOKEN_OPERATION, by_name,
 };
 pub use client::{Answered, Gate, NotPrepared, Prepared};
 pub use error::GateError;

@@ -297,6 +297,13 @@ async fn read_frames(read: OwnedReadHalf, waiting: Arc<Waiting>) {
                 waiting.say(net, NetMessage::Passed { permit, passage, sent });
                 continue;
             }
+            Event::NetKept { net, permit, nothing } => {
+                let bytes = received.attachments.pop();
+                let bytes = bytes.map(|mut bytes| std::mem::take(&mut *bytes));
+                let answer = nothing.map_or_else(|| Ok(bytes.unwrap_or_default()), Err);
+                waiting.say(net, NetMessage::Kept { permit, answer });
+                continue;
+            }
             Event::NetMinted { net, placeholder, expires_s } => {
                 // A token is text; what is none is not kept.
                 let token = received.attachments.pop().and_then(|bytes| {

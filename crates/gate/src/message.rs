@@ -103,6 +103,9 @@ pub struct NetConfig {
     /// Where the answers to GETs say how old they are, by `HOST` or `HOST/PATH*`.
     #[serde(default)]
     pub as_of: BTreeMap<String, AsOfField>,
+    /// Whether the owner is given each answer that a program got.
+    #[serde(default)]
+    pub keep: bool,
     /// By which values of the vault are known in what would leave, without them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prints: Option<Fingerprints>,
@@ -167,6 +170,8 @@ pub struct NetRequest {
     pub leaked: Vec<String>,
     /// Digest of all that would be sent.
     pub digest: Digest,
+    /// The digest by which the same request is known in other sandboxes.
+    pub exchange: Digest,
 }
 
 /// What the boundary asks the owner.
@@ -267,6 +272,12 @@ pub enum NetVerdict {
         #[serde(default)]
         quiet: bool,
     },
+    /// A request is not sent: its answer is attached, as
+    /// [`NetMessage::Kept`](crate::NetMessage::Kept) had it.
+    Answered {
+        /// Names the permit.
+        permit: u64,
+    },
     /// A connection is read as HTTP, request by request.
     Inspect,
     /// It may not.
@@ -311,7 +322,8 @@ pub(crate) enum Request {
     NetClose { net: u64 },
     /// Policy is another: ask about everything that is open.
     NetRecheck { net: u64 },
-    /// What was asked by `Event::NetAsked`. No answer. Attachment: the values of secrets.
+    /// What was asked by `Event::NetAsked`. No answer. Attachment: the values of secrets, or the
+    /// answer that was kept.
     NetVerdict { ask: u64, verdict: NetVerdict },
     /// Encode a guest's request for this endpoint and keep it, as `Prepare` does.
     GuestPrepare { ask: u64, endpoint: Box<Endpoint>, model: String, privacy: Box<PrivacyOrder> },
@@ -371,6 +383,9 @@ pub(crate) enum Event {
     NetWithdrawn { net: u64, ask: u64 },
     /// What became of a permit. Request 0. Of a quiet one, `sent` says whether it was sent.
     NetPassed { net: u64, permit: u64, passage: NetPassage, sent: Option<bool> },
+    /// A permit's answer as the program got it. Request 0. Attachment: the answer, unless
+    /// `nothing` says why it is not kept.
+    NetKept { net: u64, permit: u64, nothing: Option<String> },
     /// A token was made for the secret behind a placeholder. Request 0. Attachment: the token.
     NetMinted { net: u64, placeholder: String, expires_s: Option<u64> },
     /// It is as it should be.

@@ -11,9 +11,10 @@ use crate::message::{
     ToOwner,
 };
 use boundary::{
-    Answer, Boundary, Config, ConnectAsk, ConnectVerdict, Denial, Endpoint, How, Judge, Listeners,
-    RequestAsk, RequestVerdict, Scan, SecretUse, Standing,
+    Answer, Boundary, Config, ConnectAsk, ConnectVerdict, Denial, Endpoint, How, Judge, KeptAnswer,
+    Listeners, RequestAsk, RequestVerdict, Scan, SecretUse, Standing,
 };
+use bytes::Bytes;
 use privacy::{Fingerprints, Scanner};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -153,6 +154,7 @@ impl Nets {
             clock: Arc::new(now_s),
             body_bytes: boundary::limits::BODY_BYTES_MAX,
             as_of: config.as_of,
+            keep: config.keep,
             models: config.models.map(|models| self.door(net, models)),
         };
         let asking = Arc::clone(&self.asking);
@@ -310,7 +312,7 @@ fn refused() -> Denial {
 fn denial(verdict: NetVerdict) -> Denial {
     match verdict {
         NetVerdict::Deny(denial) => denial,
-        NetVerdict::Permit { .. } | NetVerdict::Inspect => refused(),
+        NetVerdict::Permit { .. } | NetVerdict::Answered { .. } | NetVerdict::Inspect => refused(),
     }
 }
 
@@ -345,6 +347,7 @@ impl Judge for OwnerJudge {
                 leaked: ask.leaked.clone(),
                 placeholders: placeholders.map(|p| (p.name.clone(), p.text.clone())).collect(),
                 digest: ask.digest,
+                exchange: ask.exchange,
             };
             let question = NetQuestion::Request { request: Box::new(request) };
             match self.ask(question).await {
@@ -356,6 +359,20 @@ impl Judge for OwnerJudge {
                         lock(&self.quiet).insert(permit, false);
                     }
                     RequestVerdict::Permit { id: permit, secrets }
+                }
+                (NetVerdict::Answered { permit }, answer) => {
+                    // It was never sent, and its end says so.
+                    lock(&self.quiet).insert(permit, false);
+                    match KeptAnswer::parse(&answer) {
+                        Ok(answer) => {
+                            RequestVerdict::Answered { id: permit, answer: Box::new(answer) }
+                        }
+                        Err(why) => {
+                            let why = format!("what was kept is no answer: {why}");
+                            self.event(permit, boundary::Event::Failed { why });
+                            RequestVerdict::Deny(refused())
+                        }
+                    }
                 }
                 (other, _) => RequestVerdict::Deny(denial(other)),
             }
@@ -381,6 +398,15 @@ impl Judge for OwnerJudge {
         let event = Event::NetMinted { net: self.net, placeholder, expires_s };
         let token = Attachment::Secret(models::Secret::new(token.as_bytes().to_vec()));
         self.say_with(event, vec![token], false);
+    }
+
+    fn kept(&self, permit: u64, answer: Result<Bytes, &'static str>) {
+        let (bytes, nothing) = match answer {
+            Ok(bytes) => (Some(Attachment::Plain(bytes)), None),
+            Err(why) => (None, Some(why.to_owned())),
+        };
+        let event = Event::NetKept { net: self.net, permit, nothing };
+        self.say_with(event, bytes.into_iter().collect(), false);
     }
 
     fn leaked(&self, parts: &[&[u8]]) -> Vec<String> {

@@ -39,6 +39,13 @@ pub enum NetMessage {
         /// How long it is good, seconds, if that was said.
         expires_s: Option<u64>,
     },
+    /// The answer to a permit's request, as the program got it; before its end.
+    Kept {
+        /// The permit.
+        permit: u64,
+        /// Its bytes, or why it is not kept.
+        answer: Result<Vec<u8>, String>,
+    },
     /// What became of a permit.
     Passed {
         /// The permit.
@@ -147,6 +154,12 @@ impl Network {
         });
         let request = Request::NetVerdict { ask, verdict };
         self.link.send(request, attached.into_iter().collect()).await;
+    }
+
+    /// Answers a request with an answer that was kept.
+    pub async fn answer_kept(&self, ask: u64, permit: u64, answer: Vec<u8>) {
+        let request = Request::NetVerdict { ask, verdict: NetVerdict::Answered { permit } };
+        self.link.send(request, vec![Attachment::Plain(answer.into())]).await;
     }
 
     /// The way to the guests of this sandbox, for as long as this gate lives.

@@ -87,13 +87,29 @@ pub struct Egresses {
     asked_for: BTreeMap<u64, Box<ActionRequest>>,
     /// Digests of what was sent irreversibly, or may have been.
     sent: BTreeSet<Digest>,
+    /// Records of the run that is replayed whose answers were given.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    replayed: BTreeSet<u64>,
+    /// Those of them that go to the command or check in flight: done again, it gets them again.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    replaying: BTreeSet<u64>,
 }
 
 impl Egresses {
     /// Folds a record about a request. Says whether it was a denial.
     pub(crate) fn fold(&mut self, seq: u64, body: &Body) -> bool {
         match body {
-            Body::EgressDecided { during, request, bound, effect, verdict, approved, .. } => {
+            Body::EgressDecided {
+                during,
+                request,
+                bound,
+                effect,
+                verdict,
+                approved,
+                replays,
+                ..
+            } => {
+                self.replaying.extend(replays.filter(|answer| self.replayed.insert(*answer)));
                 if let Some(grant) = approved.and_then(|asked| self.grants.get_mut(&asked)) {
                     grant.phase = GrantPhase::Over;
                 }
@@ -151,6 +167,20 @@ impl Egresses {
             }
         }
         self.asked_for.clear();
+        for answer in std::mem::take(&mut self.replaying) {
+            self.replayed.remove(&answer);
+        }
+    }
+
+    /// A command or a check has ended, with the answers it was given.
+    pub(crate) fn command_ended(&mut self) {
+        self.replaying.clear();
+    }
+
+    /// Whether the answer of this record, of the run that is replayed, was given.
+    #[must_use]
+    pub fn was_replayed(&self, answer: u64) -> bool {
+        self.replayed.contains(&answer)
     }
 
     /// A run that begins or goes back here: what was in flight may have been sent, and no question
@@ -258,12 +288,23 @@ mod tests {
             input: Digest::of(b"input"),
             carried: Carried::default(),
             failure: None,
+            exchange: None,
+            replays: None,
         }
     }
 
     fn ended(egress: u64, sent: bool) -> Body {
         let (status, bytes_up, bytes_down, failure) = (200, 0, 0, None);
-        Body::EgressEnded { egress, status, bytes_up, bytes_down, failure, sent, as_of: None }
+        Body::EgressEnded {
+            egress,
+            status,
+            bytes_up,
+            bytes_down,
+            failure,
+            sent,
+            as_of: None,
+            kept: None,
+        }
     }
 
     fn asked(egress: u64, what: &str) -> Body {
@@ -336,5 +377,27 @@ mod tests {
             all.answer(2, verdict);
             assert_eq!((all.grant(&digest, 99), all.question(&digest, 99)), (None, None));
         }
+    }
+
+    #[test]
+    fn a_command_that_is_done_again_gets_the_same_answers_again() {
+        let replay = |answer| {
+            let mut body = decided(EffectClass::Read, Verdict::Permit, None, "a");
+            if let Body::EgressDecided { replays, .. } = &mut body {
+                *replays = Some(answer);
+            }
+            body
+        };
+        let mut all = Egresses::default();
+        all.fold(1, &replay(40));
+        all.fold(2, &ended(1, false));
+        assert!(all.was_replayed(40) && !all.was_replayed(41));
+        all.command_ended();
+        all.fold(3, &replay(41));
+        // The last answer once more: it was given before this command.
+        all.fold(4, &replay(40));
+        all.interrupt();
+        assert!(all.was_replayed(40), "its command ended");
+        assert!(!all.was_replayed(41), "its command is done again");
     }
 }

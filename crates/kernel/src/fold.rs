@@ -492,6 +492,7 @@ impl State {
         if self.is_guest() {
             self.guest.ended = Some((status, exit));
         }
+        self.egress.command_ended();
         let retries_left = self.attempts_left(id);
         let action = self.action_mut(id);
         action.output = Some(output.clone());
@@ -656,6 +657,7 @@ impl State {
     }
 
     fn fold_check(&mut self, seq: u64, name: &str, passed: bool) {
+        self.egress.command_ended();
         self.checking = None;
         self.checks.push(CheckState { name: name.to_owned(), passed, seq });
     }

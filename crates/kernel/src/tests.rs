@@ -647,9 +647,20 @@ fn heard(run: &mut Run, during: Option<u64>, as_of: Option<AsOf>) -> u64 {
         input: Digest::ZERO,
         carried: Carried::default(),
         failure: None,
+        exchange: None,
+        replays: None,
     });
     let (status, bytes_up, bytes_down, failure, sent) = (200, 0, 0, None, true);
-    run.append(Body::EgressEnded { egress, status, bytes_up, bytes_down, failure, sent, as_of })
+    run.append(Body::EgressEnded {
+        egress,
+        status,
+        bytes_up,
+        bytes_down,
+        failure,
+        sent,
+        as_of,
+        kept: None,
+    })
 }
 
 #[test]

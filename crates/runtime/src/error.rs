@@ -133,6 +133,12 @@ pub enum RuntimeError {
         /// Why.
         reason: String,
     },
+    /// A run whose answers were not kept cannot be replayed.
+    #[error("run {run} has no answers to replay")]
+    NothingToReplay {
+        /// The run.
+        run: String,
+    },
     /// A sandbox's network cannot be served.
     #[error("the network of the sandbox cannot be served: {reason}")]
     Network {
@@ -200,6 +206,7 @@ impl RuntimeError {
                 | Self::Approver { .. }
                 | Self::TooLarge { .. }
                 | Self::CallerKey { .. }
+                | Self::NothingToReplay { .. }
                 | Self::Refused(_)
         )
     }
@@ -231,6 +238,7 @@ impl Coded for RuntimeError {
             Self::TooLarge { .. } => "BP-RUN-014",
             Self::Network { .. } => "BP-RUN-015",
             Self::CannotTakeBack { .. } => "BP-RUN-023",
+            Self::NothingToReplay { .. } => "BP-RUN-024",
             Self::CallerKey { .. } => "BP-SERVE-015",
             Self::Part(_) | Self::Refused(_) => "BP-RUN-000",
         }
@@ -278,6 +286,9 @@ impl Coded for RuntimeError {
             }
             Self::Network { .. } => {
                 "Check the disk's space and the rights of --home; then resume the run."
+            }
+            Self::NothingToReplay { .. } => {
+                "Name a run that was started with --record-network, or start one."
             }
             Self::TooLarge { .. } => "Put large input into a file of the workspace.",
             Self::CallerKey { .. } => {

@@ -168,6 +168,10 @@ impl Outside {
         held: Held,
         bundle: &Path,
     ) -> Result<Self, RuntimeError> {
+        if terms.network.record || terms.network.replay.is_some() {
+            let reason = "only a run can record or replay what the world said".to_owned();
+            return Err(RuntimeError::Network { reason });
+        }
         let trail = Trail::open(home)?;
         let config = config_of(&terms.network, terms.trust.clone(), None)?;
         let mut nonce = [0; NONCE_BYTES];
@@ -225,7 +229,11 @@ impl Outside {
                         return refused;
                     }
                 }
-                Some(NetMessage::Withdrawn { .. } | NetMessage::Minted { .. }) => {}
+                Some(
+                    NetMessage::Withdrawn { .. }
+                    | NetMessage::Minted { .. }
+                    | NetMessage::Kept { .. },
+                ) => {}
                 Some(NetMessage::Passed { permit, passage, .. }) => {
                     self.on_passage(permit, passage);
                 }
@@ -466,6 +474,8 @@ impl Outside {
             input: decision.input,
             carried: self.carried(),
             failure: None,
+            exchange: None,
+            replays: None,
         }
     }
 
@@ -507,7 +517,16 @@ impl Outside {
         flight: InFlight,
     ) {
         let InFlight { sent, as_of } = flight;
-        let body = Body::EgressEnded { egress, status, bytes_up, bytes_down, failure, sent, as_of };
+        let body = Body::EgressEnded {
+            egress,
+            status,
+            bytes_up,
+            bytes_down,
+            failure,
+            sent,
+            as_of,
+            kept: None,
+        };
         // It is over; the next permit will find that nothing can be written.
         let _ = self.write(json!({ "permit": egress, "record": body }), false);
     }

@@ -31,7 +31,7 @@ pub use labels::Labels;
 pub use money::Usd;
 pub use privacy::{PERSONAL_KINDS, PrivacyFound, Restored, TOKEN_KINDS, Treatment};
 pub use record::{
-    Actor, ApprovalVerdict, Attempt, Body, Cause, EndStatus, FaultClass, Link, ModelFault,
+    Actor, ApprovalVerdict, Attempt, Body, Cause, EndStatus, FaultClass, Kept, Link, ModelFault,
     OutcomeStatus, Output, Record, Resolution, ResolvedBy, SCHEMA_VERSION, Stamp, TimerPurpose,
     WaitReason,
 };

@@ -278,6 +278,12 @@ pub struct Network {
     /// How long a request that a person is asked about waits on its connection, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ask_wait_ms: Option<u64>,
+    /// Whether answers are kept, for runs that replay them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub record: bool,
+    /// The run whose answers this one gets, instead of the world's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<crate::RunId>,
 }
 
 /// `[privacy]`: what is done with secrets and personal data in requests to models. Values of the

@@ -217,6 +217,16 @@ pub struct Attempt {
     pub seed: u64,
 }
 
+/// What was kept of an answer, for runs that replay it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kept {
+    /// All of it; so many bytes of the attachment `answer`.
+    Whole(u64),
+    /// Nothing; why.
+    Nothing(String),
+}
+
 /// What a record says. The variant's name is the record's kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -623,6 +633,13 @@ pub enum Body {
         /// What refuses it, when policy would not: a secret of it that cannot be opened.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         failure: Option<Failure>,
+        /// What the same request is known by in other runs, where that is not `bound`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exchange: Option<Digest>,
+        /// The record, of the run that `[network] replay` names, whose answer it gets: it does not
+        /// leave.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replays: Option<u64>,
     },
     /// A person is asked about a request of the sandbox. The bytes are the attachment `request`.
     EgressAsked {
@@ -638,7 +655,8 @@ pub enum Body {
         #[serde(default = "one", skip_serializing_if = "is_one")]
         needs: u32,
     },
-    /// What became of a permitted request or connection.
+    /// What became of a permitted request or connection. With `[network] record` the answer, as the
+    /// program got it, is the attachment `answer`.
     EgressEnded {
         /// The record that permitted it.
         egress: u64,
@@ -656,6 +674,9 @@ pub enum Body {
         /// What the answer says about its age, when the manifest says where.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         as_of: Option<AsOf>,
+        /// Whether its answer is kept for replays.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kept: Option<Kept>,
     },
     /// A secret was used at egress.
     SecretUsed {

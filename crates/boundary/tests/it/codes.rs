@@ -38,6 +38,7 @@ async fn a_configuration_that_cannot_be_used_is_refused() {
         authority: None,
         body_bytes,
         as_of: std::collections::BTreeMap::new(),
+        keep: false,
         models: None,
     };
     let start = |config| {

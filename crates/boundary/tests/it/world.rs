@@ -144,6 +144,7 @@ impl World {
             authority: None,
             body_bytes: boundary::limits::BODY_BYTES_MAX,
             as_of: dated(),
+            keep: false,
             models,
         };
         let listeners = Listeners {

@@ -59,10 +59,17 @@ pub(super) fn prepared(session: &Session, what: &What) -> Result<NewRun> {
         what: "cannot find the current directory".to_owned(),
         reason: error.to_string(),
     })?;
-    match target(what.target.as_deref(), &here)? {
+    let mut new = match target(what.target.as_deref(), &here)? {
         Target::Directory(dir) => of_directory(&dir, &here, what),
         Target::Task(task) => of_task(task, &here, what, session),
+    }?;
+    let network = &mut new.manifest.network;
+    if let Some(recorded) = &what.replay_network {
+        (network.record, network.replay) = (false, Some(session.reader()?.find(recorded)?));
+    } else if what.record_network {
+        (network.record, network.replay) = (true, None);
     }
+    Ok(new)
 }
 
 /// `run`.

@@ -66,8 +66,14 @@ fn bad(reason: &str) -> Refusal {
 
 impl Desk for Counter {
     fn new_run(&self, asked: &StartRun) -> std::result::Result<NewRun, Refusal> {
-        let arguments =
-            What { target: None, input: None, model: asked.model.clone(), env: asked.env.clone() };
+        let arguments = What {
+            target: None,
+            input: None,
+            model: asked.model.clone(),
+            env: asked.env.clone(),
+            record_network: false,
+            replay_network: None,
+        };
         let absolute = |path: &Path| path.is_absolute() && path.is_dir();
         match (&asked.agent, &asked.task) {
             (Some(dir), None) if asked.workspace.is_none() => {

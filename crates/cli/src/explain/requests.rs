@@ -185,7 +185,8 @@ impl Log<'_> {
         self.records.iter().find_map(|record| match &record.body {
             Body::EgressEnded { egress, status, failure, sent, as_of, .. } if *egress == seq => {
                 let outcome = match failure {
-                    None => format!("answered {status}"),
+                    None if *sent => format!("answered {status}"),
+                    None => format!("not sent: answered {status} as it was recorded"),
                     Some(why) if *sent => format!("sent, no whole answer: {why}"),
                     Some(why) => format!("not sent: {why}"),
                 };

@@ -9,6 +9,7 @@ mod crash;
 mod credentials;
 mod egress_kills;
 mod failures;
+mod frozen;
 mod homes;
 mod image;
 mod network;

@@ -69,7 +69,11 @@ fn answer(mut stream: &TcpStream, notes: &Mutex<Vec<Seen>>) -> Option<()> {
         // It goes on until the other side is cut off.
         return stream.read(&mut [0; 1]).ok().filter(|count| *count > 0).map(drop);
     }
-    let said = format!("you sent {line} with {authorization} and {body}");
+    let said = if line.contains("/count") {
+        format!("{} before", notes.lock().ok()?.len())
+    } else {
+        format!("you sent {line} with {authorization} and {body}")
+    };
     notes.lock().ok()?.push(Seen { line, authorization, body });
     write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{said}", said.len()).ok()
 }
@@ -91,7 +95,7 @@ def go(method, url, data=None):
 "#;
 
 /// A world with an agent that runs one Python program in the sandbox.
-fn world(upstream: &Upstream, permissions: &str, network: &str, program: &str) -> World {
+pub(crate) fn world(upstream: &Upstream, permissions: &str, network: &str, program: &str) -> World {
     let world = World::new();
     let manifest = format!(
         "[permissions]\npreset = \"observe\"\n{permissions}\n[network]\n{network}\n\
@@ -114,7 +118,7 @@ pub(crate) fn set_secret(world: &World) {
 }
 
 /// What the program printed, line by line.
-fn printed(world: &World) -> Vec<String> {
+pub(crate) fn printed(world: &World) -> Vec<String> {
     let shown = world.run(&["show", "last", "--json"]).exits(0).json();
     let records = shown["records"].as_array().expect("records");
     let finished = records.iter().find(|record| record["kind"] == "action_finished");
@@ -122,7 +126,7 @@ fn printed(world: &World) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-fn of_kind(world: &World, kind: &str) -> Vec<Value> {
+pub(crate) fn of_kind(world: &World, kind: &str) -> Vec<Value> {
     let shown = world.run(&["show", "last", "--json"]).exits(0).json();
     let records = shown["records"].as_array().expect("records");
     records.iter().filter(|record| record["kind"] == kind).cloned().collect()
@@ -189,7 +193,7 @@ fn requests_are_decided_one_by_one_and_a_secret_goes_to_its_host_only() {
 }
 
 /// Nothing of the secret lies in the home, in its layers, or in the project.
-fn no_trace(world: &World) {
+pub(crate) fn no_trace(world: &World) {
     for dir in [world.home(), world.project()] {
         let found = traces::files(&dir, SECRET);
         assert!(found.is_empty(), "the value stands in {found:?}");

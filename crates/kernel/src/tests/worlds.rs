@@ -200,6 +200,8 @@ fn posted(run: &mut Run, during: u64, ended: bool) -> Digest {
         input: Digest::ZERO,
         carried: Carried::default(),
         failure: None,
+        exchange: None,
+        replays: None,
     });
     if ended {
         let (status, bytes_up, bytes_down, failure) = (200, 0, 0, None);
@@ -212,6 +214,7 @@ fn posted(run: &mut Run, during: u64, ended: bool) -> Digest {
             failure,
             sent,
             as_of,
+            kept: None,
         });
     }
     digest

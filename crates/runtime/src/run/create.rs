@@ -1,6 +1,7 @@
 //! A new run: its base layer, its key, its first records.
 
 use super::Control;
+use super::exchanges::Exchanges;
 use crate::error::RuntimeError;
 use crate::parts::Parts;
 use crate::policy_sources;
@@ -66,6 +67,7 @@ pub(crate) async fn create(
     }
     check(&new).map_err(RuntimeError::as_refusal)?;
     check_strength(parts, &new.manifest)?;
+    check_replay(parts, &new.manifest)?;
     // Held until the log names it: what a record needs is not removed either.
     let image = pinned_image(parts, &new).await?;
     new.manifest.sandbox.image_digest = image.as_ref().map(|held| held.image.digest);
@@ -197,6 +199,12 @@ fn check_strength(parts: &Parts, manifest: &Manifest) -> Result<(), RuntimeError
         return Err(RuntimeError::part(&SandboxError::LimitsStrength { why }));
     }
     Ok(())
+}
+
+/// A run cannot get answers that nobody kept.
+fn check_replay(parts: &Parts, manifest: &Manifest) -> Result<(), RuntimeError> {
+    let replayed = manifest.network.replay.as_ref();
+    replayed.map_or(Ok(()), |run| Exchanges::read(&parts.store, run).map(drop))
 }
 
 async fn base_layer(parts: &Arc<Parts>, new: &NewRun) -> Result<LayerId, RuntimeError> {

@@ -20,8 +20,8 @@ use super::{Draft, RunTask};
 use crate::error::RuntimeError;
 use crate::parts::Parts;
 use gate::{
-    Denial, GuestLink, NetConfig, NetMessage, NetPassage, NetQuestion, NetRequest, NetVerdict,
-    Network, SecretGiven, TOKEN_OPERATION,
+    Denial, GuestLink, NetConfig, NetMessage, NetQuestion, NetRequest, NetVerdict, Network,
+    SecretGiven, TOKEN_OPERATION,
 };
 use policy::Decision;
 use privacy::Fingerprints;
@@ -43,8 +43,6 @@ use zeroize::Zeroizing;
 const ASK_WAIT_MS_DEFAULT: u64 = 20_000;
 /// Denials of one action that are recorded; later ones of the same kind are answered alike.
 const DENIALS_RECORDED_MAX: usize = 256;
-/// How long what is still open is waited for when its command has ended, milliseconds.
-pub(super) const TAIL_MS_MAX: u64 = 2_000;
 /// Variables that name the file of certificates to programs that do not look at the system's.
 const TRUST_VARIABLES: [&str; 9] = [
     "SSL_CERT_FILE",
@@ -61,20 +59,13 @@ const TRUST_VARIABLES: [&str; 9] = [
 const ASKED: &str = "BP-RUN-016";
 /// What a program is told when a person denied its request: `BP-RUN-017`.
 const REFUSED_BY_PERSON: &str = "BP-RUN-017";
-/// How long the end of a reading request waits to be recorded together with others, milliseconds.
-/// Until then a crash makes it one of which nobody knows how it ended, and it is done again.
-const ENDS_MS_MAX: u64 = 5;
-/// Ends that wait at once.
-const ENDS_MAX: usize = 32;
-/// The status by which a server refuses a credential.
-const UNAUTHORIZED: u16 = 401;
 /// What a program is told when the value of a secret stands in its request: `BP-PRIVACY-013`.
 const LEAKED: &str = "BP-PRIVACY-013";
 /// What comes from a host that the operator says nothing about.
 const FOREIGN: &str = "untrusted";
 
 /// A request that a person is asked about, waiting on its connection.
-struct Held {
+pub(super) struct Held {
     ask: u64,
     asked: u64,
     until: Instant,
@@ -89,19 +80,21 @@ pub(super) struct Net {
     config: NetConfig,
     authority: Zeroizing<Vec<u8>>,
     bundle: PathBuf,
-    held: Vec<Held>,
+    pub(super) held: Vec<Held>,
     /// Permits in flight, and whether a byte of each may have left.
-    open: BTreeMap<u64, bool>,
+    pub(super) open: BTreeMap<u64, bool>,
     /// What was denied during this action and stands in the log.
-    denied: BTreeSet<String>,
+    pub(super) denied: BTreeSet<String>,
     /// Hosts that answered during this action.
-    heard: BTreeSet<String>,
+    pub(super) heard: BTreeSet<String>,
     /// What answers say about their age, by permit, until their end is recorded.
-    dated: BTreeMap<u64, AsOf>,
+    pub(super) dated: BTreeMap<u64, AsOf>,
+    /// Answers that are kept, by permit, until their end is recorded.
+    pub(super) kept: BTreeMap<u64, Result<Vec<u8>, String>>,
     /// Ends of reading requests, recorded together with what comes next, or soon.
-    ended: Vec<Draft>,
+    pub(super) ended: Vec<Draft>,
     /// When they are recorded at the latest.
-    ends_due: Option<Instant>,
+    pub(super) ends_due: Option<Instant>,
 }
 
 impl std::fmt::Debug for Net {
@@ -134,6 +127,7 @@ impl Net {
             denied: BTreeSet::new(),
             heard: BTreeSet::new(),
             dated: BTreeMap::new(),
+            kept: BTreeMap::new(),
             ended: Vec::new(),
             ends_due: None,
         })
@@ -145,7 +139,7 @@ impl Net {
     }
 
     /// What comes next: a message, or a held request whose time is over. Never ends by itself.
-    async fn next(&mut self) -> Next {
+    pub(super) async fn next(&mut self) -> Next {
         let first = self.held.iter().map(|held| held.until).chain(self.ends_due).min();
         let over = async {
             match first {
@@ -173,6 +167,19 @@ impl Net {
     /// The way to the guests of the sandbox, while a gate serves.
     pub(super) fn guests(&self) -> Option<GuestLink> {
         self.network.as_ref().map(Network::guests)
+    }
+
+    /// Gives a request the answer that was kept for it.
+    pub(super) async fn answer_kept(
+        &mut self,
+        ask: u64,
+        permit: u64,
+        (answer, as_of): (Vec<u8>, Option<AsOf>),
+    ) {
+        self.dated.extend(as_of.map(|as_of| (permit, as_of)));
+        if let Some(network) = &self.network {
+            network.answer_kept(ask, permit, answer).await;
+        }
     }
 
     async fn answer(&self, ask: u64, verdict: NetVerdict) {
@@ -214,13 +221,27 @@ pub(crate) fn config_of(
         reason: format!("there is no randomness: {error}"),
     })?;
     let as_of = network.as_of.clone();
-    Ok(NetConfig { resolve, trust, seed, as_of, models: None, prints })
+    let keep = network.record;
+    Ok(NetConfig { resolve, trust, seed, as_of, keep, models: None, prints })
 }
 
 /// The host's authorities and the sandbox's own.
 pub(crate) fn bundle_text(own: &str) -> String {
     let host = sandbox::TRUST_INSIDE.iter().find_map(|path| std::fs::read_to_string(path).ok());
     format!("{}\n{own}", host.unwrap_or_default())
+}
+
+/// What a permit says besides its decision.
+#[derive(Debug, Default)]
+pub(super) struct Terms<'a> {
+    /// The record whose approval it spends.
+    pub(super) approved: Option<u64>,
+    /// What the same request is known by in other runs, where that is not its digest.
+    pub(super) exchange: Option<Digest>,
+    /// The record of another run whose answer it gets.
+    pub(super) replays: Option<u64>,
+    /// Secrets that are put in, by name and placeholder.
+    pub(super) secrets: &'a [(String, String)],
 }
 
 /// What happened on a network.
@@ -294,11 +315,6 @@ fn shown(request: &NetRequest) -> String {
     text + &more
 }
 
-/// Whether the newest of so many ends waits for company.
-const fn waits(read: bool, ends: usize) -> bool {
-    read && ends < ENDS_MAX
-}
-
 /// What policy is asked to explain why a name is not answered: the least one could want there.
 pub(crate) fn asked_by_name(host: String) -> ActionRequest {
     ActionRequest::HttpRequest {
@@ -343,6 +359,12 @@ impl RunTask {
                 self.on_minted(&placeholder, token, expires_s);
                 Ok(())
             }
+            Next::Message(NetMessage::Kept { permit, answer }) => {
+                if let Some(net) = &mut self.world.net {
+                    net.kept.insert(permit, answer);
+                }
+                Ok(())
+            }
             Next::Message(NetMessage::Passed { permit, passage, sent }) => {
                 self.on_passage(permit, passage, sent).await
             }
@@ -373,7 +395,7 @@ impl RunTask {
         }
     }
 
-    async fn tell_gate(&self, ask: u64, verdict: NetVerdict) {
+    pub(super) async fn tell_gate(&self, ask: u64, verdict: NetVerdict) {
         if let Some(net) = &self.world.net {
             net.answer(ask, verdict).await;
         }
@@ -439,12 +461,18 @@ impl RunTask {
     ) -> Result<(), RuntimeError> {
         let action = ActionRequest::Connect { host: host.clone(), port };
         let decision = self.judge(&action, false);
+        if decision.verdict == Verdict::Permit && self.world.exchanges.is_some() {
+            let why = "a connection that is carried unread has no answers".to_owned();
+            let digest = Digest::of(host.as_bytes());
+            return self.not_recorded(during, ask, (&action, digest), decision, why).await;
+        }
         if decision.verdict == Verdict::Permit {
             // Each connection is its own: nobody can say what it carries.
             let seq = self.state.next_seq.to_be_bytes();
             let parts: [&[u8]; 3] = [host.as_bytes(), &port.to_be_bytes(), &seq];
             let digest = Digest::of_parts("bedplate connection 1", &parts);
-            let permit = self.permit(during, &action, digest, &decision, None, &[]).await?;
+            let terms = Terms::default();
+            let permit = self.permit(during, &action, digest, &decision, terms).await?;
             self.tell_gate(ask, permit_of(permit)).await;
             return Ok(());
         }
@@ -469,7 +497,7 @@ impl RunTask {
             return self.on_leak(during, ask, &request).await;
         }
         let decision = self.judge(&request.action, false);
-        let effect = effect_of(&request.action);
+        let effect = self.effect_here(&request.action);
         let twin =
             effect == EffectClass::Irreversible && self.state.egress.has_twin(&request.digest);
         match decision.verdict {
@@ -562,6 +590,9 @@ impl RunTask {
         decision: Decision,
         approved: Option<u64>,
     ) -> Result<(), RuntimeError> {
+        if let Some(exchanges) = self.world.exchanges.clone() {
+            return self.replay(&exchanges, during, ask, request, decision, approved).await;
+        }
         let used = match self.secrets_for(request) {
             Ok(used) => used,
             Err(failure) => return self.cannot_use(during, ask, request, decision, failure).await,
@@ -569,7 +600,9 @@ impl RunTask {
         let Used { names, given, by_token } = used;
         let placeholders = names.iter().map(|(_, placeholder)| placeholder.clone()).collect();
         let (action, digest) = (&request.action, request.digest);
-        let permit = self.permit(during, action, digest, &decision, approved, &names).await?;
+        let exchange = Some(request.exchange).filter(|exchange| *exchange != digest);
+        let terms = Terms { approved, exchange, replays: None, secrets: &names };
+        let permit = self.permit(during, action, digest, &decision, terms).await?;
         self.tokens.carry(permit, by_token);
         if let Some(net) = &self.world.net {
             let quiet = effect_of(action) == EffectClass::Read;
@@ -598,22 +631,24 @@ impl RunTask {
     }
 
     /// Records a permit, durable as its class asks, and only then lets it go.
-    async fn permit(
+    pub(super) async fn permit(
         &mut self,
         during: Option<ActionId>,
         action: &ActionRequest,
         digest: Digest,
         decision: &Decision,
-        approved: Option<u64>,
-        secrets: &[(String, String)],
+        terms: Terms<'_>,
     ) -> Result<u64, RuntimeError> {
-        let effect = effect_of(action);
+        let Terms { approved, exchange, replays, secrets } = terms;
+        let effect = self.effect_here(action);
         if effect != EffectClass::Read {
             self.flush().await?;
         }
         let mut body = self.decided(during, action, digest, decision);
-        if let Body::EgressDecided { approved: spends, .. } = &mut body {
-            *spends = approved;
+        if let Body::EgressDecided { approved: spends, exchange: key, replays: answer, .. } =
+            &mut body
+        {
+            (*spends, *key, *answer) = (approved, exchange, replays);
         }
         let seq = self.state.next_seq;
         let started = during.map(|id| self.action(id).started).unwrap_or_default();
@@ -653,7 +688,7 @@ impl RunTask {
             during,
             request: Box::new(action.clone()),
             bound: digest,
-            effect: effect_of(action),
+            effect: self.effect_here(action),
             verdict: decision.verdict,
             approved: None,
             policies: decision.policies.clone(),
@@ -662,7 +697,14 @@ impl RunTask {
             input: decision.input,
             carried: self.carried_out(),
             failure: None,
+            exchange: None,
+            replays: None,
         }
+    }
+
+    /// What sending a request twice would mean. What is answered from a record is not sent.
+    fn effect_here(&self, action: &ActionRequest) -> EffectClass {
+        if self.world.exchanges.is_some() { EffectClass::Read } else { effect_of(action) }
     }
 
     /// Each thing that is denied stands in the log once for an action, up to a limit.
@@ -677,7 +719,7 @@ impl RunTask {
     }
 
     /// The same; `why` when it is not policy that refuses.
-    async fn record_refusal(
+    pub(super) async fn record_refusal(
         &mut self,
         during: Option<ActionId>,
         action: &ActionRequest,
@@ -687,8 +729,8 @@ impl RunTask {
     ) -> Result<(), RuntimeError> {
         let Some(net) = &mut self.world.net else { return Ok(()) };
         let full = net.denied.len() >= DENIALS_RECORDED_MAX;
-        let code = why.as_ref().map_or("", |failure| &failure.code);
-        if full || !net.denied.insert(format!("{code} {}", action.resource())) {
+        let said = why.as_ref().map_or(String::new(), |why| format!("{}{}", why.code, why.message));
+        if full || !net.denied.insert(format!("{said} {}", action.resource())) {
             return Ok(());
         }
         let mut body = self.decided(during, action, digest, decision);
@@ -808,72 +850,6 @@ impl RunTask {
         Ok(())
     }
 
-    async fn on_passage(
-        &mut self,
-        permit: u64,
-        passage: NetPassage,
-        told: Option<bool>,
-    ) -> Result<(), RuntimeError> {
-        let Some(net) = &mut self.world.net else { return Ok(()) };
-        let Some(sent) = net.open.get_mut(&permit) else { return Ok(()) };
-        match passage {
-            NetPassage::Sent => {
-                *sent = true;
-                Ok(())
-            }
-            NetPassage::Dated { as_of } => {
-                net.dated.insert(permit, as_of);
-                Ok(())
-            }
-            NetPassage::Answered { status, bytes_up, bytes_down } => {
-                net.open.remove(&permit);
-                self.tokens.ended(permit, status == UNAUTHORIZED);
-                self.record_end(permit, (status, bytes_up, bytes_down), None, true).await
-            }
-            NetPassage::Failed { why } => {
-                let counted = net.open.remove(&permit).unwrap_or(true);
-                self.tokens.ended(permit, false);
-                self.record_end(permit, (0, 0, 0), Some(why), told.unwrap_or(counted)).await
-            }
-        }
-    }
-
-    async fn record_end(
-        &mut self,
-        egress: u64,
-        (status, bytes_up, bytes_down): (u16, u64, u64),
-        failure: Option<String>,
-        sent: bool,
-    ) -> Result<(), RuntimeError> {
-        let passed = self.state.egress.passed.get(&egress);
-        let read = passed.is_some_and(|passed| passed.effect == EffectClass::Read);
-        let as_of = self.world.net.as_ref().and_then(|net| net.dated.get(&egress).copied());
-        let body = Body::EgressEnded { egress, status, bytes_up, bytes_down, failure, sent, as_of };
-        let draft = Draft::new(body).because(Link::ResultOf, Some(egress));
-        let Some(net) = &mut self.world.net else { return Ok(()) };
-        net.ended.push(draft);
-        net.ends_due.get_or_insert_with(|| Instant::now() + Duration::from_millis(ENDS_MS_MAX));
-        if waits(read, net.ended.len()) { Ok(()) } else { self.record_ends().await }
-    }
-
-    /// Records the ends that waited for company.
-    async fn record_ends(&mut self) -> Result<(), RuntimeError> {
-        let drafts = self.take_ends();
-        if drafts.is_empty() {
-            return Ok(());
-        }
-        self.append(Durability::Written, drafts).await.map(|_| ())
-    }
-
-    fn take_ends(&mut self) -> Vec<Draft> {
-        let Some(net) = &mut self.world.net else { return Vec::new() };
-        net.ends_due = None;
-        // From here on their age is in the state; that of what is still open is not.
-        let Net { dated, open, .. } = net;
-        dated.retain(|permit, _| open.contains_key(permit));
-        std::mem::take(&mut net.ended)
-    }
-
     /// Whether something that was permitted may go on under the policy of now: with the approval it
     /// was permitted with, if any. A connection without a permit of its own has its requests judged.
     fn still(&self, action: &ActionRequest, permit: Option<u64>) -> NetVerdict {
@@ -930,40 +906,8 @@ impl RunTask {
         Ok(())
     }
 
-    /// When a command has ended: what of its requests is still open ends too, and is recorded.
-    /// Answers the labels of what was heard during it.
-    pub(super) async fn settle_network(&mut self) -> Result<Labels, RuntimeError> {
-        let until = Instant::now() + Duration::from_millis(TAIL_MS_MAX);
-        loop {
-            let Some(net) = &mut self.world.net else { return Ok(Labels::none()) };
-            if net.open.is_empty() {
-                break;
-            }
-            match tokio::time::timeout_at(until, net.next()).await {
-                Ok(next) => self.on_network(next).await?,
-                Err(_) => break,
-            }
-        }
-        let Some(net) = &mut self.world.net else { return Ok(Labels::none()) };
-        net.denied.clear();
-        // Nobody waits for an answer any more: an approval that comes is kept for the next request.
-        net.held.clear();
-        let heard = std::mem::take(&mut net.heard);
-        let open = std::mem::take(&mut net.open);
-        for (egress, sent) in open {
-            let why = "it was cut off with its command".to_owned();
-            self.record_end(egress, (0, 0, 0), Some(why), sent).await?;
-        }
-        self.record_ends().await?;
-        let mut labels = Labels::none();
-        for host in heard {
-            labels.join(&self.labels_of(&host));
-        }
-        Ok(labels)
-    }
-
     /// What the operator says about a host, else that nobody vouches for it.
-    fn labels_of(&self, host: &str) -> Labels {
+    pub(super) fn labels_of(&self, host: &str) -> Labels {
         let said = self.state.manifest().network.labels.get(host);
         said.cloned().unwrap_or_else(|| Labels::one(FOREIGN))
     }
@@ -973,17 +917,5 @@ impl RunTask {
         if let Some(network) = self.world.net.as_ref().and_then(|net| net.network.as_ref()) {
             network.recheck().await;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ends_wait_up_to_a_limit_and_only_those_of_reading() {
-        assert!(waits(true, 1) && waits(true, ENDS_MAX - 1));
-        assert!(!waits(true, ENDS_MAX));
-        assert!(!waits(false, 1));
     }
 }

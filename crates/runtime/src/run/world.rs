@@ -14,10 +14,12 @@ use privacy::Fingerprints;
 use sandbox::layers::{self, Upper};
 use sandbox::{CreateSpec, FsRules, Mount, Overlay, Root, SandboxError, SandboxId};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use types::manifest::Manifest;
 use types::{ActionRequest, FsAccess, LayerId};
 
 use super::RunTask;
+use super::exchanges::Exchanges;
 
 /// A layer an action made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub(super) struct World {
     pub(super) models: Option<GuestModels>,
     upper: Option<Upper>,
     flushed: Option<LayerId>,
+    /// Another run's answers, which this one gets instead of the world's.
+    pub(super) exchanges: Option<Arc<Exchanges>>,
     /// What the run's sandboxes stand on, when it is not the host: kept from removal by this.
     image: Option<Held>,
 }
@@ -49,6 +53,7 @@ impl World {
             models: None,
             upper: None,
             flushed: None,
+            exchanges: None,
             image: None,
         }
     }
@@ -95,6 +100,7 @@ impl World {
                     ..CreateSpec::new(overlay)
                 };
                 let trust = self.trust(manifest)?;
+                self.read_exchanges(parts, manifest)?;
                 let mut config = network::config_of(&manifest.network, trust, prints)?;
                 config.models.clone_from(&self.models);
                 let made = parts.spawner.create_with_network(spec).await;
@@ -136,6 +142,13 @@ impl World {
                 Ok(None)
             }
         }
+    }
+
+    /// Reads what is replayed, once.
+    fn read_exchanges(&mut self, parts: &Parts, manifest: &Manifest) -> Result<(), RuntimeError> {
+        let (Some(run), None) = (&manifest.network.replay, &self.exchanges) else { return Ok(()) };
+        self.exchanges = Some(Arc::new(Exchanges::read(&parts.store, run)?));
+        Ok(())
     }
 
     /// The authorities that the manifest names, read.

@@ -268,6 +268,9 @@ struct RawNetwork {
     #[serde(default)]
     as_of: BTreeMap<String, String>,
     ask_wait: Option<String>,
+    #[serde(default)]
+    record: bool,
+    replay: Option<String>,
 }
 
 /// `127.0.0.1:8443`, `[::1]:8443`: who dials reads it in full.
@@ -299,8 +302,14 @@ impl RawNetwork {
             Ok((key, as_of_field("network.as_of", field)?))
         });
         let as_of = as_of.collect::<Result<_, _>>()?;
-        let (resolve, trust, labels) = (self.resolve, self.trust, self.labels);
-        Ok(Network { resolve, trust, labels, as_of, ask_wait_ms })
+        let replay = self.replay.as_deref().map(crate::RunId::parse).transpose();
+        let replay = replay.map_err(|error| bad("network.replay", error.to_string()))?;
+        if self.record && replay.is_some() {
+            let message = "what is replayed is recorded already: leave out `record`".to_owned();
+            return Err(bad("network.replay", message));
+        }
+        let (resolve, trust, labels, record) = (self.resolve, self.trust, self.labels, self.record);
+        Ok(Network { resolve, trust, labels, as_of, ask_wait_ms, record, replay })
     }
 }
 

@@ -15,7 +15,7 @@
 use crate::error::RuntimeError;
 use crate::run::model::Target;
 use crate::run::model::withheld;
-use crate::run::network::TAIL_MS_MAX;
+use crate::run::passage::TAIL_MS_MAX;
 use crate::run::privacy::Report;
 use crate::run::{Draft, RunTask};
 use gate::{
