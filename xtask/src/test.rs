@@ -75,10 +75,15 @@ pub(crate) fn run(root: &Path, packages: &[&str]) -> bool {
             return false;
         }
     };
-    if packages.is_empty() {
-        session.house_stages();
-    }
-    session.test_stages(packages);
+    // Peers are fetched while the house is in order: one waits for the network, one computes.
+    std::thread::scope(|scope| {
+        let (root, target) = (session.root.clone(), session.target.clone());
+        let peers = scope.spawn(move || peers::bring(&root, &target));
+        if packages.is_empty() {
+            session.house_stages();
+        }
+        session.test_stages(packages, || peers.join().unwrap_or_else(|_| Err("panicked".into())));
+    });
     session.close()
 }
 
@@ -139,8 +144,12 @@ impl Session {
         });
     }
 
-    fn test_stages(&mut self, packages: &[&str]) {
-        if let Some(peer) = self.stage("peers", |s| peers::bring(&s.root, &s.target)) {
+    fn test_stages(
+        &mut self,
+        packages: &[&str],
+        peers: impl FnOnce() -> Result<Vec<(OsString, OsString)>, String>,
+    ) {
+        if let Some(peer) = self.stage("peers", |_| peers()) {
             self.variables = peer;
         }
         let Some(build) = self.stage("build", |s| Build::make(&s.root, packages)) else {

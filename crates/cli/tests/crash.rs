@@ -138,11 +138,12 @@ fn judge(home: &Home, scenario: &Scenario, project: &Path, stderr: &str) -> Outc
 }
 
 /// Kills at every `stride`th boundary until the run passes without dying, and compares each time.
+/// Both sides of the appends at once: the longest scenario is the last to end.
 fn enumerate_by(scenario: &Scenario, death: Death, stride: usize) -> u32 {
     let (calm, _) = run_once(scenario, None, death);
     assert_eq!(calm.status, "done", "{}: {calm:?}", scenario.name);
-    let mut boundaries = 0;
-    for side in ["before", "after"] {
+    let one_side = |side: &str| {
+        let mut boundaries = 0;
         for number in (1..=BOUNDARIES_MAX).step_by(stride) {
             let (outcome, crashed) = run_once(scenario, Some(&format!("{side}:{number}")), death);
             assert_eq!(outcome, calm, "{}: killed {side} append {number}", scenario.name);
@@ -151,8 +152,12 @@ fn enumerate_by(scenario: &Scenario, death: Death, stride: usize) -> u32 {
             }
             boundaries += 1;
         }
-    }
-    boundaries
+        boundaries
+    };
+    std::thread::scope(|scope| {
+        let after = scope.spawn(|| one_side("after"));
+        one_side("before") + after.join().expect("the other side failed; it has said why")
+    })
 }
 
 /// Every boundary as root; every fifth as an ordinary user, for whom only the sandbox differs.

@@ -73,6 +73,91 @@ fn two_rollouts_with_one_seed_come_to_the_same() {
     assert_eq!(bare(), bare());
 }
 
+/// What differs between two rollouts of one world with one seed: what names a run or a layer, the
+/// chain, times, and digests (our ids of calls among them) of texts in which one of these stands.
+const OWN: &[&str] = &[
+    "at_ms",
+    "base",
+    "boot",
+    "call_id",
+    "digest",
+    "expires_ms",
+    "host",
+    "input",
+    "key",
+    "layer",
+    "mono_ms",
+    "ms",
+    "oldest_input_age",
+    "origin",
+    "parent",
+    "prefix",
+    "prev",
+    "request",
+    "run",
+    "time_ms",
+    "took_ms",
+    "workspace",
+    "dir",
+    "pid",
+];
+
+/// A record or result without these, and without the time that a test runner says it took.
+fn bare(mut value: Value) -> Value {
+    match &mut value {
+        Value::Object(fields) => {
+            fields.retain(|name, _| !OWN.contains(&name.as_str()));
+            fields.values_mut().for_each(|field| *field = bare(field.take()));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| *item = bare(item.take())),
+        Value::String(text) => *text = without_seconds(text),
+        _ => {}
+    }
+    value
+}
+
+/// `Ran 83 tests in 0.012s` as `Ran 83 tests in s`.
+fn without_seconds(text: &str) -> String {
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    for line in lines.iter_mut().filter(|line| line.starts_with("Ran ") && line.ends_with('s')) {
+        let kept = line.trim_end_matches(|c: char| c == 's' || c == '.' || c.is_ascii_digit());
+        *line = format!("{kept}s");
+    }
+    lines.join("\n")
+}
+
+/// One rollout of the engineer in a home of its own: its results, and each attempt's log and files.
+fn engineered(count: u32) -> Vec<(Value, Vec<Value>)> {
+    let world = World::new();
+    let agent = format!("{}/../../examples/engineer", env!("CARGO_MANIFEST_DIR"));
+    let count = count.to_string();
+    let rollout = ["rollout", &agent, "--count", &count, "--seed", "7", "--seconds", "600"];
+    let results = lines(&world.run(&rollout).exits(0).stdout);
+    let with_log = results.into_iter().map(|result| {
+        let run = result["run"].as_str().expect("an id");
+        let log = world.run(&["show", run, "--jsonl"]).exits(0).stdout;
+        let mut log: Vec<Value> = lines(&log).into_iter().map(bare).collect();
+        log.push(world.run(&["diff", run, "--text"]).exits(0).stdout.into());
+        (bare(result), log)
+    });
+    with_log.collect()
+}
+
+/// `BEDPLATE_ROLLOUT=200` makes it as long as one wants.
+#[test]
+fn two_rollouts_of_one_world_with_one_seed_have_the_same_logs() {
+    let count = std::env::var("BEDPLATE_ROLLOUT").map_or(3, |text| text.parse().expect("a count"));
+    let (one, other) = (engineered(count), engineered(count));
+    assert_eq!(one.len(), other.len());
+    for (number, (one, other)) in one.into_iter().zip(other).enumerate() {
+        assert_eq!(one.0, other.0, "attempt {number}");
+        assert_eq!(one.1.len(), other.1.len(), "attempt {number}");
+        for (one, other) in one.1.into_iter().zip(other.1) {
+            assert_eq!(one, other, "attempt {number}");
+        }
+    }
+}
+
 #[test]
 fn what_takes_too_long_or_asks_is_ended_and_counts_nothing() {
     let world = World::new();

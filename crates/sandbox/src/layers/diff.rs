@@ -1,7 +1,7 @@
 //! What differs between two merged trees, looked for only where a layer between them was written.
 
 use super::tree::{self, Entry};
-use super::view::{self, Node, View};
+use super::view::{self, Finder, Node, View};
 use crate::SandboxError;
 use crate::mode::Mode;
 use crate::spec::FileKind;
@@ -104,8 +104,9 @@ pub(super) fn compare(
     touched: Touched,
 ) -> Result<Vec<Change>, SandboxError> {
     let mut comparison = Comparison { from, to, seen: BTreeSet::new(), changes: Vec::new() };
+    let (mut olds, mut news) = (Finder::new(from), Finder::new(to));
     for (path, deep) in touched.paths {
-        let (old, new) = (from.find(&path)?, to.find(&path)?);
+        let (old, new) = (olds.find(&path)?, news.find(&path)?);
         comparison.at(path, old, new, deep)?;
     }
     let changes = renames(from, to, comparison.changes)?;

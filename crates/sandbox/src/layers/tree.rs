@@ -175,24 +175,25 @@ pub(super) fn give_away(mode: Mode, path: &Path) -> Result<(), SandboxError> {
 
 /// Whether two regular files hold the same bytes.
 pub(super) fn same_bytes(a: &Path, b: &Path) -> Result<bool, SandboxError> {
-    use std::io::Read;
-    const BUFFER_BYTES: usize = 64 << 10;
+    const BUFFER_BYTES_MAX: u64 = 64 << 10;
     let open = |path: &Path| {
         let act = || {
             File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
         };
         at("read", path, opened(path, act))
     };
-    let (file_a, file_b) = (open(a)?, open(b)?);
-    let (mut file_a, mut file_b) = (file_a.take(u64::MAX), file_b.take(u64::MAX));
-    let (mut left, mut right) = (vec![0; BUFFER_BYTES], vec![0; BUFFER_BYTES]);
+    let (mut file_a, mut file_b) = (open(a)?, open(b)?);
+    // Most files are small, and are read whole; their end shows in a buffer that is not full.
+    let length = at("read", a, file_a.metadata())?.len();
+    let bytes = length.saturating_add(1).min(BUFFER_BYTES_MAX) as usize;
+    let (mut left, mut right) = (vec![0; bytes], vec![0; bytes]);
     loop {
         let count = at("read", a, fill(&mut file_a, &mut left))?;
         let other = at("read", b, fill(&mut file_b, &mut right))?;
         if left[..count] != right[..other] {
             return Ok(false);
         }
-        if count == 0 {
+        if count < bytes {
             return Ok(true);
         }
     }
@@ -209,4 +210,29 @@ fn fill(file: &mut impl io::Read, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_the_same_to_their_last_byte() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let check = |a: &[u8], b: &[u8]| {
+            let (left, right) = (dir.path().join("a"), dir.path().join("b"));
+            fs::write(&left, a).expect("written");
+            fs::write(&right, b).expect("written");
+            assert_eq!(same_bytes(&left, &right).expect("read"), a == b, "{} bytes", a.len());
+        };
+        for bytes in [0, 1, 65_534, 65_535, 65_536, 65_537, 200_000] {
+            let one = vec![b'x'; bytes];
+            check(&one, &one);
+            if let Some((last, rest)) = one.split_last() {
+                check(&one, &[rest, &[last + 1]].concat());
+                check(&one, rest);
+            }
+            check(&one, &[&one[..], b"y"].concat());
+        }
+    }
 }

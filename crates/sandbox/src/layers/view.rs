@@ -64,6 +64,45 @@ impl Node {
     }
 }
 
+/// Looks up one path after another, and looks up no directory again that the next shares with the
+/// last.
+#[derive(Debug)]
+pub(super) struct Finder<'a> {
+    view: &'a View,
+    /// The directories on the way to the last path, the root first.
+    way: Vec<(PathBuf, Node)>,
+}
+
+impl<'a> Finder<'a> {
+    pub(super) const fn new(view: &'a View) -> Self {
+        Self { view, way: Vec::new() }
+    }
+
+    /// As [`View::find`].
+    pub(super) fn find(&mut self, path: &Path) -> Result<Option<Node>, SandboxError> {
+        while self.way.last().is_some_and(|(shared, _)| !path.starts_with(shared)) {
+            self.way.pop();
+        }
+        if self.way.is_empty() {
+            self.way.push((PathBuf::new(), self.view.root()?));
+        }
+        let (shared, mut node) = self.way.last().cloned().expect("the root is there");
+        let mut reached = shared.clone();
+        for component in path.strip_prefix(&shared).expect("it begins so").components() {
+            let (Component::Normal(name), Node::Dir(parts, _)) = (component, &node) else {
+                return Ok(None);
+            };
+            let Some(child) = self.view.child(parts, name, 0)? else { return Ok(None) };
+            node = child;
+            reached.push(name);
+            if matches!(node, Node::Dir(..)) {
+                self.way.push((reached.clone(), node.clone()));
+            }
+        }
+        Ok(Some(node))
+    }
+}
+
 /// An overlay attribute of a file.
 pub(super) fn attribute(mode: Mode, path: &Path, name: &str) -> Option<Vec<u8>> {
     let mut buffer = vec![0; XATTR_BYTES_MAX];
@@ -98,20 +137,7 @@ impl View {
 
     /// What is at a path relative to the root; only directories are passed through.
     pub(super) fn find(&self, path: &Path) -> Result<Option<Node>, SandboxError> {
-        let mut node = self.root()?;
-        for component in path.components() {
-            let Component::Normal(name) = component else {
-                return Ok(None);
-            };
-            let Node::Dir(parts, _) = &node else {
-                return Ok(None);
-            };
-            match self.child(parts, name, 0)? {
-                Some(child) => node = child,
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(node))
+        Finder::new(self).find(path)
     }
 
     /// What a name is in a merged directory.
@@ -312,4 +338,57 @@ fn shifted(node: Node, by: usize) -> Node {
 /// Whether a path fits into a report: it is text.
 pub(super) fn text(path: &Path) -> String {
     String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_before_does_not_change_what_is_found() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let layers = ["top", "base"].map(|layer| dir.path().join(layer));
+        let write = |layer: usize, path: &str| {
+            let path = layers[layer].join(path);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            fs::write(path, "x").expect("written");
+        };
+        let (top, base) = (["a/b/x", "a/c", "d"], ["a/b/y", "a/e/z", "d/f", "ab/x"]);
+        top.iter().for_each(|path| write(0, path));
+        base.iter().for_each(|path| write(1, path));
+        let view = View::new(Mode::Root, layers.to_vec());
+        let real = |node: Option<Node>| match node {
+            Some(Node::Leaf(path, _)) => vec![path],
+            Some(Node::Dir(parts, _)) => parts.into_iter().map(|part| part.path).collect(),
+            None => Vec::new(),
+        };
+        let paths = [
+            "",
+            "a",
+            "a/b",
+            "a/b/x",
+            "a/b/y",
+            "a/c",
+            "a/c/below",
+            "a/e/z",
+            "ab",
+            "ab/x",
+            "d",
+            "d/f",
+            "none",
+            "a/none/x",
+            "../a",
+        ];
+        for before in paths {
+            for path in paths {
+                let mut finder = Finder::new(&view);
+                finder.find(Path::new(before)).expect("read");
+                let found = real(finder.find(Path::new(path)).expect("read"));
+                assert_eq!(found, real(view.find(Path::new(path)).expect("read")), "{path}");
+            }
+        }
+        assert_eq!(real(view.find(Path::new("a/b/y")).expect("read")), [layers[1].join("a/b/y")]);
+        assert!(view.find(Path::new("d/f")).expect("read").is_none(), "a file hides it");
+        assert!(view.find(Path::new("../top/d")).expect("read").is_none());
+    }
 }
