@@ -540,6 +540,61 @@ pub(crate) enum SandboxCommand {
         #[arg(last = true, required_unless_present = "image", value_name = "COMMAND")]
         command: Vec<String>,
     },
+    /// Make a sandbox that is kept, and print its id
+    Create {
+        /// Begin with the files of this directory, which is never changed
+        #[arg(long, value_name = "DIR")]
+        workspace: Option<PathBuf>,
+        /// What its commands may do and reach: Cedar, or a bedplate.toml
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+        /// Stand on this image instead of the host: oci:DIR[:TAG], archive:FILE or REGISTRY/NAME:TAG
+        #[arg(long, value_name = "IMAGE")]
+        image: Option<String>,
+    },
+    /// Run a command in a kept sandbox; its exit status is ours
+    Exec {
+        /// The sandbox
+        id: String,
+        /// The command
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<String>,
+    },
+    /// Name the moment a kept sandbox is at, and print ID@NAME
+    Snapshot {
+        /// The sandbox
+        id: String,
+    },
+    /// Make sandboxes that go on from a kept one, and print their ids
+    Fork {
+        /// The sandbox, or ID@SNAPSHOT
+        from: String,
+        /// How many
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(runtime::FORKS_MAX)))]
+        count: u32,
+    },
+    /// Take a kept sandbox back to a snapshot
+    Rollback {
+        /// The sandbox
+        id: String,
+        /// To this snapshot: ID@NAME, or NAME
+        #[arg(long, value_name = "SNAPSHOT")]
+        to: String,
+    },
+    /// Print what differs between two moments of kept sandboxes: a letter (A, M, D, R, P), a tab, the path
+    Diff {
+        /// ID, from its beginning; or ID@SNAPSHOT
+        from: String,
+        /// ID or ID@SNAPSHOT [default: now]
+        to: Option<String>,
+    },
+    /// List the sandboxes that are kept
+    Ls,
+    /// End a kept sandbox and remove what only it needs
+    Rm {
+        /// The sandbox
+        id: String,
+    },
 }
 
 /// `image`.

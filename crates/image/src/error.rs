@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use types::Coded;
+use types::{Coded, ImageSourceError};
 
 /// Characters of hostile text that an error repeats.
 const QUOTED_MAX: usize = 120;
@@ -158,6 +158,12 @@ impl ImageError {
 
     pub(crate) fn metadata(what: &str, why: impl ToString) -> Self {
         Self::Metadata { what: what.to_owned(), why: why.to_string() }
+    }
+}
+
+impl From<ImageSourceError> for ImageError {
+    fn from(error: ImageSourceError) -> Self {
+        Self::Reference { why: error.to_string() }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::quorum::Quorum;
 use crate::state::State;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use types::{ActionId, ActionRequest, ApprovalVerdict, Body, Digest, EffectClass, Verdict};
+use types::{ActionId, ActionRequest, ApprovalVerdict, Body, Digest, EffectClass, Kept, Verdict};
 
 /// Where a permitted request stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -93,6 +93,14 @@ pub struct Egresses {
     /// Those of them that go to the command or check in flight: done again, it gets them again.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     replaying: BTreeSet<u64>,
+    /// Bytes of answers that the log keeps.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub kept_bytes: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 impl Egresses {
@@ -136,7 +144,10 @@ impl Egresses {
                 let grant = Grant { egress, request, bound, shown, expires_ms, phase, quorum };
                 self.grants.insert(seq, grant);
             }
-            Body::EgressEnded { egress, sent, .. } => {
+            Body::EgressEnded { egress, sent, kept, .. } => {
+                if let Some(Kept::Whole(bytes)) = kept {
+                    self.kept_bytes = self.kept_bytes.saturating_add(*bytes);
+                }
                 let passage = if *sent { Passage::Sent } else { Passage::Unsent };
                 self.settle(*egress, passage);
             }
@@ -190,8 +201,10 @@ impl Egresses {
         self.grants.clear();
     }
 
-    /// What the other knows to have been sent irreversibly, or to may have been, is known here too.
+    /// What the other knows to have been sent irreversibly, or to may have been, is known here too,
+    /// and what its log keeps.
     pub(crate) fn learn(&mut self, other: &Self) {
+        self.kept_bytes = other.kept_bytes;
         self.sent.extend(other.sent.iter().copied());
     }
 

@@ -7,6 +7,7 @@
 
 use crate::error::RuntimeError;
 use crate::parts::Parts;
+use crate::run::random_id;
 use std::sync::Arc;
 use store::{ForkPoint, NewRecord, Read, RunRow, Store};
 use tokio::task::JoinSet;
@@ -63,7 +64,7 @@ pub(crate) async fn fork(parts: &Arc<Parts>, wanted: Wanted) -> Result<Vec<RunId
         attachments: Vec::new(),
     };
     let from = ForkPoint { run: wanted.run.clone(), branch: BRANCH_MAIN, at_seq };
-    let ids = (0..wanted.count).map(|_| new_id()).collect::<Result<Vec<_>, _>>()?;
+    let ids = (0..wanted.count).map(|_| random_id()).collect::<Result<Vec<_>, _>>()?;
     parts.failpoints.before_append();
     make_all(parts, &ids, &from, record).await?;
     parts.failpoints.after_append();
@@ -91,13 +92,6 @@ const fn is_creation(body: &Body) -> bool {
         Body::RunStarted { .. }
             | Body::ItemAdded { item: Item::UserMessage { .. } | Item::ToolCall { .. } }
     )
-}
-
-fn new_id() -> Result<RunId, RuntimeError> {
-    let mut random = [0u8; 8];
-    getrandom::fill(&mut random)
-        .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?;
-    Ok(RunId::from_random(random))
 }
 
 /// All at once, so that one write to the disk does for many.

@@ -189,7 +189,7 @@ async fn answer(
     match request {
         Request::Start { new, keys, detach, screen } => {
             let run = run::create(&registry.parts, *new, None).await?;
-            take_up(registry, stream, run, keys, (!detach).then_some((0, screen))).await
+            take_up(registry, stream, run, (keys, None), (!detach).then_some((0, screen))).await
         }
         Request::Create { new } => {
             accepted(stream, &run::create(&registry.parts, *new, None).await?).await
@@ -207,9 +207,8 @@ async fn answer(
             accepted(stream, &run).await
         }
         Request::Resume { run, keys, detach, screen } => {
-            let head = registry.parts.store.head(&run, 0);
-            let from = head.map_err(|error| RuntimeError::part(&error))?.next_seq;
-            take_up(registry, stream, run, keys, (!detach).then_some((from, screen))).await
+            let from = next_record(registry, &run)?;
+            take_up(registry, stream, run, (keys, None), (!detach).then_some((from, screen))).await
         }
         Request::Watch { run, from } => {
             accepted(stream, &run).await?;
@@ -252,6 +251,11 @@ async fn answer(
     }
 }
 
+fn next_record(registry: &Registry, run: &RunId) -> Result<u64, RuntimeError> {
+    let head = registry.parts.store.head(run, 0);
+    head.map(|head| head.next_seq).map_err(|error| RuntimeError::part(&error))
+}
+
 /// Hands a guest what somebody typed; nothing is the end of it.
 async fn type_to_guest(registry: &Registry, run: &RunId, bytes: Vec<u8>) {
     let seats = &registry.parts.seats;
@@ -270,8 +274,13 @@ async fn change(
     request: Request,
 ) -> Result<(), RuntimeError> {
     let (run, keys, resume, control) = match request {
+        Request::Step { run, opening, at, step, keys, watched: true, screen } => {
+            let control = Some(Control::Step { opening, at, step });
+            let from = next_record(registry, &run)?;
+            return take_up(registry, stream, run, (keys, control), Some((from, screen))).await;
+        }
         Request::Send { run, text, keys } => (run, keys, true, Control::Send { text }),
-        Request::Step { run, opening, at, step, keys } => {
+        Request::Step { run, opening, at, step, keys, .. } => {
             (run, keys, true, Control::Step { opening, at, step })
         }
         Request::Signal { run, name, payload, by, keys } => {
@@ -308,15 +317,16 @@ async fn accepted(stream: &mut UnixStream, run: &RunId) -> Result<(), RuntimeErr
     protocol::send(stream, &Reply::Accepted { run: Some(run.clone()) }).await
 }
 
-/// Has a run go on, and streams it from this record when somebody wants to see it.
+/// Has a run go on, with a change if there is one, and streams it from this record when somebody
+/// wants to see it.
 async fn take_up(
     registry: &Arc<Registry>,
     stream: &mut UnixStream,
     run: RunId,
-    keys: Keys,
+    (keys, control): (Keys, Option<Control>),
     watched: Option<(u64, Option<Screen>)>,
 ) -> Result<(), RuntimeError> {
-    let (resume, control) = (true, None);
+    let resume = true;
     // Who watches sits there before a guest begins, so that none of its output is missed.
     let watched = watched.map(|(from, screen)| (from, registry.parts.seats.take(&run, screen)));
     registry.ask(&run, Wanted { keys, resume, control }).await?;
@@ -344,13 +354,14 @@ async fn stream_run(
         }
         told = Some(tokio::time::Instant::now());
         let alive = live.as_ref().is_some_and(|(head, _)| head.has_changed().is_ok());
-        while let Some(printed) = seat.as_mut().and_then(Seat::ready) {
-            send_printed(stream, printed).await?;
-        }
         let records = match live.as_ref().and_then(|(_, recent)| recent.since(from)) {
             Some(records) => records,
             None => read_records(registry, run, from)?,
         };
+        // What was printed before these were recorded is here by now, and goes first.
+        while let Some(printed) = seat.as_mut().and_then(Seat::ready) {
+            send_printed(stream, printed).await?;
+        }
         from = records.last().map_or(from, |record| record.stamp.seq + 1);
         protocol::send_records(stream, &records).await?;
         let Some((head, _)) = live.as_mut().filter(|_| alive) else {

@@ -148,6 +148,12 @@ pub enum Request {
         step: Step,
         /// Providers' keys.
         keys: Keys,
+        /// Stream the run, and what the step's command prints; what is typed goes to it.
+        #[serde(default)]
+        watched: bool,
+        /// The terminal it is watched on; none for plain streams.
+        #[serde(default)]
+        screen: Option<Screen>,
     },
     /// New instructions.
     Send {

@@ -234,7 +234,9 @@ impl<'a> Waiting<'a> {
         let Asked { run, opening, at, step } = self.asked.clone();
         let keys = self.service.keys_of(&run).await?;
         let mut owner = self.service.owner.connect().await?;
-        owner.send(&Request::Step { run, opening, at, step, keys }).await?;
+        owner
+            .send(&Request::Step { run, opening, at, step, keys, watched: false, screen: None })
+            .await?;
         reply(&mut owner).await?;
         Ok(owner)
     }

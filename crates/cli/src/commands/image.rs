@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use store::Read as _;
-use types::{BRANCH_MAIN, Body, Digest, ImageSource};
+use types::{BRANCH_MAIN, Body, Digest, ImageSource, ImageSourceError};
 
 /// `image`.
 pub(crate) fn perform(session: &Session, command: &ImageCommand) -> Result<u8> {
@@ -31,9 +31,7 @@ fn images(session: &Session) -> Images {
 }
 
 fn source(text: &str) -> Result<ImageSource> {
-    text.parse().map_err(|error: types::ImageSourceError| {
-        part(&ImageError::Reference { why: error.to_string() })
-    })
+    text.parse().map_err(|error: ImageSourceError| part(&ImageError::from(error)))
 }
 
 fn here() -> Result<PathBuf> {

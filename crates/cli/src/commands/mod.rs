@@ -159,6 +159,7 @@ fn perform(session: &Session, command: Command) -> Result<u8> {
             let (workspace, policy) = (workspace.as_deref(), policy.as_deref());
             sandbox::run(session, workspace, policy, image.as_deref(), command)
         }
+        Command::Sandbox(command) => sandbox::kept::perform(session, command),
         Command::Image(command) => image::perform(session, &command),
         Command::Fork { run, at, count } => worlds::fork(session, &run, at.as_deref(), count),
         Command::Rollout(arguments) => rollout::rollout(session, &arguments),

@@ -7,6 +7,7 @@
 //! the command's own exit status is passed on; ours are 2 (a mistake on the command line or in the
 //! policy) and 125.
 
+pub(super) mod kept;
 mod network;
 
 use super::files::part;

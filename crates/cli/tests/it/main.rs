@@ -12,6 +12,7 @@ mod failures;
 mod frozen;
 mod homes;
 mod image;
+mod kept;
 mod network;
 mod policy;
 mod privacy;

@@ -46,6 +46,8 @@ impl RunTask {
             let reason = "a person set it aside; `bedplate resume RUN` goes on".to_owned();
             return Err(RuntimeError::RunState { run: self.run.to_string(), reason });
         }
+        // Somebody thinks between two steps: what the operator wrote meanwhile counts.
+        self.gatekeeper.refresh(&self.state, &self.actor)?;
         if asked == AskedStep::New {
             let last = self.state.items.last().map(|placed| placed.seq);
             let draft = Draft::new(Body::StepTaken { at, step }).because(Link::ResultOf, last);

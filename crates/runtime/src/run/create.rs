@@ -65,7 +65,7 @@ pub(crate) async fn create(
         let what = "the input".to_owned();
         return Err(RuntimeError::TooLarge { what, bytes, limit: INPUT_BYTES_MAX });
     }
-    check(&new).map_err(RuntimeError::as_refusal)?;
+    check(&new, caller.is_some()).map_err(RuntimeError::as_refusal)?;
     check_strength(parts, &new.manifest)?;
     check_replay(parts, &new.manifest)?;
     // Held until the log names it: what a record needs is not removed either.
@@ -125,7 +125,8 @@ pub(crate) async fn create(
     Ok(run)
 }
 
-fn random_id() -> Result<RunId, RuntimeError> {
+/// An id that no other run has.
+pub(crate) fn random_id() -> Result<RunId, RuntimeError> {
     let mut random = [0u8; 8];
     getrandom::fill(&mut random)
         .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?;
@@ -134,10 +135,8 @@ fn random_id() -> Result<RunId, RuntimeError> {
 
 /// The image that the manifest names, brought here unless it is.
 async fn pinned_image(parts: &Parts, new: &NewRun) -> Result<Option<Held>, RuntimeError> {
-    let source = new.manifest.sandbox.image.parse::<ImageSource>().map_err(|error| {
-        let reason = error.to_string();
-        RuntimeError::part(&ImageError::Reference { why: reason })
-    })?;
+    let source = new.manifest.sandbox.image.parse::<ImageSource>();
+    let source = source.map_err(|error| RuntimeError::part(&ImageError::from(error)))?;
     if source == ImageSource::Host {
         return Ok(None);
     }
@@ -158,11 +157,11 @@ fn first_words(manifest: &Manifest, input: String) -> String {
 }
 
 /// What can be refused before anything is made.
-fn check(new: &NewRun) -> Result<(), RuntimeError> {
+fn check(new: &NewRun, called: bool) -> Result<(), RuntimeError> {
     let manifest: &Manifest = &new.manifest;
     let route = &manifest.agent.model;
-    // A guest may work without any model.
-    let none = manifest.is_guest() && manifest.routes.is_empty();
+    // A guest, and a program with a loop of its own, may work without any model.
+    let none = (manifest.is_guest() || called) && manifest.routes.is_empty();
     if !none && !manifest.routes.contains_key(route) {
         let known: Vec<&str> = manifest.routes.keys().map(String::as_str).collect();
         let hint = match known.as_slice() {

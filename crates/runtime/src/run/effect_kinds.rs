@@ -4,6 +4,7 @@
 //! are only counted and kept.
 
 use super::RunTask;
+use super::guest;
 use super::network::Net;
 use super::world::Sealed;
 use crate::error::RuntimeError;
@@ -131,9 +132,18 @@ impl RunTask {
             trust: self.world.net.as_ref().map(Net::bundle),
             ..ExecSpec::shell(command)
         };
-        let running = parts.spawner.exec(&sandbox, spec).await;
-        let running = running.map_err(|error| RuntimeError::part(&error))?;
-        let ran = self.unless_stopped(collect(running)).await;
+        // Who takes the run's steps may watch the command of one.
+        let called = self.state.caller.is_some();
+        let stage = called.then(|| parts.seats.stage(&self.run)).flatten();
+        let spawner = parts.spawner.clone();
+        let running = async {
+            match stage {
+                // Boxed: it is large, and rare.
+                Some(stage) => Box::pin(guest::perform(spawner, sandbox, spec, stage)).await,
+                None => collect(spawner.exec(&sandbox, spec).await?).await,
+            }
+        };
+        let ran = self.unless_stopped(running).await;
         let labels = self.settle_network().await?;
         let Some(ran) = ran else {
             return Ok(None);
@@ -143,7 +153,7 @@ impl RunTask {
         let (status, note) = judge(&ran.exit, timeout_ms);
         let exit = match ran.exit.ended {
             Ended::Code(code) => Some(code),
-            Ended::Signal(_) => None,
+            Ended::Signal(_) => called.then(|| ran.exit.ended.status()),
         };
         let total = ran.output.len() as u64 + ran.dropped_bytes;
         let mut outcome = self.readable(id, ran.output, total, &note).await?;

@@ -5,6 +5,7 @@ use crate::error::RuntimeError;
 use crate::policy_sources;
 use kernel::State;
 use policy::{Decision, DecisionInput, PersonAction, PersonInput, PolicySet, Principal};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use types::manifest::{Manifest, Permissions, Privacy};
 use types::{ActionRequest, Actor, Carried, Digest, RunId, Verdict};
@@ -16,6 +17,8 @@ const APPROVERS_MAX: u32 = 16;
 #[derive(Debug)]
 pub(super) struct Gatekeeper {
     dir: Option<PathBuf>,
+    /// The operator's files as they were read.
+    files: Files,
     set: PolicySet,
     privacy: Privacy,
     principal: Principal,
@@ -28,14 +31,26 @@ impl Gatekeeper {
         actor: &Actor,
     ) -> Result<Self, RuntimeError> {
         let dir = dir.map(PathBuf::from);
+        let files = Files::of(dir.as_deref());
         let (set, privacy) = compile(dir.as_deref(), state, &state.allowed)?;
         let principal = Principal::agent(&actor.agent, &actor.team);
-        Ok(Self { dir, set, privacy, principal })
+        Ok(Self { dir, files, set, privacy, principal })
+    }
+
+    /// Reads the operator's files again if they are others than they were.
+    pub(super) fn refresh(&mut self, state: &State, actor: &Actor) -> Result<(), RuntimeError> {
+        if Files::of(self.dir.as_deref()) == self.files {
+            return Ok(());
+        }
+        self.reload(state, actor)
     }
 
     /// Reads the operator's files again.
     pub(super) fn reload(&mut self, state: &State, _actor: &Actor) -> Result<(), RuntimeError> {
+        // Looked at first: what is written while we read is read again.
+        let files = Files::of(self.dir.as_deref());
         (self.set, self.privacy) = compile(self.dir.as_deref(), state, &state.allowed)?;
+        self.files = files;
         Ok(())
     }
 
@@ -108,6 +123,23 @@ impl Gatekeeper {
             agent: self.principal.name.clone(),
         });
         if decision.verdict == Verdict::Permit { Ok(()) } else { Err(decision.reason) }
+    }
+}
+
+/// By what a file of the operator is known: device, file, size, time of its last change.
+type Stamp = (u64, u64, u64, i64, i64);
+
+/// The manifest and the policy beside it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Files([Option<Stamp>; 2]);
+
+impl Files {
+    fn of(dir: Option<&Path>) -> Self {
+        let Some(dir) = dir else { return Self::default() };
+        Self([config::MANIFEST_FILE, config::POLICY_FILE].map(|name| {
+            let meta = std::fs::metadata(dir.join(name)).ok()?;
+            Some((meta.dev(), meta.ino(), meta.size(), meta.ctime(), meta.ctime_nsec()))
+        }))
     }
 }
 

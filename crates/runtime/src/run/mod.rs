@@ -30,7 +30,7 @@ mod unserved;
 mod world;
 
 pub(crate) use control::{Answer, Control, Post};
-pub(crate) use create::{create, open};
+pub(crate) use create::{create, open, random_id};
 
 use self::privacy::Pseudonymity;
 use crate::error::RuntimeError;

@@ -24,11 +24,28 @@ pub(super) const TAIL_MS_MAX: u64 = 2_000;
 const ENDS_MS_MAX: u64 = 5;
 /// Ends that wait at once.
 const ENDS_MAX: usize = 32;
+/// Bytes of answers that one run keeps.
+const KEPT_BYTES_MAX: u64 = 1 << 30;
 /// The status by which a server refuses a credential.
 const UNAUTHORIZED: u16 = 401;
 /// Whether the newest of so many ends waits for company.
 const fn waits(read: bool, ends: usize) -> bool {
     read && ends < ENDS_MAX
+}
+
+/// What the log keeps of an answer, when it keeps so many bytes already.
+fn kept_of(
+    answer: Option<Result<Vec<u8>, String>>,
+    so_far: u64,
+) -> (Option<Kept>, Option<Vec<u8>>) {
+    match answer {
+        None => (None, None),
+        Some(Err(why)) => (Some(Kept::Nothing(why)), None),
+        Some(Ok(bytes)) if so_far.saturating_add(bytes.len() as u64) > KEPT_BYTES_MAX => {
+            (Some(Kept::Nothing("this run has kept too much".to_owned())), None)
+        }
+        Some(Ok(bytes)) => (Some(Kept::Whole(bytes.len() as u64)), Some(bytes)),
+    }
 }
 
 impl RunTask {
@@ -75,11 +92,8 @@ impl RunTask {
         let as_of = self.world.net.as_ref().and_then(|net| net.dated.get(&egress).copied());
         let Some(net) = &mut self.world.net else { return Ok(()) };
         let answer = net.kept.remove(&egress).filter(|_| failure.is_none());
-        let kept = answer.as_ref().map(|answer| match answer {
-            Ok(bytes) => Kept::Whole(bytes.len() as u64),
-            Err(why) => Kept::Nothing(why.clone()),
-        });
-        let (read, answer) = (read && answer.is_none(), answer.and_then(Result::ok));
+        let (kept, answer) = kept_of(answer, self.state.egress.kept_bytes);
+        let read = read && answer.is_none();
         let body =
             Body::EgressEnded { egress, status, bytes_up, bytes_down, failure, sent, as_of, kept };
         let mut draft = Draft::new(body).because(Link::ResultOf, Some(egress));
@@ -151,5 +165,17 @@ mod tests {
         assert!(waits(true, 1) && waits(true, ENDS_MAX - 1));
         assert!(!waits(true, ENDS_MAX));
         assert!(!waits(false, 1));
+    }
+
+    #[test]
+    fn a_run_keeps_answers_up_to_a_limit() {
+        let kept = |so_far| kept_of(Some(Ok(vec![0; 4])), so_far);
+        assert_eq!(kept(KEPT_BYTES_MAX - 4), (Some(Kept::Whole(4)), Some(vec![0; 4])));
+        for so_far in [KEPT_BYTES_MAX - 3, KEPT_BYTES_MAX, u64::MAX] {
+            assert!(matches!(kept(so_far), (Some(Kept::Nothing(_)), None)), "{so_far}");
+        }
+        let nothing = kept_of(Some(Err("why".to_owned())), 0);
+        assert_eq!(nothing, (Some(Kept::Nothing("why".to_owned())), None));
+        assert_eq!(kept_of(None, 0), (None, None));
     }
 }

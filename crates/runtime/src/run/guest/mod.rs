@@ -190,6 +190,22 @@ async fn follow(
     terminal::watch(running, terminal, stage, screen).await
 }
 
+/// The command of a step, before the eyes of who took it.
+pub(super) async fn perform(
+    spawner: Spawner,
+    sandbox: SandboxId,
+    mut spec: ExecSpec,
+    stage: Stage,
+) -> Result<Ran, SandboxError> {
+    if let Some(screen) = &stage.screen {
+        spec.env.push(("TERM".to_owned(), kind_of(&screen.borrow())));
+    }
+    spec.stdin = Stdin::Pipe;
+    // It is cut where it is kept; who watches sees all of it.
+    spec.output_bytes_max = u64::MAX;
+    follow(spawner, sandbox, spec, Some(stage)).await
+}
+
 /// A program that is not there, or is none, is an answer and no fault of ours.
 fn not_started(error: &SandboxError) -> Result<Outcome, RuntimeError> {
     let exit = match error {
