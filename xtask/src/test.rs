@@ -230,7 +230,7 @@ impl Session {
             println!("{:<5} {:<46} {}", stage.tally.word(), stage.name, stage.tally);
             total = total.plus(stage.tally);
         }
-        if let Err(error) = fs::remove_dir_all(&self.temporary) {
+        if let Err(error) = left::remove_folder(&self.temporary) {
             println!("FAIL  cannot remove {}: {error}", self.temporary.display());
             total = total.plus(Tally::of_stage(false));
         }

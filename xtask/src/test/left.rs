@@ -2,11 +2,11 @@
 
 use super::process::kill;
 use std::ffi::OsStr;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 /// An owner leaves by itself when nothing is live; this long it may take.
 const GRACE: Duration = Duration::from_secs(15);
@@ -22,6 +22,30 @@ pub(super) fn check(temporary: &Path) -> Result<(), String> {
     let mounts = || mounts_in(temporary);
     let processes = || processes(|process| has_temporary(process, temporary));
     settle(|| [processes(), mounts()].concat())
+}
+
+/// Removes a folder of ours. The kernel shuts an overlay's work directories even for who made them;
+/// as their owner we open them again.
+///
+/// # Errors
+/// When something in it is not ours.
+pub(super) fn remove_folder(folder: &Path) -> io::Result<()> {
+    if fs::remove_dir_all(folder).is_ok() {
+        return Ok(());
+    }
+    open_folders(folder)?;
+    fs::remove_dir_all(folder)
+}
+
+fn open_folders(folder: &Path) -> io::Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_folders(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Looks for processes of a user.
@@ -121,6 +145,17 @@ mod tests {
         let mut command = Command::new("cat");
         command.env("TMPDIR", folder).stdin(Stdio::piped()).stdout(Stdio::piped());
         command.spawn().unwrap()
+    }
+
+    #[test]
+    fn a_folder_that_is_shut_is_removed() {
+        let folder = std::env::temp_dir().join(format!("xtask-shut-{}", std::process::id()));
+        let inner = folder.join("work/work");
+        fs::create_dir_all(&inner).unwrap();
+        fs::write(inner.join("file"), "x").unwrap();
+        fs::set_permissions(&inner, fs::Permissions::from_mode(0)).unwrap();
+        remove_folder(&folder).unwrap();
+        assert!(!folder.exists());
     }
 
     #[test]

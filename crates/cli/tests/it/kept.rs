@@ -113,10 +113,15 @@ fn it_outlives_its_owner() {
     let exec =
         world.start(&["sandbox", "exec", &id, "--", "sh", "-c", "echo half > half; sleep 600"]);
     until("the command runs", || world.run(&["sandbox", "ls"]).stdout.contains("running"));
-    let second = sh(&world, &id, "true").fails(125, "BP-RUN-011");
+    let second = sh(&world, &id, "true").fails(2, "BP-RUN-011");
     assert!(second.stderr.contains("has not ended"), "{second:?}");
     world.kill_owner();
     assert!(!exec.wait_with_output().expect("it ends").status.success());
+    // What was half done is undone, and said.
+    let said = sh(&world, &id, "ls").exits(0);
+    assert_eq!(said.stdout, "kept.txt\nold.txt\n");
+    assert!(said.stderr.contains("did not end: it is undone"), "{said:?}");
+    assert_eq!(sh(&world, &id, "ls").exits(0).stderr, "");
 }
 
 #[test]
@@ -139,6 +144,15 @@ fn a_policy_governs_each_command_and_is_kept() {
     // The policy is the operator's, and holds as it is now.
     world.write("p/bedplate.toml", "schema = 1\n[permissions]\nallow = [\"shell\"]\n");
     assert_eq!(sh(&world, &shut, "echo out").exits(0).stdout, "out\n");
+    let budget =
+        format!("{}[budget]\nactions = 1\n", "schema = 1\n[permissions]\nallow = [\"shell\"]\n");
+    world.write("b/bedplate.toml", &budget);
+    let create = ["sandbox", "create", "--policy", "b/bedplate.toml"];
+    let busy = one_line(&world.run(&create).exits(0));
+    (0..3).for_each(|_| drop(sh(&world, &busy, "true").exits(0)));
+    let shown = world.run(&["show", &busy, "--json"]).exits(0).json();
+    let actions = &shown["records"][0]["manifest"]["budget"]["actions"];
+    assert_eq!(actions, 100_000, "as many as a run has steps");
     world.write("p/bedplate.toml", "schema = 1\n[permissions]\nask = [\"shell\"]\n");
     let said = sh(&world, &shut, "echo asked").exits(4);
     assert!(
@@ -153,7 +167,7 @@ fn a_policy_governs_each_command_and_is_kept() {
         assert!(said.stderr.contains("BP-POLICY-"), "{said:?}");
         assert_eq!(std::fs::read_dir(&kept).map_or(0, Iterator::count), before);
     }
-    for id in [id, shut] {
+    for id in [id, shut, busy] {
         world.run(&["sandbox", "rm", &id]).exits(0);
     }
     assert_eq!(std::fs::read_dir(world.home().join("sandboxes")).map_or(0, Iterator::count), 0);

@@ -85,8 +85,9 @@ fn create(
     let (name, opening) = (word()?, word()?);
     let (mut manifest, dir) = governed(session, policy, &name)?;
     AGENT.clone_into(&mut manifest.agent.name);
-    manifest.routes.clear();
     manifest.sandbox.workspace = None;
+    // What an agent may use up in one run is no measure for what people do in a sandbox.
+    manifest.budget.actions = kernel::STEPS_MAX;
     if let Some(image) = image {
         manifest.sandbox.image = image;
     }
@@ -142,7 +143,6 @@ fn governed(
             network: manifest.network,
             secrets: manifest.secrets,
             sandbox: manifest.sandbox,
-            budget: manifest.budget,
             ..empty_manifest()
         };
         return Ok((kept, Some(project.dir)));
@@ -173,8 +173,26 @@ fn found(session: &Session, text: &str) -> Result<(RunId, Vec<Record>)> {
     Err(CliError::Usage { message, help: "sandbox".to_owned() }.into())
 }
 
+/// What an owner that died left half done is undone: whoever waited for it is gone.
+fn tidied(session: &Session, run: RunId, records: Vec<Record>) -> Result<(RunId, Vec<Record>)> {
+    let state = State::of(&records);
+    let Some(begun) = state.caller.as_ref().and_then(|caller| caller.open()).map(|(_, t)| t.seq)
+    else {
+        return Ok((run, records));
+    };
+    if session.live().contains(&run) || state.status(false) == Status::Waiting {
+        let reason = "its command before this one has not ended".to_owned();
+        return Err(RuntimeError::RunState { run: run.to_string(), reason }.into());
+    }
+    let (back, leave_effects, by) = (Back::To(begun - 1), false, login());
+    block_on(session.ask(&Request::RollBack { run: run.clone(), back, leave_effects, by }))?;
+    session.terminal.progress("the command before this one did not end: it is undone");
+    session.run(run.as_str())
+}
+
 fn exec(session: &Session, id: &str, command: &[String]) -> Result<u8> {
     let (run, records) = found(session, id)?;
+    let (run, records) = tidied(session, run, records)?;
     let command: Vec<String> = command.iter().map(|word| quoted(word)).collect();
     let step =
         Step::Exec { command: command.join(" "), timeout_s: Some(SHELL_TIMEOUT_MS_MAX / 1_000) };
@@ -188,10 +206,6 @@ fn exec(session: &Session, id: &str, command: &[String]) -> Result<u8> {
         }
         let state = State::of(&session.reader()?.records(&run, BRANCH_MAIN, 0)?);
         let caller = state.caller.clone().expect("a kept sandbox has a caller");
-        if caller.open().is_some() {
-            let reason = "its command before this one has not ended".to_owned();
-            return Err(RuntimeError::RunState { run: run.to_string(), reason }.into());
-        }
         let keys = state.manifest.as_deref().map(keys_for).unwrap_or_default();
         let at = caller.steps.len() as u64;
         let screen = typing::screen(session);
