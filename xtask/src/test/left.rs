@@ -153,7 +153,7 @@ mod tests {
         let inner = folder.join("work/work");
         fs::create_dir_all(&inner).unwrap();
         fs::write(inner.join("file"), "x").unwrap();
-        fs::set_permissions(&inner, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&inner, fs::Permissions::from_mode(0o000)).unwrap();
         remove_folder(&folder).unwrap();
         assert!(!folder.exists());
     }
