@@ -21,7 +21,7 @@ mod understand;
 mod worlds;
 mod wrap;
 
-use crate::arguments::{Cli, Command, SandboxCommand};
+use crate::arguments::{Cli, Command};
 use crate::error::{CliError, Failed, Result, exit};
 use crate::session::{Session, keys_of, login};
 use crate::terminal::{Paint, Terminal, safe_block};
@@ -155,10 +155,6 @@ fn perform(session: &Session, command: Command) -> Result<u8> {
         Command::Show { run } => understand::show(session, &run),
         Command::Explain { run } => understand::explain(session, &run),
         Command::Verify { run } => understand::verify(session, &run),
-        Command::Sandbox(SandboxCommand::Run { workspace, policy, image, command }) => {
-            let (workspace, policy) = (workspace.as_deref(), policy.as_deref());
-            sandbox::run(session, workspace, policy, image.as_deref(), command)
-        }
         Command::Sandbox(command) => sandbox::kept::perform(session, command),
         Command::Image(command) => image::perform(session, &command),
         Command::Fork { run, at, count } => worlds::fork(session, &run, at.as_deref(), count),

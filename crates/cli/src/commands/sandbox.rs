@@ -35,7 +35,7 @@ const NOT_FOUND: u8 = 127;
 const BY_SIGNAL: i32 = 128;
 
 /// `sandbox run`.
-pub(crate) fn run(
+fn run(
     session: &Session,
     workspace: Option<&Path>,
     policy: Option<&Path>,

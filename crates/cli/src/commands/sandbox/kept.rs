@@ -45,15 +45,19 @@ const INSIDE: [&str; 4] = ["shell", "read_file", "write_file", "edit_file"];
 /// The store keeps a run from which others were forked.
 const HAS_FORKS: &str = "BP-STORE-019";
 
-/// Everything but `run`.
+/// `sandbox`.
 pub(crate) fn perform(session: &Session, command: SandboxCommand) -> Result<u8> {
     match command {
+        SandboxCommand::Run { workspace, policy, image, command } => {
+            let (workspace, policy) = (workspace.as_deref(), policy.as_deref());
+            super::run(session, workspace, policy, image.as_deref(), command)
+        }
         SandboxCommand::Create { workspace, policy, image } => {
             create(session, workspace.as_deref(), policy.as_deref(), image)
         }
         SandboxCommand::Exec { id, command } => exec(session, &id, &command).map_err(of_ours),
         SandboxCommand::Snapshot { id } => {
-            let (run, _) = found(session, &id)?;
+            let (run, ..) = found(session, &id)?;
             worlds::snapshot(session, run.as_str(), None)
         }
         SandboxCommand::Fork { from, count } => fork(session, &from, count),
@@ -61,7 +65,6 @@ pub(crate) fn perform(session: &Session, command: SandboxCommand) -> Result<u8> 
         SandboxCommand::Diff { from, to } => diff(session, &from, to.as_deref()),
         SandboxCommand::Ls => list(session),
         SandboxCommand::Rm { id } => remove(session, &id),
-        SandboxCommand::Run { .. } => unreachable!("it keeps nothing"),
     }
 }
 
@@ -163,50 +166,50 @@ fn governed(
     Ok((empty_manifest(), Some(dir)))
 }
 
-/// The kept sandbox that `text` means, and its records.
-fn found(session: &Session, text: &str) -> Result<(RunId, Vec<Record>)> {
+/// The kept sandbox that `text` means, its records, and their state.
+fn found(session: &Session, text: &str) -> Result<(RunId, Vec<Record>, State)> {
     let (run, records) = session.run(worlds::split(text).0)?;
-    if State::of(&records).caller.is_some_and(|caller| caller.key.starts_with(KEY_PREFIX)) {
-        return Ok((run, records));
+    let state = State::of(&records);
+    if state.caller.as_ref().is_some_and(|caller| caller.key.starts_with(KEY_PREFIX)) {
+        return Ok((run, records, state));
     }
     let message = format!("run {run} is no sandbox: `bedplate sandbox ls` lists them");
     Err(CliError::Usage { message, help: "sandbox".to_owned() }.into())
 }
 
-/// What an owner that died left half done is undone: whoever waited for it is gone.
-fn tidied(session: &Session, run: RunId, records: Vec<Record>) -> Result<(RunId, Vec<Record>)> {
-    let state = State::of(&records);
+/// The state of a kept sandbox that can take a command. What an owner that died left half done is
+/// undone: whoever waited for it is gone.
+fn tidied(session: &Session, run: &RunId, state: State) -> Result<State> {
     let Some(begun) = state.caller.as_ref().and_then(|caller| caller.open()).map(|(_, t)| t.seq)
     else {
-        return Ok((run, records));
+        return Ok(state);
     };
-    if session.live().contains(&run) || state.status(false) == Status::Waiting {
+    if session.live().contains(run) || state.status(false) == Status::Waiting {
         let reason = "its command before this one has not ended".to_owned();
         return Err(RuntimeError::RunState { run: run.to_string(), reason }.into());
     }
     let (back, leave_effects, by) = (Back::To(begun - 1), false, login());
     block_on(session.ask(&Request::RollBack { run: run.clone(), back, leave_effects, by }))?;
     session.terminal.progress("the command before this one did not end: it is undone");
-    session.run(run.as_str())
+    Ok(State::of(&session.reader()?.records(run, BRANCH_MAIN, 0)?))
 }
 
 fn exec(session: &Session, id: &str, command: &[String]) -> Result<u8> {
-    let (run, records) = found(session, id)?;
-    let (run, records) = tidied(session, run, records)?;
+    let (run, _, state) = found(session, id)?;
+    let state = tidied(session, &run, state)?;
     let command: Vec<String> = command.iter().map(|word| quoted(word)).collect();
     let step =
         Step::Exec { command: command.join(" "), timeout_s: Some(SHELL_TIMEOUT_MS_MAX / 1_000) };
     block_on(async {
         let mut owner = session.owner().await?;
-        if State::of(&records).suspended.is_some() {
-            let keys = crate::session::keys_of(&records);
+        let keys = state.manifest.as_deref().map(keys_for).unwrap_or_default();
+        if state.suspended.is_some() {
+            let keys = keys.clone();
             let (run, detach, screen) = (run.clone(), true, None);
             owner.send(&Request::Resume { run, keys, detach, screen }).await?;
             accepted(&mut owner).await?;
         }
-        let state = State::of(&session.reader()?.records(&run, BRANCH_MAIN, 0)?);
         let caller = state.caller.clone().expect("a kept sandbox has a caller");
-        let keys = state.manifest.as_deref().map(keys_for).unwrap_or_default();
         let at = caller.steps.len() as u64;
         let screen = typing::screen(session);
         let (opening, watched) = (caller.opening, true);
@@ -302,7 +305,7 @@ impl Watching<'_> {
 }
 
 fn fork(session: &Session, from: &str, count: u32) -> Result<u8> {
-    let (run, records) = found(session, from)?;
+    let (run, records, _) = found(session, from)?;
     let at = worlds::split(from).1;
     let at = at.map(|at| worlds::record_of(&run, &records, at)).transpose()?;
     let request = Request::Fork { run, at, count, seed: None, by: login() };
@@ -320,7 +323,7 @@ fn fork(session: &Session, from: &str, count: u32) -> Result<u8> {
 
 /// `to` is a snapshot, with or without the sandbox before its `@`.
 fn roll_back(session: &Session, id: &str, to: &str) -> Result<u8> {
-    let (run, records) = found(session, id)?;
+    let (run, records, _) = found(session, id)?;
     let at = match worlds::split(to) {
         (other, Some(at)) if session.find(other)? == run => at,
         (_, Some(_)) => {
@@ -349,7 +352,7 @@ fn set_aside(session: &Session, run: &RunId) -> Result<()> {
 }
 
 fn diff(session: &Session, from: &str, to: Option<&str>) -> Result<u8> {
-    let (run, _) = found(session, from)?;
+    let (run, ..) = found(session, from)?;
     to.map(|to| found(session, to)).transpose()?;
     match (worlds::split(from).1, to) {
         // From what it was made of to now.
@@ -394,8 +397,8 @@ fn list(session: &Session) -> Result<u8> {
 
 /// Ends it. It is gone at once, or with the last sandbox that was forked from it.
 fn remove(session: &Session, id: &str) -> Result<u8> {
-    let (run, records) = found(session, id)?;
-    if State::of(&records).ended.is_none() {
+    let (run, records, state) = found(session, id)?;
+    if state.ended.is_none() {
         let cancel = Request::Cancel { run: run.clone(), by: login() };
         block_on(come_to_rest(session, &run, &cancel))?;
     }
