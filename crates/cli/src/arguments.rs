@@ -29,7 +29,7 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
     ),
     ("decide", &["approvals", "approve", "deny", "resolve", "policy"]),
     ("understand", &["show", "explain", "verify"]),
-    ("worlds", &["sandbox", "image", "fork", "rollback", "snapshot", "rollout"]),
+    ("worlds", &["sandbox", "image", "fork", "rollback", "snapshot", "rollout", "memory"]),
     ("admin", &["init", "doctor", "secret", "serve", "bench", "df", "completion", "help"]),
 ];
 
@@ -245,6 +245,9 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
     },
+    /// What agents keep beyond their runs: look at it, change it, merge what a run changed
+    #[command(subcommand, disable_help_subcommand = true)]
+    Memory(MemoryCommand),
     /// Write a manifest here
     Init,
     /// Say what this host can do, and how to get what is missing
@@ -616,6 +619,111 @@ pub(crate) enum ImageCommand {
     Rm {
         /// A reference, or the first digits of a digest
         image: String,
+    },
+}
+
+/// Whose memory is meant.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Whose {
+    /// The agent's name
+    pub(crate) agent: String,
+    /// The user it serves [default: you]
+    #[arg(long = "for", value_name = "USER", conflicts_with = "team")]
+    pub(crate) user: Option<String>,
+    /// The team it serves, in place of a user
+    #[arg(long, value_name = "TEAM")]
+    pub(crate) team: Option<String>,
+}
+
+/// Whose change counts where both changed the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Taken {
+    /// The run's
+    Run,
+    /// What is there already
+    Memory,
+}
+
+impl From<Taken> for runtime::protocol::Take {
+    fn from(taken: Taken) -> Self {
+        match taken {
+            Taken::Run => Self::Run,
+            Taken::Memory => Self::Memory,
+        }
+    }
+}
+
+/// `memory`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemoryCommand {
+    /// List the memories of this home
+    Ls,
+    /// List a memory's files, or print one of them
+    Show {
+        #[command(flatten)]
+        whose: Whose,
+        /// The file
+        path: Option<String>,
+        /// As it was in this version [default: the newest]
+        #[arg(long, value_name = "N")]
+        version: Option<u64>,
+    },
+    /// List a memory's versions: when, by which run or person
+    Log {
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Print what a run changed in its memory that others do not see
+    Diff {
+        /// The run
+        run: String,
+        /// With the text that differs
+        #[arg(long)]
+        text: bool,
+    },
+    /// Create or replace a file with what standard input holds
+    Put {
+        #[command(flatten)]
+        whose: Whose,
+        /// The file
+        path: String,
+    },
+    /// Open a file in your editor ($VISUAL, $EDITOR) and keep what you make of it
+    Edit {
+        #[command(flatten)]
+        whose: Whose,
+        /// The file
+        path: String,
+    },
+    /// Remove a file, or a directory with all that is in it
+    Rm {
+        #[command(flatten)]
+        whose: Whose,
+        /// The file
+        path: String,
+    },
+    /// Make an earlier version the newest again
+    Revert {
+        #[command(flatten)]
+        whose: Whose,
+        /// Its number
+        version: u64,
+    },
+    /// Remove a memory with all its versions
+    Forget {
+        #[command(flatten)]
+        whose: Whose,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Merge what a run changed in its memory and was refused, or did not come to
+    Merge {
+        /// The run
+        run: String,
+        /// Whose change counts where both changed the same [default: it is refused]
+        #[arg(long, value_name = "SIDE")]
+        take: Option<Taken>,
     },
 }
 

@@ -72,6 +72,7 @@ impl Log {
                 base: layer_id(1),
                 started_by: "ada".to_owned(),
                 host: json!({ "driver": "process" }),
+                memory: None,
             },
             &[],
         );

@@ -82,6 +82,15 @@ pub(crate) fn lines(
             let entries = safe(&allow.join(", "));
             vec![Line::new(Paint::Yellow, "policy", format!("changed by {}: {entries}", safe(by)))]
         }
+        Body::MemoryMerged { version, changed, .. } => {
+            let changed = render::count(*changed, "path");
+            vec![Line::new(Paint::Green, "memory", format!("version {version}: {changed} changed"))]
+        }
+        Body::MemoryRefused { failure, .. } => {
+            let next = command(&format!("memory merge {} --take run|memory", record.stamp.run));
+            let rest = format!("not merged: {}: {next}", safe(&failure.message));
+            vec![Line::new(Paint::Yellow, "memory", rest)]
+        }
         Body::CancelRequested { by } => {
             vec![Line::new(Paint::Yellow, "cancelled", format!("by {}", safe(by)))]
         }

@@ -155,6 +155,29 @@ fn workspace(body: &Body) -> Option<String> {
             format!("{count} by {by}: {}", changes.join(", ").replace('\t', " "))
         }
         Body::LabelAdded { labels } => labels_of(labels),
+        Body::MemorySealed { .. }
+        | Body::MemoryOffered { .. }
+        | Body::MemoryMerged { .. }
+        | Body::MemoryRefused { .. } => memory(body)?,
+        _ => return None,
+    })
+}
+
+fn memory(body: &Body) -> Option<String> {
+    Some(match body {
+        Body::MemorySealed { layer, parent, changed } => {
+            format!("{layer} over {parent}, {} changed", render::count(*changed, "file"))
+        }
+        Body::MemoryOffered { layer, by } if by.is_empty() => layer.to_string(),
+        Body::MemoryOffered { layer, by } => format!("{layer} by {by}"),
+        Body::MemoryMerged { version, layer, changed } => {
+            let changed = render::count(*changed, "path");
+            format!("version {version}, layer {layer}, {changed} changed")
+        }
+        Body::MemoryRefused { failure, conflicts } if conflicts.is_empty() => failure.to_string(),
+        Body::MemoryRefused { failure, conflicts } => {
+            format!("{failure}: {}", conflicts.join(", "))
+        }
         _ => return None,
     })
 }

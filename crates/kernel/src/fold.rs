@@ -1,5 +1,6 @@
 //! `fold`: records to state. All transitions are here.
 
+use crate::memory::Memory;
 use crate::quorum::Quorum;
 use crate::state::{
     Action, Ambiguity, Asked, CheckState, Ended, ModelCall, ModelPhase, ModelQuestion, Phase,
@@ -64,6 +65,10 @@ impl State {
             | Body::ArtifactRecorded { .. }
             | Body::RunEnded { .. } => self.fold_finishing(seq, &record.body),
             Body::LayerSealed { layer, .. } => self.layer = Some(layer.clone()),
+            Body::MemorySealed { .. }
+            | Body::MemoryOffered { .. }
+            | Body::MemoryMerged { .. }
+            | Body::MemoryRefused { .. } => self.fold_memory(&record.body),
             Body::RolledBack { to, at, .. } => {
                 assert_eq!(*at, None, "what goes back is folded with what it goes back to");
                 self.fold_rollback(to);
@@ -181,11 +186,14 @@ impl State {
 
     fn fold_lifecycle(&mut self, seq: u64, record: &Record) {
         match &record.body {
-            Body::RunStarted { manifest, base, .. } => {
+            Body::RunStarted { manifest, base, memory, .. } => {
                 assert_eq!(seq, 0, "a run starts once");
                 self.manifest = Some(manifest.clone());
                 self.base = Some(base.clone());
                 self.layer = Some(base.clone());
+                self.memory = memory.as_deref().map(Memory::new);
+                let labels = memory.as_deref().map(|memory| &memory.labels);
+                labels.into_iter().for_each(|labels| self.labels.join(labels));
             }
             Body::Resumed { epoch } => {
                 assert!(*epoch > self.epoch, "epochs only grow");
@@ -613,6 +621,11 @@ impl State {
 
     fn fold_rollback(&mut self, to: &types::LayerId) {
         self.layer = Some(to.clone());
+        // A guest begins again where the run began; anything else had sealed nothing yet.
+        let guest = self.is_guest();
+        if let Some(memory) = self.memory.as_mut().filter(|_| guest) {
+            memory.layer = memory.base.clone();
+        }
         for action in self.actions.values_mut() {
             if action.phase == Phase::Interrupted && action.effect == EffectClass::Workspace {
                 action.phase = Phase::RolledBack;

@@ -23,6 +23,7 @@ mod egress;
 mod fold;
 mod fork;
 mod guest;
+mod memory;
 mod next;
 mod quorum;
 mod state;
@@ -32,6 +33,7 @@ pub use caller::{Asked as AskedStep, Caller, STEPS_MAX, StepFault, Taken};
 pub use egress::{Egress, Egresses, Grant, GrantPhase, Passage};
 pub use fork::each;
 pub use guest::{GUEST_TOOL, Guest};
+pub use memory::Memory;
 pub use next::{
     BACKOFF_FIRST_MS, BACKOFF_MS_MAX, Command, MODEL_ATTEMPTS_MAX, RETRY_AFTER_MS_MAX, next,
 };

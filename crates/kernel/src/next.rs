@@ -96,6 +96,8 @@ pub enum Command {
         /// Its index in the manifest.
         index: usize,
     },
+    /// Bring what the run changed in its memory to the runs to come.
+    MergeMemory,
     /// Keep what the manifest names as results, then end.
     KeepArtifacts,
     /// End the run.
@@ -265,7 +267,7 @@ fn after_fault(state: &State, fault: &ModelFault) -> Command {
     Command::Suspend { reason: WaitReason::Model, failure: Some(failure) }
 }
 
-/// The agent says it is done: checks, then artifacts, then the end.
+/// The agent says it is done: checks, then memory, then artifacts, then the end.
 pub(crate) fn finish(state: &State) -> Command {
     if state.checking.is_some() {
         return Command::AwaitEffect;
@@ -281,6 +283,7 @@ pub(crate) fn finish(state: &State) -> Command {
     let due = |name: &str| !state.checks.iter().any(|check| check.name == name);
     match state.manifest().checks.iter().position(|check| due(&check.name)) {
         Some(index) => Command::Check { index },
+        None if state.owes_memory() => Command::MergeMemory,
         None => Command::KeepArtifacts,
     }
 }

@@ -4,6 +4,7 @@ use crate::budget::Spent;
 use crate::caller::Caller;
 use crate::egress::Egresses;
 use crate::guest::Guest;
+use crate::memory::Memory;
 use crate::quorum::Quorum;
 use serde::Serialize;
 use serde_json::Value;
@@ -244,6 +245,8 @@ pub struct State {
     pub base: Option<LayerId>,
     /// The workspace now.
     pub layer: Option<LayerId>,
+    /// What outlives the run, when the agent has such memory.
+    pub memory: Option<Memory>,
     /// Whether the workspace differs from what the last flush covered.
     pub actions: BTreeMap<ActionId, Action>,
     /// Calls of the last answer that have no action and no result yet.
@@ -315,6 +318,7 @@ impl State {
             items: Vec::new(),
             base: None,
             layer: None,
+            memory: None,
             actions: BTreeMap::new(),
             unproposed: Vec::new(),
             model: ModelPhase::Idle,

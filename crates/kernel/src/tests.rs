@@ -13,6 +13,7 @@ use types::{
 };
 
 mod caller;
+mod memory;
 mod worlds;
 
 const TEXT: &str = r#"
@@ -92,6 +93,7 @@ impl Run {
             base: layer(0),
             started_by: "t".to_owned(),
             host: json!({}),
+            memory: None,
         });
         run.append(Body::ItemAdded { item: Item::UserMessage { text: "go".to_owned() } });
         run

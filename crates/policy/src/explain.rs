@@ -4,7 +4,7 @@ use crate::cedar::quote;
 use crate::decide::{Because, Decision};
 use crate::entry::{self, List};
 use crate::facts::{FETCH, INSTALL, PUBLISH, PUSH, Seen};
-use crate::{ToolDecl, ToolKind, WORKSPACE};
+use crate::{MEMORY, ToolDecl, ToolKind, WORKSPACE};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use types::{ActionRequest, FsAccess};
@@ -137,11 +137,12 @@ fn of_path(access: FsAccess, path: &str) -> Suggestion {
         FsAccess::Write => ("write_file", "changing", Some("write_file")),
         FsAccess::Mount => ("mount", "mounting", None),
     };
-    let in_workspace =
-        path.strip_prefix(WORKSPACE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    let entry = entry.filter(|_| in_workspace).map(str::to_owned);
-    let opens = if entry.is_some() {
-        format!("{verb} everything in {WORKSPACE}")
+    let tree = [WORKSPACE, MEMORY].into_iter().find(|tree| {
+        path.strip_prefix(tree).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    });
+    let entry = entry.filter(|_| tree.is_some()).map(str::to_owned);
+    let opens = if let (Some(tree), Some(_)) = (tree, &entry) {
+        format!("{verb} everything in {tree}")
     } else {
         format!("{verb} {} and nothing else", shown(path))
     };

@@ -48,5 +48,5 @@ pub use input::{
 };
 pub use paths::FsRules;
 pub use set::{ORGANISATION_FILES_MAX, PolicySet, Sources, TOOLS_MAX, ToolDecl};
-pub use sugar::{ENTRIES_MAX, WORKSPACE};
+pub use sugar::{ENTRIES_MAX, MEMORY, WORKSPACE};
 pub use table::{Row, diff};

@@ -5,7 +5,7 @@
 //! one file, and must not be applied to a directory. What is denied wins over what is permitted.
 //!
 //! - With no `permit` that speaks of an action, its field is `None`: a sandbox that runs commands
-//!   has its whole workspace, but for what is denied. Once a `permit` speaks of it: exactly that.
+//!   has its whole workspace and memory, but for what is denied. Once a `permit` speaks of it: exactly that.
 //! - `context.path like "/x/*"` includes the directory `/x` itself, because a sandbox cannot show
 //!   what lies in a directory and hide the directory.
 //! - A rule that is no set of whole directories and single paths (labels, approval, other wildcards)
@@ -262,8 +262,8 @@ fn combine(
         if region.exclude.is_empty() {
             denied.extend(region.include.clone());
         } else if region.is_all_but() {
-            let workspace = || vec![Node::Tree(crate::WORKSPACE.to_owned())];
-            let before = permitted.unwrap_or_else(workspace);
+            let all = || [crate::WORKSPACE, crate::MEMORY].map(|tree| Node::Tree(tree.to_owned()));
+            let before = permitted.unwrap_or_else(|| all().to_vec());
             permitted = Some(meet(&before, &region.exclude));
         } else {
             let reason = "it forbids a directory but for a part of it";

@@ -12,7 +12,7 @@ use cedar_policy::{ValidationMode, Validator};
 use miette::Diagnostic as _;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use types::manifest::Permissions;
+use types::manifest::{MemoryAccess, Permissions};
 use types::{Digest, EffectClass};
 
 /// Most organisation files in one set.
@@ -80,6 +80,8 @@ pub struct Sources {
     pub tools: Vec<ToolDecl>,
     /// The agent's own routes.
     pub routes: Vec<String>,
+    /// What the agent may do with its memory, when it has one.
+    pub memory: Option<MemoryAccess>,
 }
 
 impl Sources {
@@ -94,6 +96,7 @@ impl Sources {
             organisation: Vec::new(),
             tools: ToolDecl::builtins(),
             routes: Vec::new(),
+            memory: None,
         }
     }
 }

@@ -7,12 +7,14 @@ use crate::cedar::{pattern, printable as shown, quote};
 use crate::entry::{self, Entry, Hosts, List, PathRule, ToolKind};
 use crate::guard;
 use crate::operation::{Operation, What};
-use crate::{PolicyError, Sources, ToolDecl};
+use crate::{PolicyError, Sources};
 use types::EffectClass;
-use types::manifest::Preset;
+use types::manifest::{MemoryAccess, Preset};
 
 /// The directory a run works in, as the sandbox sees it.
 pub const WORKSPACE: &str = "/workspace";
+/// Where its agent's memory is, when it has one.
+pub const MEMORY: &str = "/memory";
 /// Most entries in one permissions list.
 pub const ENTRIES_MAX: usize = 1000;
 
@@ -59,14 +61,14 @@ pub(crate) fn generate(sources: &Sources) -> Result<Generated, Vec<PolicyError>>
     let mut errors = Vec::new();
     if let Some(permissions) = &sources.permissions {
         if let Some(preset) = permissions.preset {
-            push_preset(&mut out, preset, &sources.tools);
+            push_preset(&mut out, preset, sources);
         }
         for (name, entries, list) in [
             ("permissions.allow", &permissions.allow, List::Allow),
             ("permissions.ask", &permissions.ask, List::Ask),
             ("permissions.deny", &permissions.deny, List::Deny),
         ] {
-            push_list(&mut out, name, entries, list, &sources.tools, &mut errors);
+            push_list(&mut out, name, entries, list, sources, &mut errors);
         }
     }
     let guards = sources.permissions.iter().flat_map(|permissions| &permissions.guard);
@@ -74,7 +76,7 @@ pub(crate) fn generate(sources: &Sources) -> Result<Generated, Vec<PolicyError>>
         out.push(&id, &policy);
     }
     let extra = &sources.extra_allow;
-    push_list(&mut out, "run.allow", extra, List::Allow, &sources.tools, &mut errors);
+    push_list(&mut out, "run.allow", extra, List::Allow, sources, &mut errors);
     if errors.is_empty() { Ok(out) } else { Err(errors) }
 }
 
@@ -83,7 +85,7 @@ fn push_list(
     name: &str,
     entries: &[String],
     list: List,
-    tools: &[ToolDecl],
+    sources: &Sources,
     errors: &mut Vec<PolicyError>,
 ) {
     if entries.len() > ENTRIES_MAX {
@@ -96,15 +98,18 @@ fn push_list(
     }
     for (index, text) in entries.iter().enumerate() {
         let source_name = format!("{name}[{index}]");
-        match entry::read(text, list, &source_name, tools) {
-            Ok(entry) => push_entry(out, &format!("{source_name}: {}", shown(text)), &entry, list),
+        match entry::read(text, list, &source_name, &sources.tools) {
+            Ok(entry) => {
+                let id = format!("{source_name}: {}", shown(text));
+                push_entry(out, &id, &entry, list, sources.memory);
+            }
             Err(error) => errors.push(error),
         }
     }
 }
 
-fn push_preset(out: &mut Generated, preset: Preset, tools: &[ToolDecl]) {
-    for tool in tools {
+fn push_preset(out: &mut Generated, preset: Preset, sources: &Sources) {
+    for tool in &sources.tools {
         let action = match tool.kind {
             ToolKind::Shell | ToolKind::Check => "run_command",
             ToolKind::Wait => "call_tool",
@@ -118,6 +123,14 @@ fn push_preset(out: &mut Generated, preset: Preset, tools: &[ToolDecl]) {
         quote(WORKSPACE)
     );
     out.permit("preset.observe.workspace: files", &files, &[]);
+    if let Some(access) = sources.memory {
+        let actions = match access {
+            MemoryAccess::Read => "action == Action::\"read_file\"",
+            MemoryAccess::Write => "action in [Action::\"read_file\", Action::\"write_file\"]",
+        };
+        let scope = format!("{actions}, resource in Path::{}", quote(MEMORY));
+        out.permit("preset.observe.memory: files", &scope, &[]);
+    }
     if preset == Preset::Observe {
         return;
     }
@@ -142,6 +155,7 @@ fn tool_scope(action: &str, tool: &str) -> String {
 }
 
 /// What one entry covers: scopes with their conditions.
+#[derive(Clone)]
 struct Cover {
     suffix: &'static str,
     /// Not asked even where the entry is.
@@ -150,10 +164,17 @@ struct Cover {
     when: Vec<String>,
 }
 
-fn push_entry(out: &mut Generated, id: &str, entry: &Entry, list: List) {
+fn push_entry(
+    out: &mut Generated,
+    id: &str,
+    entry: &Entry,
+    list: List,
+    memory: Option<MemoryAccess>,
+) {
+    let of_memory = memory.and_then(|access| memory_cover(entry, access));
     if list != List::Deny {
         let asked = list == List::Ask;
-        for mut cover in opened(entry) {
+        for mut cover in opened(entry).into_iter().chain(of_memory.clone()) {
             if asked && !cover.free {
                 cover.when.push(APPROVED.to_owned());
             }
@@ -162,7 +183,7 @@ fn push_entry(out: &mut Generated, id: &str, entry: &Entry, list: List) {
     }
     if list != List::Allow {
         let approvable = list == List::Ask;
-        for cover in closed(entry) {
+        for cover in closed(entry).into_iter().chain(of_memory) {
             let kind = if approvable { " (unapproved)" } else { "" };
             let id = format!("{id}{}{kind}", cover.suffix);
             out.forbid(&id, &cover.scope, &cover.when, approvable);
@@ -248,6 +269,18 @@ fn tool_cover(name: &str, kind: ToolKind, effect: EffectClass) -> Cover {
         }
     };
     Cover { suffix: "", free: false, scope, when: Vec::new() }
+}
+
+/// The tools of files work on memory as on the workspace, as far as the agent may use it at all.
+fn memory_cover(entry: &Entry, access: MemoryAccess) -> Option<Cover> {
+    let Entry::Tool(_, ToolKind::Files, effect) = entry else { return None };
+    let action = match (effect, access) {
+        (EffectClass::Read, _) => "read_file",
+        (_, MemoryAccess::Write) => "write_file",
+        (_, MemoryAccess::Read) => return None,
+    };
+    let scope = format!("action == Action::\"{action}\", resource in Path::{}", quote(MEMORY));
+    Some(Cover { suffix: " (memory)", free: false, scope, when: Vec::new() })
 }
 
 fn secret_cover(name: &str, host: Option<&str>) -> Cover {

@@ -56,6 +56,34 @@ pub enum RuntimeError {
         /// The directory.
         dir: PathBuf,
     },
+    /// The files of a memory cannot be used.
+    #[error("the memory at {} cannot be used: {reason}", path.display())]
+    Memory {
+        /// Where they are.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// There is no such memory, or no such version of it.
+    #[error("there is no memory to find here: {what}")]
+    NoMemory {
+        /// What was looked for.
+        what: String,
+    },
+    /// A run and others changed the same in a memory.
+    #[error("others changed the same in this memory meanwhile: {shown}")]
+    MemoryConflict {
+        /// The first of them, for people.
+        shown: String,
+        /// Which.
+        paths: Vec<String>,
+    },
+    /// A memory would be too large.
+    #[error("the memory would have {what}")]
+    MemoryTooLarge {
+        /// What of it.
+        what: String,
+    },
     /// The workspace is not a directory.
     #[error("the workspace {} cannot be used: {reason}", path.display())]
     Workspace {
@@ -207,6 +235,8 @@ impl RuntimeError {
                 | Self::TooLarge { .. }
                 | Self::CallerKey { .. }
                 | Self::NothingToReplay { .. }
+                | Self::NoMemory { .. }
+                | Self::MemoryTooLarge { .. }
                 | Self::Refused(_)
         )
     }
@@ -239,6 +269,10 @@ impl Coded for RuntimeError {
             Self::Network { .. } => "BP-RUN-015",
             Self::CannotTakeBack { .. } => "BP-RUN-023",
             Self::NothingToReplay { .. } => "BP-RUN-024",
+            Self::Memory { .. } => "BP-RUN-026",
+            Self::NoMemory { .. } => "BP-RUN-027",
+            Self::MemoryConflict { .. } => "BP-RUN-028",
+            Self::MemoryTooLarge { .. } => "BP-RUN-029",
             Self::CallerKey { .. } => "BP-SERVE-015",
             Self::Part(_) | Self::Refused(_) => "BP-RUN-000",
         }
@@ -289,6 +323,19 @@ impl Coded for RuntimeError {
             }
             Self::NothingToReplay { .. } => {
                 "Name a run that was started with --record-network, or start one."
+            }
+            Self::Memory { .. } => {
+                "Check the disk's space and the rights of memory/ in the home, then try again."
+            }
+            Self::NoMemory { .. } => {
+                "`bedplate memory ls` lists them; an agent has one with [memory] in its manifest."
+            }
+            Self::MemoryConflict { .. } => {
+                "`bedplate memory diff RUN` shows its changes; \
+                 `bedplate memory merge RUN --take run|memory` says whose count."
+            }
+            Self::MemoryTooLarge { .. } => {
+                "Raise [memory] limit, or remove what is no longer needed: bedplate memory rm."
             }
             Self::TooLarge { .. } => "Put large input into a file of the workspace.",
             Self::CallerKey { .. } => {

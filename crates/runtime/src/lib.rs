@@ -19,6 +19,7 @@ mod failpoint;
 mod fork;
 mod home;
 pub mod login;
+pub mod memory;
 mod outside;
 mod owner;
 mod parts;

@@ -12,8 +12,9 @@ use crate::apply;
 use crate::error::RuntimeError;
 use crate::fork;
 use crate::home::Home;
+use crate::memory;
 use crate::parts::Parts;
-use crate::protocol::{self, Keys, Reply, Request, Screen, VERSION};
+use crate::protocol::{self, Keys, Reply, Request, Screen, Take, VERSION};
 use crate::registry::{Registry, Wanted};
 use crate::rollback;
 use crate::run::{self, Answer, Control};
@@ -21,6 +22,7 @@ use crate::seats::{Printed, Seat};
 use crate::snapshot;
 use rustix::event::Timespec;
 use rustix::fs::FlockOperation;
+use sandbox::layers::Side;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -235,6 +237,10 @@ async fn answer(
             let lines = vec![snapshot::take(registry, &run, name, by).await?];
             protocol::send(stream, &Reply::Lines { lines }).await
         }
+        Request::ChangeMemory { of, change, by } => {
+            let lines = memory::changed(registry, of, change, by).await?;
+            protocol::send(stream, &Reply::Lines { lines }).await
+        }
         Request::Remove { run } => {
             registry.remove(&run).await?;
             accepted(stream, &run).await
@@ -302,6 +308,13 @@ async fn change(
         }
         Request::Cancel { run, by } => (run, Keys::default(), true, Control::Cancel { by }),
         Request::Suspend { run } => (run, Keys::default(), false, Control::Suspend),
+        Request::MergeMemory { run, take, by } => {
+            let prefer = take.map(|take| match take {
+                Take::Run => Side::Ours,
+                Take::Memory => Side::Theirs,
+            });
+            (run, Keys::default(), false, Control::MergeMemory { prefer, by })
+        }
         Request::Allow { run, entries, by } => {
             (run, Keys::default(), false, Control::Allow { entries, by })
         }

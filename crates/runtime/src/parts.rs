@@ -4,6 +4,7 @@ use crate::clock::Clock;
 use crate::error::RuntimeError;
 use crate::failpoint::Failpoints;
 use crate::home::Home;
+use crate::memory::Memories;
 use crate::seats::Seats;
 use gate::Gate;
 use image::Images;
@@ -25,6 +26,8 @@ pub struct Parts {
     pub store: Arc<SqliteStore>,
     /// Workspaces.
     pub layers: Arc<LayerStore>,
+    /// What agents keep beyond their runs.
+    pub memories: Memories,
     /// What sandboxes may stand on beside the host.
     pub images: Images,
     /// Builds sandboxes.
@@ -59,6 +62,7 @@ impl Parts {
         let facts = trial(&layers, &spawner).await?;
         let images = Images::new(home.path(), &exe);
         Ok(Self {
+            memories: Memories::new(home.path()),
             images,
             home,
             exe,

@@ -32,6 +32,7 @@ pub fn compile(
         cedar: cedar.map(|text| (POLICY_FILE.to_owned(), text.to_owned())),
         tools,
         routes,
+        memory: manifest.memory.map(|memory| memory.access),
         ..Sources::new(Principal::agent(&manifest.agent.name, &manifest.agent.team))
     };
     PolicySet::compile(&sources).map_err(|errors| RuntimeError::Part(joined(&errors)))

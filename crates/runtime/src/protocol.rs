@@ -1,6 +1,7 @@
 //! Frames between commands and the owner: a length (u32, big endian) and one JSON document.
 
 use crate::error::RuntimeError;
+use crate::memory::MemoryChange;
 use crate::rollback::Back;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use types::manifest::Manifest;
-use types::{ApprovalId, Failure, Record, Resolution, RunId, Step};
+use types::{ApprovalId, Failure, MemoryOf, Record, Resolution, RunId, Step};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Largest frame, in bytes.
@@ -92,6 +93,16 @@ pub struct NewRun {
     pub input: String,
     /// Who.
     pub by: String,
+}
+
+/// Whose change of a memory counts where both changed the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Take {
+    /// The run's.
+    Run,
+    /// That of whoever came first.
+    Memory,
 }
 
 /// A request to the owner.
@@ -270,6 +281,24 @@ pub enum Request {
         run: RunId,
         /// The name; one is made when it is absent.
         name: Option<String>,
+        /// Who.
+        by: String,
+    },
+    /// Change a memory.
+    ChangeMemory {
+        /// Whose.
+        of: MemoryOf,
+        /// How.
+        change: MemoryChange,
+        /// Who.
+        by: String,
+    },
+    /// Bring what a run changed in its memory to the runs to come.
+    MergeMemory {
+        /// The run.
+        run: RunId,
+        /// Whose change counts where both changed the same.
+        take: Option<Take>,
         /// Who.
         by: String,
     },

@@ -211,9 +211,9 @@ impl Registry {
         Ok(lines)
     }
 
-    /// The layers and images that some run needs.
+    /// The layers and images that some run or memory needs.
     fn in_use(&self) -> Result<(BTreeSet<LayerId>, BTreeSet<Digest>), RuntimeError> {
-        let mut keep = BTreeSet::new();
+        let mut keep: BTreeSet<LayerId> = self.parts.memories.in_use()?.into_iter().collect();
         let mut images = BTreeSet::new();
         for summary in self.parts.store.runs().map_err(|error| RuntimeError::part(&error))? {
             if summary.erased {
@@ -222,11 +222,14 @@ impl Registry {
             let records = self.parts.store.records(&summary.run, 0, 0);
             for record in records.map_err(|error| RuntimeError::part(&error))? {
                 match record.body {
-                    Body::RunStarted { base, manifest, .. } => {
+                    Body::RunStarted { base, manifest, memory, .. } => {
                         images.extend(manifest.sandbox.image_digest);
+                        keep.extend(memory.map(|memory| memory.layer));
                         keep.insert(base)
                     }
-                    Body::LayerSealed { layer, .. } => keep.insert(layer),
+                    Body::LayerSealed { layer, .. }
+                    | Body::MemorySealed { layer, .. }
+                    | Body::MemoryMerged { layer, .. } => keep.insert(layer),
                     _ => false,
                 };
             }

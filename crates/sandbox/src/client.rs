@@ -7,9 +7,7 @@
 use crate::boundary::Listeners;
 use crate::fileops;
 use crate::running::{Running, Streams};
-use crate::spec::{
-    CreateSpec, ExecExit, ExecSpec, FileOp, FileResult, Overlay, Sandbox, SandboxId,
-};
+use crate::spec::{CreateSpec, ExecExit, ExecSpec, FileOp, FileResult, Sandbox, SandboxId, Trees};
 use crate::wire::{self, Answer, AnswerFrame, Ask, AskFrame, FRAME_BYTES_MAX, Hello};
 use crate::{SandboxError, cgroup, sys};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -230,8 +228,8 @@ impl Spawner {
         if spec.argv.is_empty() {
             return Err(SandboxError::invalid("a program needs a name"));
         }
-        if let Some(overlay) = &spec.workspace {
-            overlay.check()?;
+        if let Some(trees) = &spec.trees {
+            trees.check()?;
         }
         let ask = Ask::Exec {
             sandbox: *id,
@@ -239,7 +237,7 @@ impl Spawner {
             env: spec.env,
             cwd: spec.cwd,
             timeout_ms: spec.timeout_ms,
-            workspace: spec.workspace,
+            trees: spec.trees,
             trust: spec.trust,
         };
         let (pid, exited) = self.launch(id, ask, stdio).await?;
@@ -274,7 +272,7 @@ impl Spawner {
         &self,
         id: &SandboxId,
         mut op: FileOp,
-        workspace: Option<Overlay>,
+        trees: Option<Trees>,
     ) -> Result<FileResult, SandboxError> {
         let streams = |error: std::io::Error| SandboxError::setup("streams", error);
         let bytes = match &mut op {
@@ -292,7 +290,7 @@ impl Spawner {
         }
         let (input, mut feed) = crate::running::inward_pipe().map_err(streams)?;
         let (mut answer, output) = crate::running::outward_pipe().map_err(streams)?;
-        let ask = Ask::File { sandbox: *id, op, workspace };
+        let ask = Ask::File { sandbox: *id, op, trees };
         let (_, exited) = self.launch(id, ask, &[input.as_fd(), output.as_fd()]).await?;
         drop((input, output));
         let feeding = async move {

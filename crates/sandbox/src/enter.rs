@@ -14,12 +14,13 @@ use crate::mode::Mode;
 use crate::mounts::{self, READ_ONLY};
 use crate::self_probe::{self, Contained};
 use crate::spec::{
-    AGENT_ID, FileOp, FsRules, HOME_INSIDE, Overlay, PATH_INSIDE, Root, Strength, TRUST_INSIDE,
-    WORKSPACE,
+    AGENT_ID, FileOp, FsRules, HOME_INSIDE, MEMORY, Overlay, PATH_INSIDE, Root, Strength,
+    TRUST_INSIDE, Trees, WORKSPACE, tree_of,
 };
 use crate::sys;
 use crate::weaken::{Weaken, Weakened};
 use rustix::fs::{CWD, OFlags};
+use rustix::mount::MountAttrFlags;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -53,7 +54,7 @@ pub(crate) struct Entry<'a> {
     pub(crate) mode: Mode,
     /// Init's namespaces, as [`NAMESPACES`] orders them.
     pub(crate) namespaces: &'a [OwnedFd],
-    pub(crate) overlay: &'a Overlay,
+    pub(crate) trees: &'a Trees,
     /// The image that init's root stands on, if it is one.
     pub(crate) root: Option<&'a Root>,
     pub(crate) rules: &'a FsRules,
@@ -70,10 +71,10 @@ pub(crate) struct Entry<'a> {
     pub(crate) weakened: &'a Weakened,
 }
 
-/// What may be read when the workspace as a whole may not.
-const SHOWN_BESIDE_WORKSPACE: [&str; 14] = [
+/// What may be read when workspace and memory as a whole may not.
+const SHOWN_BESIDE: [&str; 13] = [
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/proc", "/sys",
-    "/run", "/var", "/mnt", "/memory",
+    "/run", "/var", "/mnt",
 ];
 
 /// Exit status of a child that could not do its job; the reason is in the report.
@@ -106,11 +107,11 @@ impl Entry<'_> {
         }
         sys::unshare(libc::CLONE_NEWCGROUP)
             .map_err(|error| SandboxError::setup("a cgroup namespace", error))?;
-        let overlay = self.mount_overlay()?;
+        let overlays = self.mount_trees()?;
         let binds = self.workspace_binds()?;
         let trust = trust(&job)?;
         self.leak()?;
-        self.join(overlay)?;
+        self.join(overlays)?;
         if let Some(trust) = trust {
             self.show_trust(&trust)?;
         }
@@ -130,9 +131,18 @@ impl Entry<'_> {
         }
     }
 
-    /// The overlay as a detached mount. Layers are named by descriptor numbers relative to
+    /// The trees as detached mounts, each with its place.
+    fn mount_trees(&self) -> Result<Vec<(&'static str, OwnedFd)>, SandboxError> {
+        let mut mounted = vec![(WORKSPACE, self.mount_overlay(&self.trees.workspace, true)?)];
+        if let Some(memory) = &self.trees.memory {
+            mounted.push((MEMORY, self.mount_overlay(&memory.overlay, memory.writable)?));
+        }
+        Ok(mounted)
+    }
+
+    /// An overlay as a detached mount. Layers are named by descriptor numbers relative to
     /// /proc/self/fd, because the kernel takes no more than 256 bytes.
-    fn mount_overlay(&self) -> Result<OwnedFd, SandboxError> {
+    fn mount_overlay(&self, overlay: &Overlay, writable: bool) -> Result<OwnedFd, SandboxError> {
         let wrap = |what: &str, error: &dyn ToString| SandboxError::Overlay {
             why: format!("{what}: {}", error.to_string()),
         };
@@ -143,11 +153,11 @@ impl Entry<'_> {
                 .open(path)
                 .map_err(|error| wrap(&path.display().to_string(), &error))
         };
-        let fds = self.overlay.lowers.iter().map(|path| open(path));
+        let fds = overlay.lowers.iter().map(|path| open(path));
         let lowers = fds.collect::<Result<Vec<_>, _>>()?;
-        let upper = open(&self.overlay.upper)?;
-        let work = open(&self.overlay.work)?;
-        set_old_work_aside(&self.overlay.work);
+        let upper = open(&overlay.upper)?;
+        let work = open(&overlay.work)?;
+        set_old_work_aside(&overlay.work);
         let number = |file: &std::fs::File| std::os::fd::AsRawFd::as_raw_fd(file).to_string();
         let names: Vec<String> = lowers.iter().map(number).collect();
         rustix::process::chdir("/proc/self/fd").map_err(|error| wrap("/proc", &error))?;
@@ -159,8 +169,10 @@ impl Entry<'_> {
             Mode::Root => options.extend(["redirect_dir=on", "index=on", "metacopy=off"]),
             Mode::User => options.push("userxattr"),
         }
-        let attributes = rustix::mount::MountAttrFlags::MOUNT_ATTR_NOSUID
-            | rustix::mount::MountAttrFlags::MOUNT_ATTR_NODEV;
+        let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        if !writable {
+            attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+        }
         mounts::new_fs("overlay", &options, attributes).map_err(|error| match error {
             SandboxError::Setup { step, why } => wrap(&step, &why),
             other => other,
@@ -173,7 +185,7 @@ impl Entry<'_> {
         inside.map(|mount| Ok((mount.path.as_str(), crate::init::host_bind(mount)?))).collect()
     }
 
-    fn join(&self, overlay: OwnedFd) -> Result<(), SandboxError> {
+    fn join(&self, overlays: Vec<(&str, OwnedFd)>) -> Result<(), SandboxError> {
         for (fd, (name, flag)) in self.namespaces.iter().zip(NAMESPACES).skip(MOUNT_NAMESPACE) {
             let shared = (name == "net" && self.weakened.lacks(Weaken::Network))
                 || (name == "ipc" && self.weakened.lacks(Weaken::Ipc));
@@ -186,7 +198,7 @@ impl Entry<'_> {
         }
         sys::unshare(libc::CLONE_NEWNS)
             .map_err(|error| SandboxError::setup("a private view of the mounts", error))?;
-        mounts::attach(&overlay, CWD, WORKSPACE)
+        overlays.into_iter().try_for_each(|(path, overlay)| mounts::attach(&overlay, CWD, path))
     }
 
     /// Opens an existing path of the workspace; no component may be a symbolic link.
@@ -222,11 +234,12 @@ impl Entry<'_> {
         mounts::attach(tree, target.as_fd(), "")
     }
 
-    /// Binds every directory between the workspace and `path` onto itself: a mount point cannot
+    /// Binds every directory between its tree's root and `path` onto itself: a mount point cannot
     /// be renamed, so nobody can move a ruled path out from under its rule.
     fn pin_parents(&self, path: &str) -> Result<(), SandboxError> {
-        let rest = path.strip_prefix("/workspace/").unwrap_or_default();
-        let mut at = WORKSPACE.to_owned();
+        let Some(tree) = tree_of(path) else { return Ok(()) };
+        let rest = path[tree.len()..].trim_start_matches('/');
+        let mut at = tree.to_owned();
         let parts: Vec<&str> = rest.split('/').collect();
         for part in &parts[..parts.len() - 1] {
             at = format!("{at}/{part}");
@@ -252,9 +265,7 @@ impl Entry<'_> {
             if std::fs::symlink_metadata(path).is_err() {
                 continue;
             }
-            if path != WORKSPACE {
-                self.pin_parents(path)?;
-            }
+            self.pin_parents(path)?;
             let target = self.existing(path)?;
             let is_dir = std::fs::metadata(path).is_ok_and(|meta| meta.is_dir());
             let tree = match (hide, is_dir) {
@@ -349,7 +360,7 @@ impl Entry<'_> {
         for mount in self.rules.mounts.iter().filter(|mount| mount.writable) {
             fence = fence.allow(Path::new(&mount.path), Grant::Write)?;
         }
-        let whole = [WORKSPACE.to_owned()];
+        let whole = [WORKSPACE, MEMORY].map(str::to_owned);
         for path in self.rules.read.as_deref().unwrap_or(&whole) {
             fence = fence.allow(Path::new(path), Grant::Read)?;
         }
@@ -359,14 +370,14 @@ impl Entry<'_> {
         fence.close()
     }
 
-    /// What may be read beside the workspace: everything, unless rules say what of the workspace
+    /// What may be read beside workspace and memory: everything, unless rules say what of these
     /// may be. Of an image then every directory at its root, but no link, which could lead into
-    /// the workspace.
+    /// one of them.
     fn shown(&self) -> Result<Vec<PathBuf>, SandboxError> {
         if self.rules.read.is_none() {
             return Ok(vec![PathBuf::from("/")]);
         }
-        let mut shown: Vec<PathBuf> = SHOWN_BESIDE_WORKSPACE.iter().map(PathBuf::from).collect();
+        let mut shown: Vec<PathBuf> = SHOWN_BESIDE.iter().map(PathBuf::from).collect();
         if self.root.is_none() {
             return Ok(shown);
         }
@@ -375,7 +386,7 @@ impl Entry<'_> {
         for entry in std::fs::read_dir("/").map_err(wrap)? {
             let entry = entry.map_err(wrap)?;
             let is_dir = entry.file_type().map_err(wrap)?.is_dir();
-            if is_dir && !in_workspace(&entry.path().to_string_lossy()) {
+            if is_dir && tree_of(&entry.path().to_string_lossy()).is_none() {
                 shown.push(entry.path());
             }
         }

@@ -11,6 +11,8 @@ use types::manifest::{Limits, LimitsStrength};
 
 /// Where the workspace is seen.
 pub const WORKSPACE: &str = "/workspace";
+/// Where what outlives the run is seen, when the agent has such memory.
+pub const MEMORY: &str = "/memory";
 /// The agent's home directory inside: private scratch, not part of the workspace.
 pub const HOME_INSIDE: &str = "/home/agent";
 /// `PATH` inside, unless the caller gives another.
@@ -39,7 +41,7 @@ impl fmt::Display for SandboxId {
     }
 }
 
-/// The writable view of a workspace: immutable layers and one upper.
+/// A writable view: immutable layers and one upper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overlay {
     /// Immutable layers, the newest first; at least one.
@@ -50,6 +52,49 @@ pub struct Overlay {
     pub work: PathBuf,
     /// Bytes by which the layers have grown since the import; counts against the disk limit.
     pub grown_bytes: u64,
+}
+
+/// What outlives the run, at [`MEMORY`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryTree {
+    /// Its view, which has an upper also when nothing may be written.
+    pub overlay: Overlay,
+    /// Whether programs may write to it.
+    pub writable: bool,
+}
+
+/// The trees that programs of a sandbox work on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trees {
+    /// At [`WORKSPACE`].
+    pub workspace: Overlay,
+    /// At [`MEMORY`]; without it that directory is empty.
+    pub memory: Option<MemoryTree>,
+}
+
+impl From<Overlay> for Trees {
+    fn from(workspace: Overlay) -> Self {
+        Self { workspace, memory: None }
+    }
+}
+
+impl Trees {
+    pub(crate) fn check(&self) -> Result<(), SandboxError> {
+        self.memory.as_ref().map_or(Ok(()), |tree| tree.overlay.check())?;
+        self.workspace.check()
+    }
+
+    /// The directories that are written to.
+    pub(crate) fn uppers(&self) -> impl Iterator<Item = &PathBuf> {
+        let memory = self.memory.iter().map(|tree| &tree.overlay.upper);
+        std::iter::once(&self.workspace.upper).chain(memory)
+    }
+
+    /// Bytes by which their layers have grown.
+    pub(crate) fn grown_bytes(&self) -> u64 {
+        let memory = self.memory.as_ref().map_or(0, |tree| tree.overlay.grown_bytes);
+        self.workspace.grown_bytes.saturating_add(memory)
+    }
 }
 
 /// A host path seen in the sandbox.
@@ -63,12 +108,12 @@ pub struct Mount {
     pub writable: bool,
 }
 
-/// Path rules. Absolute paths inside the sandbox. `None` means the whole workspace.
+/// Path rules. Absolute paths inside the sandbox. `None` means the whole workspace and memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FsRules {
-    /// Only these prefixes of the workspace may be read.
+    /// Only these prefixes of workspace and memory may be read.
     pub read: Option<Vec<String>>,
-    /// Only these prefixes of the workspace may be written.
+    /// Only these prefixes of workspace and memory may be written.
     pub write: Option<Vec<String>>,
     /// Existing paths that may not be read (nor written).
     pub deny_read: Vec<String>,
@@ -132,8 +177,8 @@ impl Root {
 pub struct CreateSpec {
     /// Host name inside: `[a-z0-9-]{1,63}`.
     pub name: String,
-    /// The workspace.
-    pub workspace: Overlay,
+    /// The workspace, and memory when there is any.
+    pub trees: Trees,
     /// The image that it stands on; without one, the host's `/usr`.
     pub root: Option<Root>,
     /// Limits over all processes inside.
@@ -149,10 +194,10 @@ pub struct CreateSpec {
 impl CreateSpec {
     /// A sandbox over this workspace with default limits and no path rules.
     #[must_use]
-    pub fn new(workspace: Overlay) -> Self {
+    pub fn new(trees: impl Into<Trees>) -> Self {
         Self {
             name: "bedplate".to_owned(),
-            workspace,
+            trees: trees.into(),
             root: None,
             limits: Limits::default(),
             limits_strength: LimitsStrength::Any,
@@ -179,7 +224,7 @@ impl CreateSpec {
                 "a sandbox needs at least 8 MiB of memory and one process",
             ));
         }
-        self.workspace.check()?;
+        self.trees.check()?;
         self.root.as_ref().map_or(Ok(()), Root::check)?;
         self.rules.check()
     }
@@ -218,11 +263,11 @@ impl FsRules {
         let mut count = self.mounts.len();
         for path in prefixes.chain(denied) {
             count += 1;
-            let inside = path == WORKSPACE || path.starts_with("/workspace/");
-            if !inside || !is_normal(path) {
+            if tree_of(path).is_none() || !is_normal(path) {
                 return Err(SandboxError::Rule {
                     path: path.clone(),
-                    why: "only normalised paths under /workspace can be ruled".to_owned(),
+                    why: "only normalised paths under /workspace and /memory can be ruled"
+                        .to_owned(),
                 });
             }
         }
@@ -249,6 +294,13 @@ impl FsRules {
         }
         Ok(())
     }
+}
+
+/// The tree that a path inside belongs to: [`WORKSPACE`] or [`MEMORY`].
+pub(crate) fn tree_of(path: &str) -> Option<&'static str> {
+    [WORKSPACE, MEMORY].into_iter().find(|tree| {
+        path.strip_prefix(tree).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
 }
 
 /// Whether a path is absolute and has no `.`, `..`, empty part or NUL.
@@ -323,8 +375,8 @@ pub struct ExecSpec {
     /// Bytes of standard output and error kept together; the rest is counted and dropped.
     /// 0 is [`OUTPUT_BYTES_DEFAULT`].
     pub output_bytes_max: u64,
-    /// The workspace to use from now on, when it is another than before.
-    pub workspace: Option<Overlay>,
+    /// The trees to use from now on, when they are others than before.
+    pub trees: Option<Trees>,
     /// A file of certificates on the host that programs see where they look for the system's.
     pub trust: Option<PathBuf>,
 }

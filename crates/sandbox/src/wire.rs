@@ -1,7 +1,7 @@
 //! Frames between owner and spawner: one JSON document per packet, descriptors beside it.
 
 use crate::SandboxError;
-use crate::spec::{CreateSpec, ExecExit, FileOp, Overlay, Sandbox, SandboxId};
+use crate::spec::{CreateSpec, ExecExit, FileOp, Sandbox, SandboxId, Trees};
 use crate::weaken::Weakened;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -37,11 +37,11 @@ pub(crate) enum Ask {
         env: Vec<(String, String)>,
         cwd: Option<String>,
         timeout_ms: Option<u64>,
-        workspace: Option<Overlay>,
+        trees: Option<Trees>,
         trust: Option<PathBuf>,
     },
     /// Do a file operation; carries the pipe of the bytes to write and the pipe of the answer.
-    File { sandbox: SandboxId, op: FileOp, workspace: Option<Overlay> },
+    File { sandbox: SandboxId, op: FileOp, trees: Option<Trees> },
     /// Kill everything inside but init.
     KillAll { sandbox: SandboxId },
     /// End a sandbox.

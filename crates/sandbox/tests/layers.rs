@@ -33,7 +33,7 @@ impl World {
     /// Runs a shell command on a new upper over `layer`; the layer it becomes.
     async fn step(&self, layer: &LayerId, command: &str) -> Option<LayerId> {
         let upper = self.store.begin(layer).unwrap();
-        let spec = ExecSpec { workspace: Some(upper.overlay()), ..ExecSpec::shell(command) };
+        let spec = ExecSpec { trees: Some(upper.overlay().into()), ..ExecSpec::shell(command) };
         let done = self.spawner.exec(&self.sandbox, spec).await.unwrap().finish().await.unwrap();
         let errors = String::from_utf8_lossy(&done.stderr).into_owned();
         assert_eq!(done.exit.ended, Ended::Code(0), "{command}: {errors}");
@@ -48,7 +48,7 @@ impl World {
 
     async fn output(&self, layer: &LayerId, command: &str) -> String {
         let upper = self.store.begin(layer).unwrap();
-        let spec = ExecSpec { workspace: Some(upper.overlay()), ..ExecSpec::shell(command) };
+        let spec = ExecSpec { trees: Some(upper.overlay().into()), ..ExecSpec::shell(command) };
         let done = self.spawner.exec(&self.sandbox, spec).await.unwrap().finish().await.unwrap();
         self.store.discard(upper).unwrap();
         String::from_utf8(done.stdout).unwrap()
@@ -121,7 +121,7 @@ async fn renaming_a_lower_directory_works_as_root_and_copies_as_user() {
     // rename(2) itself, without mv's way out.
     let rename = "python3 -c 'import os; os.rename(\"a\", \"moved\")' 2>&1 | tail -1";
     let upper = world.store.begin(&base).unwrap();
-    let spec = ExecSpec { workspace: Some(upper.overlay()), ..ExecSpec::shell(rename) };
+    let spec = ExecSpec { trees: Some(upper.overlay().into()), ..ExecSpec::shell(rename) };
     let done = world.spawner.exec(&world.sandbox, spec).await.unwrap().finish().await.unwrap();
     world.store.discard(upper).unwrap();
     let said = String::from_utf8(done.stdout).unwrap();

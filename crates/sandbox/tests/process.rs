@@ -257,10 +257,13 @@ async fn watched_limits_are_refused_when_the_kernel_is_demanded() {
 async fn bad_requests_are_refused_before_anything_is_built() {
     let world = World::new().await;
     let good = world.spec();
-    let many =
-        Overlay { lowers: vec![PathBuf::from("/x"); STACK_MAX + 1], ..good.workspace.clone() };
-    let gone = Overlay { lowers: vec![PathBuf::from("/nowhere")], ..good.workspace.clone() };
-    let on_proc = Overlay { upper: "/proc".into(), work: "/proc".into(), ..good.workspace.clone() };
+    let many = Overlay {
+        lowers: vec![PathBuf::from("/x"); STACK_MAX + 1],
+        ..good.trees.workspace.clone()
+    };
+    let gone = Overlay { lowers: vec![PathBuf::from("/nowhere")], ..good.trees.workspace.clone() };
+    let on_proc =
+        Overlay { upper: "/proc".into(), work: "/proc".into(), ..good.trees.workspace.clone() };
     let rules = |path: &str| FsRules { deny_read: vec![path.to_owned()], ..FsRules::default() };
     let cases = [
         (CreateSpec { name: "Bad Name".to_owned(), ..good.clone() }, "BP-SANDBOX-024"),
@@ -277,7 +280,7 @@ async fn bad_requests_are_refused_before_anything_is_built() {
     }
     let id = world.make().await;
     for overlay in [gone, on_proc] {
-        let spec = ExecSpec { workspace: Some(overlay), ..ExecSpec::shell("true") };
+        let spec = ExecSpec { trees: Some(overlay.into()), ..ExecSpec::shell("true") };
         assert_eq!(world.run(&id, spec).await.unwrap_err().code(), "BP-SANDBOX-005");
     }
     let unknown = SandboxId(999);

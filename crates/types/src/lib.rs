@@ -14,6 +14,7 @@ mod image;
 mod item;
 mod labels;
 pub mod manifest;
+mod memory;
 mod money;
 mod privacy;
 mod record;
@@ -28,6 +29,7 @@ pub use ids::{ActionId, ApprovalId, BRANCH_MAIN, BranchId, IdError, LayerId, Run
 pub use image::{IMAGE_REFERENCE_BYTES_MAX, ImageSource, ImageSourceError};
 pub use item::{Item, Origin, ToolSpec, Usage};
 pub use labels::Labels;
+pub use memory::{MemoryOf, MemoryStart};
 pub use money::Usd;
 pub use privacy::{PERSONAL_KINDS, PrivacyFound, Restored, TOKEN_KINDS, Treatment};
 pub use record::{

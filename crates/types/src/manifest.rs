@@ -3,6 +3,7 @@
 //! Parsing is strict: an unknown key is an error that names the nearest known one and its line.
 //! Nothing here reads a file; paths stay as written, relative to the manifest's directory.
 
+mod memory;
 mod parse;
 mod privacy;
 
@@ -56,6 +57,9 @@ pub struct Manifest {
     pub checks: Vec<Check>,
     /// Globs of results, relative to the workspace.
     pub artifacts: Vec<String>,
+    /// What outlives a run; `None` when the section is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
 }
 
 /// The agent.
@@ -337,6 +341,53 @@ impl Default for Privacy {
             labels: BTreeMap::new(),
             local_route: None,
             local: LocalPrivacy::AsIs,
+        }
+    }
+}
+
+/// Bytes a memory may have, unless `[memory] limit` says otherwise.
+pub const MEMORY_BYTES_DEFAULT: u64 = 64 << 20;
+/// Bytes `[memory] limit` may say at most.
+pub const MEMORY_BYTES_MAX: u64 = 1 << 30;
+
+/// `[memory]`: a tree at `/memory` that outlives the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// What the agent may do with it.
+    pub access: MemoryAccess,
+    /// Whom it is kept for.
+    pub serves: Serves,
+    /// Bytes of its files together.
+    pub bytes_max: u64,
+}
+
+/// What an agent may do with its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryAccess {
+    /// Read it.
+    Read,
+    /// Read and change it.
+    Write,
+}
+
+/// Whom a memory is kept for, beside its agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Serves {
+    /// The user the run acts for.
+    User,
+    /// The agent's team.
+    Team,
+}
+
+impl Serves {
+    /// As it is written.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Team => "team",
         }
     }
 }

@@ -246,6 +246,9 @@ pub enum Body {
         started_by: String,
         /// Facts about the host that bear on it: driver, strength of limits.
         host: Value,
+        /// The agent's memory, when it has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        memory: Option<Box<crate::MemoryStart>>,
     },
     /// First record of its own of a run that was forked: all before it is shared with another run.
     /// What was in flight there, asked there or permitted to that run alone is not this run's.
@@ -487,6 +490,40 @@ pub enum Body {
         parent: LayerId,
         /// Files changed in it.
         changed: u64,
+    },
+    /// A new layer of the run's memory.
+    MemorySealed {
+        /// The layer.
+        layer: LayerId,
+        /// What it stands on.
+        parent: LayerId,
+        /// Files changed in it.
+        changed: u64,
+    },
+    /// The run is about to bring what it changed in its memory to what others see of it.
+    MemoryOffered {
+        /// The run's tree.
+        layer: LayerId,
+        /// Who asked for it; empty for the run's own end.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        by: String,
+    },
+    /// What the run changed in its memory is there for the runs to come.
+    MemoryMerged {
+        /// The version that has it.
+        version: u64,
+        /// Its tree, which the run goes on with.
+        layer: LayerId,
+        /// Paths that it changed.
+        changed: u64,
+    },
+    /// What the run changed in its memory was not brought there; the run keeps it.
+    MemoryRefused {
+        /// Why.
+        failure: Failure,
+        /// Paths that both changed.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        conflicts: Vec<String>,
     },
     /// The workspace went back; with `at`, the whole run did.
     RolledBack {
@@ -899,6 +936,10 @@ impl Body {
             Self::ActionResolved { .. } => "action_resolved",
             Self::Delivered { .. } => "delivered",
             Self::LayerSealed { .. } => "layer_sealed",
+            Self::MemorySealed { .. } => "memory_sealed",
+            Self::MemoryOffered { .. } => "memory_offered",
+            Self::MemoryMerged { .. } => "memory_merged",
+            Self::MemoryRefused { .. } => "memory_refused",
             Self::RolledBack { .. } => "rolled_back",
             Self::SnapshotTaken { .. } => "snapshot_taken",
             Self::Suspended { .. } => "suspended",

@@ -125,28 +125,47 @@ pub(crate) fn diff_moments(
     let part = |error: sandbox::SandboxError| runtime::RuntimeError::part(&error);
     let layers = LayerStore::open(session.home.path()).map_err(part)?;
     let changes = layers.changes(&from.layer, &to.layer).map_err(part)?;
+    let remembered = match (&from.memory, &to.memory) {
+        (Some(from), Some(to)) => layers.changes(from, to).map_err(part)?,
+        _ => Vec::new(),
+    };
+    let all = || changes.iter().cloned().chain(remembered.iter().cloned().map(in_memory));
     if session.json || session.jsonl {
         let moment = |of: &Moment| json!({ "run": of.run, "record": of.seq, "layer": of.layer });
         Terminal::answer_json(&json!({
             "from": moment(&from),
             "to": moment(&to),
-            "changes": changes.iter().map(typed).collect::<Vec<_>>(),
+            "changes": all().map(|change| typed(&change)).collect::<Vec<_>>(),
         }));
         return Ok(exit::DONE);
     }
-    if changes.is_empty() {
+    if changes.is_empty() && remembered.is_empty() {
         session.terminal.progress("nothing differs");
     }
-    let (base, top) = (from.layer, to.layer);
-    let pending = Pending { target: Default::default(), base, top, changes };
-    if text {
-        for text in texts(session, &pending, &layers)? {
-            Terminal::answer(text.trim_end_matches('\n'));
-        }
+    if !text {
+        all().for_each(|change| Terminal::answer(&plain(&change)));
         return Ok(exit::DONE);
     }
-    pending.changes.iter().for_each(|change| Terminal::answer(&plain(change)));
+    print_texts(session, &layers, (from.layer, to.layer), changes)?;
+    if let (Some(from), Some(to), false) = (from.memory, to.memory, remembered.is_empty()) {
+        Terminal::answer(&session.terminal.paint(Paint::Bold, sandbox::MEMORY));
+        print_texts(session, &layers, (from, to), remembered)?;
+    }
     Ok(exit::DONE)
+}
+
+/// Prints changes between two trees, with the text that differs.
+pub(crate) fn print_texts(
+    session: &Session,
+    layers: &LayerStore,
+    (base, top): (LayerId, LayerId),
+    changes: Vec<Change>,
+) -> Result<()> {
+    let pending = Pending { target: Default::default(), base, top, changes };
+    for text in texts(session, &pending, layers)? {
+        Terminal::answer(text.trim_end_matches('\n'));
+    }
+    Ok(())
 }
 
 /// A moment of a run, and its files.
@@ -154,18 +173,31 @@ struct Moment {
     run: RunId,
     seq: u64,
     layer: LayerId,
+    memory: Option<LayerId>,
+}
+
+/// A change of a memory, told from one of the workspace by its path.
+fn in_memory(change: Change) -> Change {
+    let within = |path: String| format!("{}/{path}", sandbox::MEMORY);
+    let kind = match change.kind {
+        ChangeKind::Renamed { from } => ChangeKind::Renamed { from: within(from) },
+        kind => kind,
+    };
+    Change { kind, path: within(change.path), ..change }
 }
 
 fn moment(run: &RunId, records: &[Record], at: Option<&str>) -> Result<Moment> {
     let last = records.last().map_or(0, |record| record.stamp.seq);
     let seq = at.map_or(Ok(last), |at| record_of(run, records, at))?;
     let count = usize::try_from(seq).unwrap_or(usize::MAX).saturating_add(1);
-    let layer = State::of(records.iter().take(count)).layer.expect("a run has a base layer");
-    Ok(Moment { run: run.clone(), seq, layer })
+    let state = State::of(records.iter().take(count));
+    let layer = state.layer.expect("a run has a base layer");
+    let memory = state.memory.map(|memory| memory.layer);
+    Ok(Moment { run: run.clone(), seq, layer, memory })
 }
 
 /// A letter, a tab, the path; nothing of a path can break the line.
-fn plain(change: &Change) -> String {
+pub(crate) fn plain(change: &Change) -> String {
     match &change.kind {
         ChangeKind::Renamed { from } => {
             format!("R\t{} -> {}", safe(from), safe(&change.path))
@@ -174,7 +206,7 @@ fn plain(change: &Change) -> String {
     }
 }
 
-fn typed(change: &Change) -> serde_json::Value {
+pub(crate) fn typed(change: &Change) -> serde_json::Value {
     let kind = match &change.kind {
         ChangeKind::Added => "added",
         ChangeKind::Modified => "changed",

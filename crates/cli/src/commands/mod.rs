@@ -10,6 +10,7 @@ mod help;
 mod image;
 mod init;
 mod lists;
+mod memory;
 mod policy;
 mod rollout;
 mod run;
@@ -163,6 +164,7 @@ fn perform(session: &Session, command: Command) -> Result<u8> {
             worlds::roll_back(session, &run, to.as_deref(), undo, leave_effects)
         }
         Command::Snapshot { run, name } => worlds::snapshot(session, &run, name),
+        Command::Memory(command) => memory::perform(session, command),
         Command::Init => init::init(session),
         Command::Doctor => doctor::doctor(session),
         Command::Secret(command) => secret::perform(session, &command),

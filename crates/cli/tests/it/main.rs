@@ -13,6 +13,7 @@ mod frozen;
 mod homes;
 mod image;
 mod kept;
+mod memory;
 mod network;
 mod policy;
 mod privacy;

@@ -2,6 +2,7 @@
 
 use super::effect_kinds::Outcome;
 use super::gatekeeper::approvers_of;
+use super::world::Sealed;
 use super::{Draft, RunTask};
 use crate::error::RuntimeError;
 use kernel::Action;
@@ -260,18 +261,20 @@ impl RunTask {
     ) -> Result<(), RuntimeError> {
         let started = self.action(id).started;
         let mut drafts = Vec::new();
-        let layer = match &outcome.sealed {
-            Some(sealed) => {
-                let body = Body::LayerSealed {
-                    layer: sealed.layer.clone(),
-                    parent: self.layer(),
-                    changed: sealed.changed,
-                };
+        let layer = match &outcome.sealed.workspace {
+            Some(Sealed { layer, changed }) => {
+                let (layer, changed, parent) = (layer.clone(), *changed, self.layer());
+                let body = Body::LayerSealed { layer: layer.clone(), parent, changed };
                 drafts.push(Draft::new(body).because(Link::ResultOf, started));
-                sealed.layer.clone()
+                layer
             }
             None => self.layer(),
         };
+        if let (Some(sealed), Some(memory)) = (&outcome.sealed.memory, &self.state.memory) {
+            let (layer, changed) = (sealed.layer.clone(), sealed.changed);
+            let body = Body::MemorySealed { layer, parent: memory.layer.clone(), changed };
+            drafts.push(Draft::new(body).because(Link::ResultOf, started));
+        }
         let body = Body::ActionFinished {
             action: id,
             attempt,

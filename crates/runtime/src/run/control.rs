@@ -4,6 +4,7 @@ use super::{Draft, RunTask};
 use crate::error::RuntimeError;
 use crate::registry::Wanted;
 use kernel::Phase;
+use sandbox::layers::Side;
 use serde_json::Value;
 use store::Durability;
 use tokio::sync::oneshot;
@@ -44,6 +45,7 @@ pub(crate) enum Control {
     Applied { changes: Vec<String>, by: String },
     RollBack { at: u64, to: LayerId, last: u64, by: String },
     Snapshot { name: String, by: String },
+    MergeMemory { prefer: Option<Side>, by: String },
     Open { key: String, opening: String, by: String },
     Step { opening: String, at: u64, step: Step },
 }
@@ -107,6 +109,7 @@ impl RunTask {
             }
             Control::RollBack { at, to, last, by } => self.go_back(at, to, last, by).await,
             Control::Snapshot { name, by } => self.snapshot(name, by).await,
+            Control::MergeMemory { prefer, by } => self.merge_memory_again(prefer, by).await,
             Control::Open { key, opening, by } => self.open_again(key, opening, by).await,
             Control::Step { opening, at, step } => self.take_step(&opening, at, step).await,
             Control::Applied { changes, by } => {

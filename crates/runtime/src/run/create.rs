@@ -72,6 +72,7 @@ pub(crate) async fn create(
     let image = pinned_image(parts, &new).await?;
     new.manifest.sandbox.image_digest = image.as_ref().map(|held| held.image.digest);
     let base = base_layer(parts, &new).await?;
+    let memory = super::memory::begin(parts, &new).await?;
     let run = match &caller {
         Some(caller) => RunId::of_key(&caller.key),
         None => random_id()?,
@@ -104,6 +105,7 @@ pub(crate) async fn create(
         base,
         started_by: new.by,
         host: serde_json::to_value(&parts.facts).expect("facts are plain data"),
+        memory,
     })];
     first.extend(text.map(|text| record(Body::ItemAdded { item: Item::UserMessage { text } })));
     if let Some(CallerOf { key, opening }) = caller {

@@ -6,7 +6,7 @@
 use super::RunTask;
 use super::guest;
 use super::network::Net;
-use super::world::Sealed;
+use super::world::Settled;
 use crate::error::RuntimeError;
 use kernel::Action;
 use sandbox::{Ended, ExecExit, ExecSpec, FileOp, FileResult, Running, SandboxError};
@@ -32,7 +32,7 @@ pub(super) struct Outcome {
     /// All of the output, when `output` shows only a part.
     pub(super) kept: Option<Vec<u8>>,
     /// The layer it made.
-    pub(super) sealed: Option<Sealed>,
+    pub(super) sealed: Settled,
     pub(super) took_ms: u64,
     /// Where it came from, besides the sandbox.
     pub(super) labels: Labels,
@@ -47,7 +47,7 @@ impl Outcome {
             exit: None,
             output: Output { bytes: text.len() as u64, text, artifact: None },
             kept: None,
-            sealed: None,
+            sealed: Settled::default(),
             took_ms: 0,
             labels: Labels::none(),
             as_of: None,
@@ -116,18 +116,18 @@ impl RunTask {
         timeout_ms: u64,
         keep_changes: bool,
     ) -> Result<Option<Outcome>, RuntimeError> {
-        let layer = self.layer();
+        let grounds = self.grounds();
         let rules = self.path_rules()?;
         let manifest = self.state.manifest().clone();
         let parts = std::sync::Arc::clone(&self.parts);
         let prints = self.prints().map_err(RuntimeError::Part)?;
-        let opened = self.world.open(&parts, &manifest, &layer, rules, prints).await;
-        let (sandbox, workspace) = opened?;
+        let opened = self.world.open(&parts, &manifest, &grounds, rules, prints).await;
+        let (sandbox, trees) = opened?;
         self.ensure_served().await?;
         let spec = ExecSpec {
             timeout_ms: Some(timeout_ms),
             output_bytes_max: OUTPUT_KEPT_BYTES_MAX,
-            workspace,
+            trees,
             env: self.network_environment(),
             trust: self.world.net.as_ref().map(Net::bundle),
             ..ExecSpec::shell(command)
@@ -215,14 +215,14 @@ impl RunTask {
         op: FileOp,
         keep_changes: bool,
     ) -> Result<Option<Outcome>, RuntimeError> {
-        let layer = self.layer();
+        let grounds = self.grounds();
         let rules = self.path_rules()?;
         let manifest = self.state.manifest().clone();
         let parts = std::sync::Arc::clone(&self.parts);
         let prints = self.prints().map_err(RuntimeError::Part)?;
-        let opened = self.world.open(&parts, &manifest, &layer, rules, prints).await;
-        let (sandbox, workspace) = opened?;
-        let done = parts.spawner.file_op(&sandbox, op, workspace);
+        let opened = self.world.open(&parts, &manifest, &grounds, rules, prints).await;
+        let (sandbox, trees) = opened?;
+        let done = parts.spawner.file_op(&sandbox, op, trees);
         let Some(done) = self.unless_stopped(done).await else {
             return Ok(None);
         };

@@ -19,6 +19,7 @@ mod exchanges;
 mod finish;
 mod gatekeeper;
 mod guest;
+mod memory;
 mod model;
 pub(crate) mod network;
 mod passage;
@@ -233,6 +234,7 @@ impl RunTask {
             Command::CallModel { hop, attempt } => Box::pin(self.call_model(hop, attempt)).await,
             Command::ChangeRoute { hop, failure } => self.change_route(hop, failure).await,
             Command::Check { index } => self.final_check(index).await,
+            Command::MergeMemory => self.merge_memory(None, String::new()).await.map(drop),
             Command::KeepArtifacts => self.keep_artifacts().await,
             Command::End { status, error } => self.end(status, error).await,
             Command::Suspend { reason, failure } => self.set_aside(reason, failure).await,

@@ -9,7 +9,7 @@ use kernel::ModelPhase;
 use models::{DECODER_VERSION, Dialect, ENCODER_VERSION, Endpoint, Prices};
 use std::path::Path;
 use store::Durability;
-use types::manifest::{APPROVAL_EXPIRES_MS_DEFAULT, RouteEntry, SCRIPT_PROVIDER};
+use types::manifest::{APPROVAL_EXPIRES_MS_DEFAULT, MemoryAccess, RouteEntry, SCRIPT_PROVIDER};
 use types::{
     ActionRequest, Body, Carried, Coded, Digest, EndStatus, Failure, FaultClass, Item, Link,
     ModelFault, Treatment, Usage, Usd, Verdict,
@@ -25,6 +25,11 @@ const ASK_AT_EVERY_STEP: &str = "BP-RUN-007";
 const PREAMBLE: &str = "You work in a sandbox. Your files are in /workspace. Use the tools you are \
     given; some actions need a permission you may not have, and the answer says so. When the work \
     is done, say so in plain words without calling a tool.";
+
+/// What an agent with memory is told besides.
+const PREAMBLE_MEMORY: &str = "What you keep in /memory outlives this run: read it first, and";
+const MEMORY_WRITABLE: &str = "write down there what a later run should know.";
+const MEMORY_READ_ONLY: &str = "do not try to change it.";
 
 /// An entry of a route, and where it is.
 #[derive(Debug, Clone)]
@@ -409,6 +414,18 @@ impl RunTask {
         started.map_err(rejected)
     }
 
+    /// What the model is told before the conversation: the same at every step, so that a provider's
+    /// cache holds.
+    fn instructions(&self) -> String {
+        let own = &self.state.manifest().agent.instructions;
+        let rest = match self.memory_access() {
+            None => return format!("{PREAMBLE}\n\n{own}"),
+            Some(MemoryAccess::Write) => MEMORY_WRITABLE,
+            Some(MemoryAccess::Read) => MEMORY_READ_ONLY,
+        };
+        format!("{PREAMBLE} {PREAMBLE_MEMORY} {rest}\n\n{own}")
+    }
+
     async fn prepare(
         &mut self,
         target: &Target,
@@ -420,7 +437,7 @@ impl RunTask {
         let call = ModelCall {
             endpoint,
             model: target.entry.model.clone(),
-            instructions: format!("{PREAMBLE}\n\n{}", manifest.agent.instructions),
+            instructions: self.instructions(),
             items: self.state.items.iter().map(|placed| placed.item.clone()).collect(),
             tools: tools::specs(manifest),
             max_output_tokens: OUTPUT_TOKENS_MAX,

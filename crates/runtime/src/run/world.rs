@@ -11,11 +11,11 @@ use gate::GuestModels;
 use image::Held;
 use policy::Because;
 use privacy::Fingerprints;
-use sandbox::layers::{self, Upper};
-use sandbox::{CreateSpec, FsRules, Mount, Overlay, Root, SandboxError, SandboxId};
+use sandbox::layers::{self, LayerStore, Upper};
+use sandbox::{CreateSpec, FsRules, MemoryTree, Mount, Root, SandboxError, SandboxId, Trees};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use types::manifest::Manifest;
+use types::manifest::{Manifest, MemoryAccess};
 use types::{ActionRequest, FsAccess, LayerId};
 
 use super::RunTask;
@@ -28,6 +28,22 @@ pub(super) struct Sealed {
     pub(super) changed: u64,
 }
 
+/// What became of an action's changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Settled {
+    pub(super) workspace: Option<Sealed>,
+    pub(super) memory: Option<Sealed>,
+}
+
+/// The trees an action works on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Grounds {
+    /// The workspace.
+    pub(super) layer: LayerId,
+    /// The agent's memory, and what programs may do with it.
+    pub(super) memory: Option<(LayerId, MemoryAccess)>,
+}
+
 /// What a run holds outside its log while it lives.
 #[derive(Debug)]
 pub(super) struct World {
@@ -37,7 +53,8 @@ pub(super) struct World {
     /// What the model endpoint of the run's sandboxes knows, when the agent is a guest.
     pub(super) models: Option<GuestModels>,
     upper: Option<Upper>,
-    flushed: Option<LayerId>,
+    memory: Option<Upper>,
+    flushed: Option<Grounds>,
     /// Another run's answers, which this one gets instead of the world's.
     pub(super) exchanges: Option<Arc<Exchanges>>,
     /// What the run's sandboxes stand on, when it is not the host: kept from removal by this.
@@ -52,6 +69,7 @@ impl World {
             net: None,
             models: None,
             upper: None,
+            memory: None,
             flushed: None,
             exchanges: None,
             image: None,
@@ -73,22 +91,20 @@ impl World {
         Err(RuntimeError::ConfigFile { path: dir, reason })
     }
 
-    /// A sandbox over `layer` with a new upper; the overlay when the sandbox must be told of it.
+    /// A sandbox over `grounds` with new uppers; the trees when the sandbox must be told of them.
     /// By `prints` the values of the vault are known at its network.
     pub(super) async fn open(
         &mut self,
         parts: &Parts,
         manifest: &Manifest,
-        layer: &LayerId,
+        grounds: &Grounds,
         rules: FsRules,
         prints: Option<Fingerprints>,
-    ) -> Result<(SandboxId, Option<Overlay>), RuntimeError> {
+    ) -> Result<(SandboxId, Option<Trees>), RuntimeError> {
         self.discard(parts);
-        let upper = parts.layers.begin(layer).map_err(|error| RuntimeError::part(&error))?;
-        let overlay = upper.overlay();
-        self.upper = Some(upper);
+        let trees = self.begin(parts, grounds)?;
         match &self.sandbox {
-            Some((id, with)) if *with == rules => Ok((*id, Some(overlay))),
+            Some((id, with)) if *with == rules => Ok((*id, Some(trees))),
             _ => {
                 self.destroy(parts).await;
                 let root = self.root(parts, manifest)?;
@@ -97,7 +113,7 @@ impl World {
                     limits: manifest.sandbox.limits,
                     limits_strength: manifest.sandbox.limits_strength,
                     rules: rules.clone(),
-                    ..CreateSpec::new(overlay)
+                    ..CreateSpec::new(trees)
                 };
                 let trust = self.trust(manifest)?;
                 self.read_exchanges(parts, manifest)?;
@@ -112,6 +128,21 @@ impl World {
         }
     }
 
+    /// New uppers over these trees.
+    fn begin(&mut self, parts: &Parts, grounds: &Grounds) -> Result<Trees, RuntimeError> {
+        let begin = |layer| parts.layers.begin(layer).map_err(|error| RuntimeError::part(&error));
+        let upper = begin(&grounds.layer)?;
+        let mut trees = Trees::from(upper.overlay());
+        self.upper = Some(upper);
+        if let Some((layer, access)) = &grounds.memory {
+            let upper = begin(layer)?;
+            let writable = *access == MemoryAccess::Write;
+            trees.memory = Some(MemoryTree { overlay: upper.overlay(), writable });
+            self.memory = Some(upper);
+        }
+        Ok(trees)
+    }
+
     /// The image that was pinned when the run was made, by its digest: whatever its name means now.
     fn root(&mut self, parts: &Parts, manifest: &Manifest) -> Result<Option<Root>, RuntimeError> {
         let Some(digest) = manifest.sandbox.image_digest else { return Ok(None) };
@@ -122,26 +153,18 @@ impl World {
         Ok(self.image.as_ref().map(|held| held.root.clone()))
     }
 
-    /// Ends the action's upper: sealed when its changes count and there are any.
+    /// Ends the action's uppers: sealed when its changes count and there are any.
     pub(super) async fn settle(
         &mut self,
         parts: &Parts,
         keep_changes: bool,
-    ) -> Result<Option<Sealed>, RuntimeError> {
-        let Some(upper) = self.upper.take() else {
-            return Ok(None);
+    ) -> Result<Settled, RuntimeError> {
+        let settle = |upper: Option<Upper>| {
+            upper.map_or(Ok(None), |upper| settle(&parts.layers, upper, keep_changes))
         };
-        if !keep_changes {
-            parts.layers.discard(upper).map_err(|error| RuntimeError::part(&error))?;
-            return Ok(None);
-        }
-        match parts.layers.seal(upper).map_err(|error| RuntimeError::part(&error))? {
-            layers::Sealed::Layer { layer, changed } => Ok(Some(Sealed { layer, changed })),
-            layers::Sealed::Unchanged(upper) => {
-                parts.layers.recycle(upper).map_err(|error| RuntimeError::part(&error))?;
-                Ok(None)
-            }
-        }
+        let settled =
+            Settled { workspace: settle(self.upper.take())?, memory: settle(self.memory.take())? };
+        Ok(settled)
     }
 
     /// Reads what is replayed, once.
@@ -158,7 +181,7 @@ impl World {
     }
 
     fn discard(&mut self, parts: &Parts) {
-        if let Some(upper) = self.upper.take() {
+        for upper in [self.upper.take(), self.memory.take()].into_iter().flatten() {
             // What cannot be removed now is reaped when the next owner starts.
             let _ = parts.layers.discard(upper);
         }
@@ -186,9 +209,16 @@ impl RunTask {
             let why = "mounting host paths is not built yet".to_owned();
             return Err(RuntimeError::part(&SandboxError::Rule { path: path.clone(), why }));
         }
+        // What may only be read needs no rule to say so: it is mounted so.
+        let both: &[&str] = &[sandbox::WORKSPACE, sandbox::MEMORY];
+        let (readable, writable) = match self.memory_access() {
+            Some(MemoryAccess::Write) => (both, both),
+            Some(MemoryAccess::Read) => (both, &both[..1]),
+            None => (&both[..1], &both[..1]),
+        };
         Ok(FsRules {
-            read: prefixes(rules.read),
-            write: prefixes(rules.write),
+            read: prefixes(rules.read, readable),
+            write: prefixes(rules.write, writable),
             deny_read: rules.deny_read.iter().map(|path| plain(path)).collect(),
             deny_write: rules.deny_write.iter().map(|path| plain(path)).collect(),
             mounts: self.mounts()?,
@@ -219,20 +249,29 @@ impl RunTask {
             .collect()
     }
 
-    /// Makes the workspace survive a power cut, before anything outside can depend on it.
+    /// What an action works on now.
+    pub(super) fn grounds(&self) -> Grounds {
+        let memory = self.state.memory.as_ref().map(|memory| memory.layer.clone());
+        Grounds { layer: self.layer(), memory: memory.zip(self.memory_access()) }
+    }
+
+    /// Makes workspace and memory survive a power cut, before anything outside can depend on them.
     pub(super) async fn flush(&mut self) -> Result<(), RuntimeError> {
-        let layer = self.layer();
-        if self.world.flushed.as_ref() == Some(&layer) {
+        let grounds = self.grounds();
+        if self.world.flushed.as_ref() == Some(&grounds) {
             return Ok(());
         }
         let layers = std::sync::Arc::clone(&self.parts.layers);
-        let wanted = layer.clone();
-        let flushed = tokio::task::spawn_blocking(move || layers.flush(&wanted));
+        let wanted = grounds.clone();
+        let flushed = tokio::task::spawn_blocking(move || {
+            layers.flush(&wanted.layer)?;
+            wanted.memory.map_or(Ok(()), |(layer, _)| layers.flush(&layer))
+        });
         flushed
             .await
             .map_err(|error| RuntimeError::OwnerGone { reason: error.to_string() })?
             .map_err(|error| RuntimeError::part(&error))?;
-        self.world.flushed = Some(layer);
+        self.world.flushed = Some(grounds);
         Ok(())
     }
 }
@@ -243,9 +282,25 @@ fn plain(path: &str) -> String {
     if plain.is_empty() { "/".to_owned() } else { plain.to_owned() }
 }
 
-/// A prefix that is the whole workspace is no restriction.
-fn prefixes(rules: Option<Vec<String>>) -> Option<Vec<String>> {
+/// Prefixes that are all there is are no restriction.
+fn prefixes(rules: Option<Vec<String>>, trees: &[&str]) -> Option<Vec<String>> {
     let plain: Vec<String> = rules?.iter().map(|path| plain(path)).collect();
-    let whole = plain.iter().any(|path| path == sandbox::WORKSPACE || path == "/");
-    (!whole).then_some(plain)
+    let has = |wanted: &str| plain.iter().any(|path| path == wanted || path == "/");
+    (!trees.iter().all(|tree| has(tree))).then_some(plain)
+}
+
+/// Ends one upper.
+fn settle(
+    layers: &LayerStore,
+    upper: Upper,
+    keep_changes: bool,
+) -> Result<Option<Sealed>, RuntimeError> {
+    let part = |error| RuntimeError::part(&error);
+    if !keep_changes {
+        return layers.discard(upper).map(|()| None).map_err(part);
+    }
+    match layers.seal(upper).map_err(part)? {
+        layers::Sealed::Layer { layer, changed } => Ok(Some(Sealed { layer, changed })),
+        layers::Sealed::Unchanged(upper) => layers.recycle(upper).map(|()| None).map_err(part),
+    }
 }

@@ -206,6 +206,12 @@ impl Comparison<'_> {
     }
 }
 
+/// Whether two entries are the same: kind, content and permission bits.
+pub(super) fn same(a: &Node, b: &Node) -> Result<bool, SandboxError> {
+    let mode = |node: &Node| node.meta().permissions().mode() & 0o7777;
+    Ok(a.kind() == b.kind() && mode(a) == mode(b) && same_content(a, b)?)
+}
+
 /// Whether two entries of the same kind hold the same.
 fn same_content(old: &Node, new: &Node) -> Result<bool, SandboxError> {
     let (Node::Leaf(a, old_meta), Node::Leaf(b, new_meta)) = (old, new) else {

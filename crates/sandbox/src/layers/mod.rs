@@ -29,6 +29,7 @@
 mod diff;
 mod import;
 mod links;
+mod merge;
 mod pool;
 mod trash;
 mod tree;
@@ -36,6 +37,7 @@ mod view;
 
 pub use diff::{Change, ChangeKind};
 pub use import::Imported;
+pub use merge::{Merged, Revision, Side};
 
 use crate::SandboxError;
 use crate::mode::Mode;

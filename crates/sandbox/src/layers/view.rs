@@ -297,26 +297,52 @@ impl View {
 
     /// Makes the merged tree one directory. Files are hard links: layers never change.
     pub(super) fn flatten(&self, target: &Path) -> Result<(), SandboxError> {
-        let root = self.root()?;
+        let mut plain = Plain::begin(self.mode, target, self.root()?.meta())?;
+        self.visit(&mut |path, node| plain.put(path, node))?;
+        plain.finish()
+    }
+}
+
+/// A plain directory that is put together from nodes, parents first.
+pub(super) struct Plain<'a> {
+    mode: Mode,
+    target: &'a Path,
+    dirs: Vec<(PathBuf, Metadata)>,
+}
+
+impl<'a> Plain<'a> {
+    /// Makes the directory, which must not exist.
+    pub(super) fn begin(
+        mode: Mode,
+        target: &'a Path,
+        root: &Metadata,
+    ) -> Result<Self, SandboxError> {
         at("create", target, fs::create_dir(target))?;
-        let mut dirs = vec![(target.to_owned(), root.meta().clone())];
-        self.visit(&mut |path, node| {
-            let to = target.join(path);
-            match node {
-                Node::Dir(_, meta) => {
-                    at("create", &to, fs::create_dir(&to))?;
-                    dirs.push((to, meta.clone()));
-                }
-                Node::Leaf(real, _) => {
-                    // Too many links to one file, or a kind that cannot be linked.
-                    if fs::hard_link(real, &to).is_err() {
-                        super::import::copy_leaf(real, &to, self.mode)?;
-                    }
+        Ok(Self { mode, target, dirs: vec![(target.to_owned(), root.clone())] })
+    }
+
+    /// Puts one entry in its place.
+    pub(super) fn put(&mut self, path: &Path, node: &Node) -> Result<(), SandboxError> {
+        let to = self.target.join(path);
+        match node {
+            Node::Dir(_, meta) => {
+                at("create", &to, fs::create_dir(&to))?;
+                self.dirs.push((to, meta.clone()));
+            }
+            Node::Leaf(real, _) => {
+                // Too many links to one file, or a kind that cannot be linked.
+                if fs::hard_link(real, &to).is_err() {
+                    super::import::copy_leaf(real, &to, self.mode)?;
                 }
             }
-            Ok(())
-        })?;
-        for (dir, meta) in dirs.into_iter().rev() {
+        }
+        Ok(())
+    }
+
+    /// Gives the directories their owner, mode and times: last, so that one that may not be
+    /// written could be filled before.
+    pub(super) fn finish(self) -> Result<(), SandboxError> {
+        for (dir, meta) in self.dirs.into_iter().rev() {
             tree::give_away(self.mode, &dir)?;
             super::import::copy_attributes(&dir, &meta)?;
         }

@@ -6,7 +6,7 @@ use crate::SandboxError;
 use crate::cgroup::{Cgroup, Hits};
 use crate::enter::{Entry, Job};
 use crate::init;
-use crate::spec::{CreateSpec, Ended, ExecExit, Facts, LimitHit, Overlay, Sandbox, SandboxId};
+use crate::spec::{CreateSpec, Ended, ExecExit, Facts, LimitHit, Sandbox, SandboxId, Trees};
 use crate::sys::{self, Forked};
 use crate::weaken::Weaken;
 use crate::wire::{Answer, Ask};
@@ -127,19 +127,19 @@ impl Spawner {
     ) -> Result<(), SandboxError> {
         match ask {
             Ask::Create(spec) => self.create(seq, *spec),
-            Ask::Exec { sandbox, argv, env, cwd, timeout_ms, workspace, trust } => {
+            Ask::Exec { sandbox, argv, env, cwd, timeout_ms, trees, trust } => {
                 let stdio: [OwnedFd; 3] = fds
                     .try_into()
                     .map_err(|_| SandboxError::invalid("a program needs three streams"))?;
-                self.switch(sandbox, workspace)?;
+                self.switch(sandbox, trees)?;
                 let job = Job::Exec { argv, env, cwd, trust };
                 self.start_job(seq, sandbox.0, job, &stdio, timeout_ms, Purpose::Asked)
             }
-            Ask::File { sandbox, op, workspace } => {
+            Ask::File { sandbox, op, trees } => {
                 let [input, output]: [OwnedFd; 2] = fds
                     .try_into()
                     .map_err(|_| SandboxError::invalid("a file operation needs two pipes"))?;
-                self.switch(sandbox, workspace)?;
+                self.switch(sandbox, trees)?;
                 let errors = rustix::io::dup(&output)
                     .map_err(|error| SandboxError::setup("streams", error))?;
                 let stdio = [input, output, errors];
@@ -163,7 +163,7 @@ impl Spawner {
         }
     }
 
-    fn switch(&mut self, id: SandboxId, overlay: Option<Overlay>) -> Result<(), SandboxError> {
+    fn switch(&mut self, id: SandboxId, trees: Option<Trees>) -> Result<(), SandboxError> {
         let found = self.find(id.0)?;
         if found.job.is_some() {
             return Err(SandboxError::TooMany {
@@ -171,9 +171,9 @@ impl Spawner {
                 max: 1,
             });
         }
-        if let Some(overlay) = overlay {
-            overlay.check()?;
-            found.spec.workspace = overlay;
+        if let Some(trees) = trees {
+            trees.check()?;
+            found.spec.trees = trees;
         }
         Ok(())
     }
@@ -223,12 +223,11 @@ impl Spawner {
 
     /// The kernel would mount one upper twice, and then nobody knows what is in it.
     fn is_upper_free(&self, id: u64, found: &Sandboxed) -> Result<(), SandboxError> {
-        let upper = &found.spec.workspace.upper;
-        let mut others = self.boxes.iter().filter(|(other, _)| **other != id);
-        let shared =
-            |other: &Sandboxed| other.job.is_some() && other.spec.workspace.upper == *upper;
-        match others.find(|(_, other)| shared(other)) {
-            Some(_) => Err(SandboxError::UpperInUse { upper: upper.display().to_string() }),
+        let others =
+            self.boxes.iter().filter(|(other, found)| **other != id && found.job.is_some());
+        let mut used = others.flat_map(|(_, other)| other.spec.trees.uppers());
+        match used.find(|used| found.spec.trees.uppers().any(|upper| upper == *used)) {
+            Some(upper) => Err(SandboxError::UpperInUse { upper: upper.display().to_string() }),
             None => Ok(()),
         }
     }
@@ -245,7 +244,7 @@ impl Spawner {
         let entry = Entry {
             mode: self.mode,
             namespaces: &found.namespaces,
-            overlay: &found.spec.workspace,
+            trees: &found.spec.trees,
             root: found.spec.root.as_ref(),
             rules: &found.spec.rules,
             limits: &found.spec.limits,

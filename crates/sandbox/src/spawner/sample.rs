@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How often to look, at most.
@@ -63,12 +63,12 @@ impl Spawner {
             return;
         };
         let watched = self.cgroups.strength() == Strength::Watched;
-        let overlay = &found.spec.workspace;
-        let left = found.spec.limits.disk_bytes.saturating_sub(overlay.grown_bytes);
+        let trees = &found.spec.trees;
+        let left = found.spec.limits.disk_bytes.saturating_sub(trees.grown_bytes());
         let memory = watched.then_some(found.spec.limits.memory_bytes);
         let forked = sys::fork(0, None);
         if let Ok(Forked::Child) = forked {
-            let code = if disk_bytes(&overlay.upper, left) > left {
+            let code = if disk_bytes(trees.uppers(), left) > left {
                 FOUND_DISK
             } else if memory.is_some_and(|max| memory_bytes(found.mounts()) > max) {
                 FOUND_MEMORY
@@ -117,9 +117,9 @@ impl Spawner {
 }
 
 /// Bytes allocated below `dir`; stops counting once it is more than `enough`.
-fn disk_bytes(dir: &Path, enough: u64) -> u64 {
+fn disk_bytes<'a>(dirs: impl Iterator<Item = &'a PathBuf>, enough: u64) -> u64 {
     let mut sum = 0;
-    let mut todo: Vec<PathBuf> = vec![dir.to_owned()];
+    let mut todo: Vec<PathBuf> = dirs.cloned().collect();
     while let Some(dir) = todo.pop() {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let Ok(meta) = entry.metadata() else { continue };

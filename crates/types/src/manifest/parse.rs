@@ -189,6 +189,7 @@ struct RawManifest {
     check: Vec<RawCheck>,
     #[serde(default)]
     artifacts: RawArtifacts,
+    memory: Option<super::memory::RawMemory>,
 }
 
 #[derive(Default, Deserialize)]
@@ -385,6 +386,7 @@ impl RawManifest {
             tools,
             checks,
             artifacts: self.artifacts.paths,
+            memory: self.memory.map(super::memory::RawMemory::check).transpose()?,
         };
         let route = &manifest.agent.model;
         if !manifest.routes.is_empty() && !manifest.routes.contains_key(route) {
@@ -394,6 +396,7 @@ impl RawManifest {
             return Err(bad("agent.model", message));
         }
         super::privacy::check_route(&manifest)?;
+        super::memory::check_team(&manifest)?;
         Ok(manifest)
     }
 }
@@ -760,7 +763,7 @@ fn duration(key: &str, text: &str) -> Result<u64, ManifestError> {
 }
 
 /// A size such as `512MiB` or `4GiB`, in bytes.
-fn size(key: &str, text: &str) -> Result<u64, ManifestError> {
+pub(super) fn size(key: &str, text: &str) -> Result<u64, ManifestError> {
     const SIZE_MAX: f64 = (1u64 << 50) as f64;
     let wrong = || bad(key, format!("'{text}' is no size: write 64KiB, 512MiB or 4GiB"));
     let (number, unit) = number_and_unit(text).ok_or_else(wrong)?;

@@ -160,6 +160,7 @@ fn log(home: &Path, layers: &LayerStore, run: &RunId) -> Result<Vec<(u64, LayerI
         base: base.clone(),
         started_by: "bench".to_owned(),
         host: serde_json::Value::Null,
+        memory: None,
     };
     let first = vec![record(begin), record(said("Begin."))];
     let row = RunRow { run: run.clone(), started_ms: 0 };

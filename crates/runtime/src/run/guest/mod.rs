@@ -75,13 +75,13 @@ impl RunTask {
         id: ActionId,
         command: &[String],
     ) -> Result<Option<Outcome>, RuntimeError> {
-        let layer = self.layer();
+        let grounds = self.grounds();
         let rules = self.path_rules()?;
         let manifest = self.state.manifest().clone();
         let parts = Arc::clone(&self.parts);
         let prints = self.prints().map_err(RuntimeError::Part)?;
-        let opened = self.world.open(&parts, &manifest, &layer, rules, prints).await;
-        let (sandbox, workspace) = opened?;
+        let opened = self.world.open(&parts, &manifest, &grounds, rules, prints).await;
+        let (sandbox, trees) = opened?;
         self.ensure_served().await?;
         let applied = self.recipe(command, &manifest);
         self.furnish(&sandbox, &applied).await?;
@@ -100,7 +100,7 @@ impl RunTask {
             stdin: if stage.is_some() { Stdin::Pipe } else { Stdin::Null },
             // It is cut where it is kept; who watches sees all of it.
             output_bytes_max: u64::MAX,
-            workspace,
+            trees,
             trust: self.world.net.as_ref().map(Net::bundle),
             ..ExecSpec::default()
         };
