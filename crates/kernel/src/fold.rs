@@ -75,10 +75,7 @@ impl State {
             }
             Body::TimerSet { due_ms, purpose } => self.fold_timer(seq, *due_ms, purpose),
             Body::TimerFired { timer } => self.fold_fired(*timer),
-            Body::SignalReceived { name, payload, .. } => {
-                let (name, payload) = (name.clone(), payload.clone());
-                self.signals.push(Signal { seq, name, payload });
-            }
+            Body::SignalReceived { name, payload, .. } => self.fold_signal(seq, name, payload),
             Body::LabelAdded { labels } | Body::PrivacyChecked { labels, .. } => {
                 self.labels.join(labels);
             }
@@ -631,6 +628,10 @@ impl State {
                 action.phase = Phase::RolledBack;
             }
         }
+    }
+
+    fn fold_signal(&mut self, seq: u64, name: &str, payload: &serde_json::Value) {
+        self.signals.push(Signal { seq, name: name.to_owned(), payload: payload.clone() });
     }
 
     fn fold_timer(&mut self, seq: u64, due_ms: u64, purpose: &TimerPurpose) {

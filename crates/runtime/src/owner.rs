@@ -220,40 +220,44 @@ async fn answer(
             let runs = registry.live();
             protocol::send(stream, &Reply::Live { runs }).await
         }
-        Request::Apply { run, paths, by } => {
-            let lines = apply::apply(registry, &run, paths, by).await?;
-            protocol::send(stream, &Reply::Lines { lines }).await
-        }
         Request::Fork { run, at, count, seed, by } => {
             let wanted = fork::Wanted { run, at, count, seed, by };
             let runs = fork::fork(&registry.parts, wanted).await?;
             protocol::send(stream, &Reply::Made { runs }).await
         }
-        Request::RollBack { run, back, leave_effects, by } => {
-            let lines = rollback::roll_back(registry, &run, back, leave_effects, by).await?;
-            protocol::send(stream, &Reply::Lines { lines }).await
-        }
-        Request::Snapshot { run, name, by } => {
-            let lines = vec![snapshot::take(registry, &run, name, by).await?];
-            protocol::send(stream, &Reply::Lines { lines }).await
-        }
-        Request::ChangeMemory { of, change, by } => {
-            let lines = memory::changed(registry, of, change, by).await?;
-            protocol::send(stream, &Reply::Lines { lines }).await
-        }
         Request::Remove { run } => {
             registry.remove(&run).await?;
             accepted(stream, &run).await
-        }
-        Request::Collect => {
-            let lines = registry.collect().await?;
-            protocol::send(stream, &Reply::Lines { lines }).await
         }
         Request::BenchSandbox { count } => {
             let nanos = crate::bench::sandbox_lives(&registry.parts, count).await?;
             protocol::send(stream, &Reply::Samples { nanos }).await
         }
+        Request::Apply { .. }
+        | Request::RollBack { .. }
+        | Request::Snapshot { .. }
+        | Request::ChangeMemory { .. }
+        | Request::Collect => {
+            let lines = told(registry, request).await?;
+            protocol::send(stream, &Reply::Lines { lines }).await
+        }
         other => change(registry, stream, other).await,
+    }
+}
+
+/// Requests that are answered by lines for people.
+async fn told(registry: &Arc<Registry>, request: Request) -> Result<Vec<String>, RuntimeError> {
+    match request {
+        Request::Apply { run, paths, by } => apply::apply(registry, &run, paths, by).await,
+        Request::RollBack { run, back, leave_effects, by } => {
+            rollback::roll_back(registry, &run, back, leave_effects, by).await
+        }
+        Request::Snapshot { run, name, by } => {
+            snapshot::take(registry, &run, name, by).await.map(|name| vec![name])
+        }
+        Request::ChangeMemory { of, change, by } => memory::changed(registry, of, change, by).await,
+        Request::Collect => registry.collect().await,
+        _ => Err(RuntimeError::Frame { reason: "not a request for lines".to_owned() }),
     }
 }
 

@@ -63,8 +63,8 @@ async fn measure() -> Result<(), SandboxError> {
     for _ in 0..ROUNDS {
         let start = Instant::now();
         let upper = store.begin(&base)?;
-        let workspace = Some(upper.overlay());
-        let spec = ExecSpec { workspace, ..ExecSpec::new(["/bin/true"]) };
+        let trees = Some(upper.overlay().into());
+        let spec = ExecSpec { trees, ..ExecSpec::new(["/bin/true"]) };
         let done = spawner.exec(&made.id, spec).await?.finish().await?;
         assert_eq!(done.exit.ended, Ended::Code(0));
         store.recycle(upper)?;

@@ -112,7 +112,7 @@ fn line(whose: &str, version: &Version) -> String {
         Origin::Run { run, .. } => format!("run {run}"),
         Origin::Person { name } => safe(name),
     };
-    let labels: Vec<String> = version.labels.iter().map(|label| safe(label)).collect();
+    let labels: Vec<String> = version.labels.iter().map(safe).collect();
     let labels = if labels.is_empty() { String::new() } else { format!("  {}", labels.join(", ")) };
     let (number, time) = (version.number, render::moment(version.time_ms));
     let (entries, bytes) = (version.entries, render::bytes(version.bytes));

@@ -220,7 +220,7 @@ mod tests {
         check("sandbox run", "COMMAND", "bedplate help sandbox");
         check("bench sandbox --count 0", "0", "bedplate help bench");
         check("ps --json --jsonl", "cannot be used with", "bedplate help ps");
-        check("memory", "memory", "bedplate help");
+        check("memorise", "memory", "bedplate help");
     }
 
     #[test]

@@ -136,6 +136,16 @@ fn two_runs_are_merged() {
 }
 
 #[test]
+fn what_was_forgotten_does_not_come_back_with_a_run_that_knew_it() {
+    let world = World::new();
+    let [_, two] = two(&world);
+    world.run(&["memory", "forget", "tester", "--yes"]).exits(0);
+    world.run(&["send", &two, "as three"]).exits(0);
+    let list = world.run(&["memory", "show", "tester", "--json"]).exits(0).json();
+    assert_eq!(list["files"], serde_json::json!([{ "path": "three", "bytes": 2 }]), "{list}");
+}
+
+#[test]
 fn two_runs_that_change_the_same_are_refused_until_a_person_says_whose_counts() {
     let world = World::new();
     let [one, two] = two(&world);

@@ -15,8 +15,9 @@ const NAMED_MAX: usize = 3;
 pub(crate) struct Offer {
     pub(crate) of: MemoryOf,
     pub(crate) run: RunId,
-    /// The tree that its changes are changes of.
+    /// The tree that its changes are changes of, and which version that is.
     pub(crate) base: LayerId,
+    pub(crate) version: u64,
     /// Its tree.
     pub(crate) tree: LayerId,
     /// Where what the run knew came from.
@@ -41,8 +42,13 @@ pub(crate) fn offer(
             return Ok(done.clone());
         }
         let newest = versions.first();
-        let theirs = newest.map_or(&offer.base, |version| &version.layer);
-        let merged = layers.merge(&offer.base, &offer.tree, theirs, offer.prefer);
+        let theirs = match newest {
+            Some(version) => version.layer.clone(),
+            None if offer.version == 0 => offer.base.clone(),
+            // It was forgotten meanwhile: what the run only read does not come back.
+            None => layers.empty().map_err(|error| RuntimeError::part(&error))?,
+        };
+        let merged = layers.merge(&offer.base, &offer.tree, &theirs, offer.prefer);
         let (layer, changed) = match merged.map_err(|error| RuntimeError::part(&error))? {
             Merged::Layer { layer, changed } => (layer, changed),
             Merged::Conflicts(paths) => return Err(conflict(paths)),

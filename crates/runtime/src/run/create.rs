@@ -69,8 +69,7 @@ pub(crate) async fn create(
     check_strength(parts, &new.manifest)?;
     check_replay(parts, &new.manifest)?;
     // Held until the log names it: what a record needs is not removed either.
-    let image = pinned_image(parts, &new).await?;
-    new.manifest.sandbox.image_digest = image.as_ref().map(|held| held.image.digest);
+    let image = pinned_image(parts, &mut new).await?;
     let base = base_layer(parts, &new).await?;
     let memory = super::memory::begin(parts, &new).await?;
     let run = match &caller {
@@ -135,16 +134,19 @@ pub(crate) fn random_id() -> Result<RunId, RuntimeError> {
     Ok(RunId::from_random(random))
 }
 
-/// The image that the manifest names, brought here unless it is.
-async fn pinned_image(parts: &Parts, new: &NewRun) -> Result<Option<Held>, RuntimeError> {
+/// The image that the manifest names, brought here unless it is; its digest is in the manifest then.
+async fn pinned_image(parts: &Parts, new: &mut NewRun) -> Result<Option<Held>, RuntimeError> {
     let source = new.manifest.sandbox.image.parse::<ImageSource>();
     let source = source.map_err(|error| RuntimeError::part(&ImageError::from(error)))?;
+    new.manifest.sandbox.image_digest = None;
     if source == ImageSource::Host {
         return Ok(None);
     }
     let beside = PathBuf::from(new.dir.as_deref().unwrap_or("/"));
     let held = parts.images.ensure(&source, &beside).await;
-    held.map(Some).map_err(|error| RuntimeError::part(&error))
+    let held = held.map_err(|error| RuntimeError::part(&error))?;
+    new.manifest.sandbox.image_digest = Some(held.image.digest);
+    Ok(Some(held))
 }
 
 /// What the person said, or what they typed to start a guest.

@@ -72,6 +72,7 @@ impl RunTask {
             of: memory.of,
             run: self.run.clone(),
             base: memory.base,
+            version: memory.version,
             tree: memory.layer,
             labels: self.state.labels.clone(),
             prefer,
