@@ -266,16 +266,8 @@ pub(crate) enum Command {
         listen: Option<std::net::SocketAddr>,
     },
     /// Measure on this host, beside a peer
-    Bench {
-        /// What
-        what: BenchWhat,
-        /// How often
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-        count: u32,
-        /// Print the raw samples as JSON lines
-        #[arg(long)]
-        raw: bool,
-    },
+    #[command(after_help = BENCH_HELP)]
+    Bench(BenchArguments),
     /// Say what takes room in the home
     Df,
     /// Print a script that completes commands in a shell
@@ -747,6 +739,55 @@ pub(crate) enum SecretCommand {
     },
 }
 
+const BENCH_HELP: &str = "\
+`soak` makes and ends sandboxes, suspends and resumes, and kills its own processes meanwhile. Its exit
+status is 1 when anything is left over, or something has grown.";
+
+/// `bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArguments {
+    /// What
+    pub(crate) what: BenchWhat,
+    /// Only this part of `worlds`
+    #[arg(long)]
+    pub(crate) part: Option<BenchPart>,
+    /// How often
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) count: u32,
+    /// Idle sandboxes that `worlds` keeps at once
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=4_000))]
+    pub(crate) idle: u32,
+    /// Files of the large tree of `worlds`; a tenth as many change, or are steps of a run
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
+    pub(crate) files: u32,
+    /// Print the raw samples as JSON lines
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+/// The parts of `bench worlds`, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchPart {
+    /// A new sandbox up to its first output: warm, cold and 100 at once, beside peers
+    FirstOutput,
+    /// Sealing: alone, and at a turn's end with the disk busy
+    Seal,
+    /// Going to another upper
+    Upper,
+    /// Comparing
+    Diff,
+    /// Forking, one and many
+    Fork,
+    /// Going back
+    Rollback,
+    /// Resuming up to the next command's output
+    Resume,
+    /// 50 scripted actions, beside their commands bare on the host
+    Trajectory,
+    /// Many idle sandboxes: their memory, and what they leave
+    Idle,
+}
+
 /// What `bench` can measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BenchWhat {
@@ -760,6 +801,8 @@ pub(crate) enum BenchWhat {
     Gate,
     /// The privacy router over a request of 64 KiB, beside reading and writing its JSON
     Privacy,
-    /// Sealing, comparing, forking and going back
+    /// Making sandboxes, keeping many, sealing, comparing, forking, going back and on
     Worlds,
+    /// `--count` cycles of making, ending, suspending and resuming, with kills: what is left over
+    Soak,
 }

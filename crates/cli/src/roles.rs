@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 
 /// `__owner HOME`: the one process of a home that decides and writes.
-const OWNER: &str = "__owner";
+pub(crate) const OWNER: &str = "__owner";
 /// `__load PLAN`: the load of `bench gate`, also inside its sandbox.
 const LOAD: &str = "__load";
 /// `__networks COUNT`: makes networks as sandboxes get them, for `bench gate`.

@@ -6,12 +6,15 @@
 mod gate;
 mod load;
 mod privacy;
+mod processes;
+mod soak;
+mod stepped;
 mod upstream;
 mod worlds;
 
 pub(crate) use load::perform as perform_load;
 
-use crate::arguments::BenchWhat;
+use crate::arguments::{BenchArguments, BenchWhat};
 use crate::error::{CliError, Result, exit};
 use crate::session::{Session, block_on};
 use crate::terminal::Terminal;
@@ -30,6 +33,8 @@ const ROUND: u32 = 10;
 /// Between two lives that are measured one by one: what the last one left to the kernel, and what
 /// is made ready for the next, is in neither's figure.
 const AFTERMATH: Duration = Duration::from_millis(20);
+/// Characters of a row's name.
+const NAME_WIDTH: usize = 56;
 /// Bytes that the bare fdatasync writes: about what one small record takes.
 const SYNC_BYTES: usize = 512;
 
@@ -64,7 +69,12 @@ struct Comparison {
 }
 
 /// `bench`.
-pub(crate) fn bench(session: &Session, what: BenchWhat, count: u32, raw: bool) -> Result<u8> {
+pub(crate) fn bench(session: &Session, arguments: &BenchArguments) -> Result<u8> {
+    let BenchArguments { what, count, raw, .. } = *arguments;
+    if arguments.part.is_some() && what != BenchWhat::Worlds {
+        let message = "--part chooses a part of `bench worlds`".to_owned();
+        return Err(CliError::Usage { message, help: "bench".to_owned() }.into());
+    }
     let comparison = match what {
         BenchWhat::Sandbox => return lives(session, count, raw),
         BenchWhat::Store => steps(count)?,
@@ -80,22 +90,26 @@ pub(crate) fn bench(session: &Session, what: BenchWhat, count: u32, raw: bool) -
             ));
         }
         BenchWhat::Privacy => privacy::requests(count)?,
-        BenchWhat::Worlds => return worlds(session, count, raw),
+        BenchWhat::Worlds => return worlds(session, arguments),
+        BenchWhat::Soak => return soak(session, count, raw),
     };
     let sides = [Some(&comparison.ours), comparison.peer.as_ref()];
     let sides: Vec<_> = sides.into_iter().flatten().cloned().collect();
     Ok(say(session, raw, &sides, document(&comparison), &table(&comparison)))
 }
 
-/// Sealing, comparing, forking, going back.
-fn worlds(session: &Session, count: u32, raw: bool) -> Result<u8> {
-    let (sides, bytes) = worlds::measure(count)?;
-    let mut document = json!({ "what": sides.iter().map(side).collect::<Vec<_>>() });
-    document["bytes_per_fork"] = bytes.clone();
-    let mut lines = vec![head()];
-    lines.extend(sides.iter().map(row));
-    lines.push(format!("the log grows by {bytes} bytes a fork"));
-    Ok(say(session, raw, &sides, document, &lines))
+/// Making sandboxes and keeping them, sealing, comparing, forking, going back and on.
+fn worlds(session: &Session, arguments: &BenchArguments) -> Result<u8> {
+    let found = worlds::measure(arguments)?;
+    let (sides, table) = (found.sides.clone(), found.table());
+    Ok(say(session, arguments.raw, &sides, found.document(), &table))
+}
+
+/// Many cycles with kills: what is left of them counts.
+fn soak(session: &Session, count: u32, raw: bool) -> Result<u8> {
+    let found = soak::measure(count)?;
+    let said = say(session, raw, &found.sides(), found.document(), &found.table());
+    Ok(if found.failing().is_empty() { said } else { exit::FAILED })
 }
 
 /// Says what was measured as it was asked for.
@@ -163,7 +177,7 @@ fn table(comparison: &Comparison) -> Vec<String> {
 
 fn head() -> String {
     format!(
-        "{:<44} {:>7} {:>8} {:>9} {:>9} {:>9} {:>9}",
+        "{:<NAME_WIDTH$} {:>7} {:>8} {:>9} {:>9} {:>9} {:>9}",
         "", "count", "success", "min", "p50", "p95", "p99"
     )
 }
@@ -174,7 +188,7 @@ fn row((name, samples): &(String, Samples)) -> String {
     let success = 100.0 * samples.nanos.len() as f64 / (count.max(1)) as f64;
     let of = |percent| format!("{:.3}ms", samples.percentile(percent) as f64 / 1e6);
     format!(
-        "{name:<44} {count:>7} {success:>7.1}% {:>9} {:>9} {:>9} {:>9}",
+        "{name:<NAME_WIDTH$} {count:>7} {success:>7.1}% {:>9} {:>9} {:>9} {:>9}",
         of(0),
         of(50),
         of(95),

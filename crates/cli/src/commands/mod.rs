@@ -169,7 +169,7 @@ fn perform(session: &Session, command: Command) -> Result<u8> {
         Command::Doctor => doctor::doctor(session),
         Command::Secret(command) => secret::perform(session, &command),
         Command::Serve { socket, listen } => serve::serve(session, socket, listen),
-        Command::Bench { what, count, raw } => bench::bench(session, what, count, raw),
+        Command::Bench(arguments) => bench::bench(session, &arguments),
         Command::Df => lists::df(session),
         Command::Completion { shell } => help::completion(shell),
         Command::Help { topic } => help::help(session, &topic),

@@ -5,6 +5,7 @@
 mod answers;
 mod apply;
 mod approvals;
+mod bench;
 mod crash;
 mod credentials;
 mod egress_kills;

@@ -1,232 +1,158 @@
-//! Worlds: sealing, comparing, forking and going back, on a tree and a run of some size.
+//! Worlds: making a sandbox, sealing, comparing, forking, going back, going on, and keeping many.
 //!
-//! Layers are measured where they are made, in this process; forks and going back are measured as a
-//! command meets them, through an owner of a home of their own, its socket and its log included.
+//! Sandboxes and layers are measured where they are made, in this process, which holds a spawner, a
+//! gate and layers of its own as an owner does. What a command asks for is measured as a command
+//! meets it, through an owner of a home of its own, its socket and its log included. Everything lies
+//! in one directory on this directory's device, which goes with the measurement.
 
-use super::{Samples, fail, nanos_since, record};
+mod first;
+mod idle;
+mod layers;
+mod peers;
+mod resume;
+mod runs;
+mod stage;
+mod trajectory;
+mod turns;
+
+use super::{Samples, fail, head, processes, row, side};
+use crate::arguments::{BenchArguments, BenchPart};
 use crate::error::Result;
-use crate::session::{block_on, next_reply, this_program};
-use runtime::Home;
-use runtime::client::Client;
-use runtime::protocol::{Reply, Request};
-use runtime::rollback::Back;
-use sandbox::layers::{LayerStore, Sealed};
-use std::path::Path;
-use std::time::Instant;
-use store::{Append, Durability, RunRow, SqliteStore, Store};
-use types::{BRANCH_MAIN, Body, Item, LayerId, RunId, manifest};
+use clap::ValueEnum as _;
+use sandbox::layers::LayerStore;
+use serde_json::{Map, Value, json};
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
+use types::LayerId;
 
-/// Files of the tree below.
-const TREE_FILES: usize = 10_000;
-/// Files of one directory of it.
-const DIRECTORY_FILES: usize = 100;
-/// Files that differ in the comparison.
-const CHANGED_FILES: usize = 1_000;
-/// Steps of the run that is forked.
-const STEPS: u64 = 1_000;
-/// Records of one append.
-const APPEND_RECORDS: usize = 100;
-/// How often many forks are made.
-const MANY: u32 = 5;
-/// Most bytes of the imported tree.
-const TREE_BYTES_MAX: u64 = 1 << 30;
-/// What the run's manifest says.
-const MANIFEST: &str = "schema = 1\n[agent]\nname = \"bench\"\nmodel = \"default\"\n\
-                        [routes]\ndefault = [\"script/none.toml\"]\n";
+/// Of the large tree's files, one in so many is changed where many are.
+const TENTH: u32 = 10;
 
-/// All of it.
-pub(super) fn measure(count: u32) -> Result<(Vec<(String, Samples)>, serde_json::Value)> {
-    let here = std::env::current_dir().map_err(|error| fail("worlds", error))?;
-    let dir = tempfile::Builder::new().prefix(".bedplate-bench-").tempdir_in(here);
-    let dir = dir.map_err(|error| fail("worlds", error))?;
-    let home = dir.path().join("home");
-    let layers =
-        LayerStore::open(&home).map_err(|error| fail("layers", types::Coded::failure(&error)))?;
-    let base = tree(&layers, dir.path())?;
-    let mut sides = vec![
-        (format!("seal: 1 file over {TREE_FILES}"), seals(&layers, &base, count)?),
-        (
-            format!("another upper on an older layer of {TREE_FILES}"),
-            uppers(&layers, &base, count)?,
-        ),
-        (format!("diff: {CHANGED_FILES} changed files"), diffs(&layers, &base, count)?),
-    ];
-    let run = RunId::from_random([7; 8]);
-    let sealed = log(&home, &layers, &run)?;
-    let owned = Home::at(&home);
-    let mut bytes = serde_json::Value::Null;
-    block_on(async {
-        let mut owner = Client::connect_or_start(&owned, &this_program()).await?;
-        let at: Vec<u64> = sealed.iter().map(|(seq, _)| *seq).collect();
-        sides.push((
-            format!("fork at one of {STEPS} steps"),
-            forks(&mut owner, &run, &at, count).await?,
-        ));
-        for many in [100, 1_000] {
-            let before = size(&home.join("log"));
-            let mut samples = Samples::default();
-            for _ in 0..MANY {
-                samples.add(Some(fork(&mut owner, &run, None, many).await?));
-            }
-            let grown = size(&home.join("log")).saturating_sub(before);
-            bytes = serde_json::json!(grown / u64::from(MANY * many));
-            sides.push((format!("fork {many}"), samples));
+/// What was measured.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) sides: Vec<(String, Samples)>,
+    /// What is said below the table.
+    lines: Vec<String>,
+    /// The same for programs.
+    more: Map<String, Value>,
+}
+
+impl Found {
+    fn add(&mut self, name: impl Into<String>, samples: Samples) {
+        self.sides.push((name.into(), samples));
+    }
+
+    /// Says something that is no time, to people and to programs.
+    fn say(&mut self, line: String, name: &str, value: Value) {
+        self.lines.push(line);
+        self.more.insert(name.to_owned(), value);
+    }
+
+    /// Says how our median stands to a peer's.
+    #[expect(clippy::cast_precision_loss, reason = "display only")]
+    fn ratio(&mut self, ours: u64, peer: &str, theirs: u64) {
+        if ours == 0 || theirs == 0 {
+            return;
         }
-        let back = format!("rollback in a run of {STEPS} steps");
-        sides.push((back, backs(&mut owner, &run, &at, count).await?));
-        Result::Ok(())
-    })?;
-    Ok((sides, bytes))
+        let ratio = ours as f64 / theirs as f64;
+        self.lines.push(format!("ratio of medians, bedplate over {peer}: {ratio:.2}"));
+        let ratios = self.more.entry("ratios_p50").or_insert_with(|| json!({}));
+        ratios[peer] = json!(ratio);
+    }
+
+    pub(super) fn table(&self) -> Vec<String> {
+        let rows = self.sides.iter().map(row);
+        std::iter::once(head()).chain(rows).chain(self.lines.iter().cloned()).collect()
+    }
+
+    pub(super) fn document(self) -> Value {
+        let mut document = json!({ "what": self.sides.iter().map(side).collect::<Vec<_>>() });
+        let members = document.as_object_mut().expect("it was made as one");
+        members.extend(self.more);
+        document
+    }
 }
 
-/// A layer of many small files.
-fn tree(layers: &LayerStore, dir: &Path) -> Result<LayerId> {
-    let host = dir.join("tree");
-    for number in 0..TREE_FILES {
-        let parent = host.join(format!("d{}", number / DIRECTORY_FILES));
-        if number % DIRECTORY_FILES == 0 {
-            std::fs::create_dir_all(&parent).map_err(|error| fail("layers", error))?;
+/// Where a measurement takes place, and how much of it is wanted.
+struct Ground {
+    dir: PathBuf,
+    count: u32,
+    idle: u32,
+    /// Files of the large tree.
+    files: u32,
+    layers: LayerStore,
+    tree: OnceCell<LayerId>,
+}
+
+impl Ground {
+    /// The large tree, made when the first part needs it.
+    fn tree(&self) -> Result<LayerId> {
+        if let Some(tree) = self.tree.get() {
+            return Ok(tree.clone());
         }
-        let file = parent.join(format!("f{number}"));
-        std::fs::write(file, format!("{number}\n")).map_err(|error| fail("layers", error))?;
+        let tree = layers::tree(&self.layers, &self.dir.join("large"), self.files)?;
+        Ok(self.tree.get_or_init(|| tree).clone())
     }
-    let imported = layers.import(&host, TREE_BYTES_MAX);
-    Ok(imported.map_err(|error| crate::commands::files::part(&error))?.layer)
-}
 
-/// A layer over `base` in which these files have another content, and how long sealing took.
-fn sealed(layers: &LayerStore, base: &LayerId, files: usize, text: &str) -> Result<(LayerId, u64)> {
-    let part = |error| crate::commands::files::part(&error);
-    let upper = layers.begin(base).map_err(part)?;
-    let top = upper.overlay().upper;
-    for number in 0..files {
-        let parent = top.join(format!("d{}", number / DIRECTORY_FILES));
-        std::fs::create_dir_all(&parent).map_err(|error| fail("layers", error))?;
-        let file = parent.join(format!("f{number}"));
-        std::fs::write(file, text).map_err(|error| fail("layers", error))?;
-    }
-    let begun = Instant::now();
-    let sealed = layers.seal(upper).map_err(part)?;
-    let nanos = nanos_since(begun);
-    match sealed {
-        Sealed::Layer { layer, .. } => Ok((layer, nanos)),
-        Sealed::Unchanged(_) => Err(fail("layers", "what was written did not count").into()),
+    /// Files that a comparison finds, and steps of a run that is forked and taken back.
+    fn tenth(&self) -> u32 {
+        (self.files / TENTH).max(1)
     }
 }
 
-fn seals(layers: &LayerStore, base: &LayerId, count: u32) -> Result<Samples> {
-    let mut samples = Samples::default();
-    for number in 0..count {
-        samples.add(Some(sealed(layers, base, 1, &format!("sample {number}\n"))?.1));
+/// A directory here for one measurement. No owner that was started for it outlives it.
+pub(super) struct Workplace(tempfile::TempDir);
+
+impl Workplace {
+    pub(super) fn new(what: &str) -> Result<Self> {
+        let here = std::env::current_dir().map_err(|error| fail(what, error))?;
+        let dir = tempfile::Builder::new().prefix(".bedplate-bench-").tempdir_in(here);
+        Ok(Self(dir.map_err(|error| fail(what, error))?))
     }
-    Ok(samples)
+
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
+    }
 }
 
-fn uppers(layers: &LayerStore, base: &LayerId, count: u32) -> Result<Samples> {
-    let part = |error| crate::commands::files::part(&error);
-    let mut samples = Samples::default();
-    for _ in 0..count {
-        let begun = Instant::now();
-        let upper = layers.begin(base).map_err(part)?;
-        samples.add(Some(nanos_since(begun)));
-        layers.discard(upper).map_err(part)?;
+impl Drop for Workplace {
+    fn drop(&mut self) {
+        processes::end_owners();
     }
-    Ok(samples)
 }
 
-fn diffs(layers: &LayerStore, base: &LayerId, count: u32) -> Result<Samples> {
-    let (top, _) = sealed(layers, base, CHANGED_FILES, "other\n")?;
-    let mut samples = Samples::default();
-    for _ in 0..count {
-        let begun = Instant::now();
-        let changes =
-            layers.changes(base, &top).map_err(|error| crate::commands::files::part(&error))?;
-        let nanos = nanos_since(begun);
-        samples.add((changes.len() == CHANGED_FILES).then_some(nanos));
-    }
-    Ok(samples)
-}
-
-/// A run of many steps, each with a layer: the record of each, and its layer.
-fn log(home: &Path, layers: &LayerStore, run: &RunId) -> Result<Vec<(u64, LayerId)>> {
-    let part = |error| crate::commands::files::part(&error);
-    let store = SqliteStore::open(home)?;
-    let base = layers.empty().map_err(part)?;
-    let manifest = manifest::parse(MANIFEST).map_err(|error| fail("the run", error))?;
-    let begin = Body::RunStarted {
-        manifest: Box::new(manifest),
-        dir: None,
-        workspace: None,
-        base: base.clone(),
-        started_by: "bench".to_owned(),
-        host: serde_json::Value::Null,
-        memory: None,
+/// One part, or all of them.
+pub(super) fn measure(wanted: &BenchArguments) -> Result<Found> {
+    let dir = Workplace::new("worlds")?;
+    let ground = Ground {
+        layers: opened(&dir.path().join("layers"))?,
+        dir: dir.path().to_owned(),
+        tree: OnceCell::new(),
+        count: wanted.count,
+        idle: wanted.idle,
+        files: wanted.files,
     };
-    let first = vec![record(begin), record(said("Begin."))];
-    let row = RunRow { run: run.clone(), started_ms: 0 };
-    let mut next_seq = 2;
-    let (mut layer, mut steps, mut records) = (base, Vec::new(), Vec::new());
-    block_on(async {
-        store.create_run(row, first).await?;
-        for step in 0..STEPS {
-            let (next, _) = sealed(layers, &layer, 1, &format!("step {step}\n"))?;
-            let (parent, changed) = (std::mem::replace(&mut layer, next.clone()), 1);
-            records.push(record(said("One more step of the run, as long as a short answer is.")));
-            records.push(record(Body::LayerSealed { layer: next.clone(), parent, changed }));
-            steps.push((next_seq + records.len() as u64 - 1, next));
-            if records.len() >= APPEND_RECORDS || step + 1 == STEPS {
-                let (records, durability) = (std::mem::take(&mut records), Durability::Written);
-                let (run, branch, epoch) = (run.clone(), BRANCH_MAIN, 1);
-                let append = Append { run, branch, next_seq, epoch, records, durability };
-                next_seq += store.append(append).await?.len() as u64;
+    let mut found = Found::default();
+    let all = BenchPart::value_variants().iter().copied();
+    for part in all.filter(|one| wanted.part.is_none_or(|wanted| wanted == *one)) {
+        match part {
+            BenchPart::FirstOutput => first::measure(&ground, &mut found),
+            BenchPart::Seal => {
+                layers::seal(&ground, &mut found).and_then(|()| turns::measure(&ground, &mut found))
             }
-        }
-        Result::Ok(())
-    })?;
-    Ok(steps)
-}
-
-fn said(text: &str) -> Body {
-    Body::ItemAdded { item: Item::UserMessage { text: text.to_owned() } }
-}
-
-/// Nanoseconds of one request for forks.
-async fn fork(owner: &mut Client, run: &RunId, at: Option<u64>, count: u32) -> Result<u64> {
-    let by = "bench".to_owned();
-    let begun = Instant::now();
-    owner.send(&Request::Fork { run: run.clone(), at, count, seed: None, by }).await?;
-    match next_reply(owner).await? {
-        Reply::Made { runs } if runs.len() == count as usize => Ok(nanos_since(begun)),
-        _ => Err(fail("forks", "not all were made").into()),
+            BenchPart::Upper => layers::upper(&ground, &mut found),
+            BenchPart::Diff => layers::diff(&ground, &mut found),
+            BenchPart::Fork => runs::fork(&ground, &mut found),
+            BenchPart::Rollback => runs::back(&ground, &mut found),
+            BenchPart::Resume => resume::measure(&ground, &mut found),
+            BenchPart::Trajectory => trajectory::measure(&ground, &mut found),
+            BenchPart::Idle => idle::measure(&ground, &mut found),
+        }?;
     }
+    Ok(found)
 }
 
-async fn forks(owner: &mut Client, run: &RunId, at: &[u64], count: u32) -> Result<Samples> {
-    let mut samples = Samples::default();
-    for number in 0..count as usize {
-        // Steps that are far from each other.
-        let at = at[number * 617 % at.len()];
-        samples.add(Some(fork(owner, run, Some(at), 1).await?));
-    }
-    Ok(samples)
-}
-
-async fn backs(owner: &mut Client, run: &RunId, at: &[u64], count: u32) -> Result<Samples> {
-    let mut samples = Samples::default();
-    for number in 0..count as usize {
-        let back = Back::To(at[number * 617 % at.len()]);
-        let (run, by, leave_effects) = (run.clone(), "bench".to_owned(), false);
-        let begun = Instant::now();
-        owner.send(&Request::RollBack { run, back, leave_effects, by }).await?;
-        let done = matches!(next_reply(owner).await?, Reply::Lines { .. });
-        samples.add(done.then(|| nanos_since(begun)));
-    }
-    Ok(samples)
-}
-
-/// Bytes of the files in a directory.
-fn size(dir: &Path) -> u64 {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let files = entries.filter_map(|entry| entry.metadata().ok()).filter(|meta| meta.is_file());
-    files.map(|meta| meta.len()).sum()
+fn opened(home: &Path) -> Result<LayerStore> {
+    LayerStore::open(home).map_err(|error| crate::commands::files::part(&error))
 }
