@@ -117,8 +117,8 @@ fn idle_sandboxes_are_weighed_and_gone_afterwards() {
 #[test]
 fn a_soak_kills_each_of_its_processes_and_nothing_is_left() {
     let world = World::new();
-    let said = world.run(&["bench", "soak", "--count", "32", "--json"]).exits(0).json();
-    assert_eq!(said["cycles"], 32);
+    let said = world.run(&["bench", "soak", "--count", "16", "--json"]).exits(0).json();
+    assert_eq!(said["cycles"], 16);
     for victim in ["owner", "gate", "spawner", "all three"] {
         assert_eq!(said["kills"][victim], 1, "{said}");
     }

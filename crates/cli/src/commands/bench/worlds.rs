@@ -18,8 +18,8 @@ mod turns;
 use super::{Samples, fail, head, processes, row, side};
 use crate::arguments::{BenchArguments, BenchPart};
 use crate::error::Result;
+use ::sandbox::layers::LayerStore;
 use clap::ValueEnum as _;
-use sandbox::layers::LayerStore;
 use serde_json::{Map, Value, json};
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -119,6 +119,8 @@ impl Workplace {
 impl Drop for Workplace {
     fn drop(&mut self) {
         processes::end_owners();
+        // What commands wrote, and what overlays leave, may have odd modes.
+        let _ = ::sandbox::remove_tree(self.path());
     }
 }
 
