@@ -352,3 +352,59 @@ async fn shut_directories_are_sealed_compared_and_removed() {
     assert_eq!(world.store.remove_unreferenced(&BTreeSet::new()).unwrap(), 4);
     world.spawner.close().await;
 }
+
+#[tokio::test]
+async fn a_step_that_only_dates_or_marks_a_file_is_kept() {
+    let world = World::new().await;
+    let base = world.step(&world.store.empty().unwrap(), START).await.unwrap();
+    let check = async |command: &str, look: &str, expected: &str| {
+        let layer = world.step(&base, command).await.expect("it left a trace");
+        assert_eq!(world.output(&layer, look).await, expected, "{command}");
+        assert!(world.diff(&base, &layer).is_empty(), "nothing else changed");
+    };
+    check("touch -d @7 a/one", "stat -c %Y a/one", "7\n").await;
+    check("touch -h -d @7 l", "stat -c %Y l", "7\n").await;
+    let set = "python3 -c 'import os; os.setxattr(\"e\", \"user.a\", b\"1\")'";
+    check(set, "python3 -c 'import os; print(os.getxattr(\"e\", \"user.a\"))'", "b'1'\n").await;
+    // What is made and removed again leaves none.
+    assert_eq!(world.step(&base, "touch a/b/n; rm a/b/n; touch e").await, None);
+    world.spawner.close().await;
+}
+
+#[tokio::test]
+async fn another_special_file_is_a_change() {
+    let world = World::new().await;
+    let base = world.step(&world.store.empty().unwrap(), "mkfifo p").await.unwrap();
+    let socket = "rm p; python3 -c 'import os; os.mknod(\"p\", 0o140644)'";
+    let next = world.step(&base, socket).await.unwrap();
+    assert_eq!(world.diff(&base, &next), ["M p"]);
+    world.spawner.close().await;
+}
+
+#[tokio::test]
+async fn flattening_keeps_what_directories_carry_and_enters_those_that_are_shut() {
+    let world = World::new().await;
+    let made = "mkdir d s; echo 1 > s/f; chmod 2755 d; chmod 0 s; touch -d @7 d
+                python3 -c 'import os; os.setxattr(\"d\", \"user.a\", b\"1\")'; touch -d @7 d";
+    let mut layer = world.step(&world.store.empty().unwrap(), made).await.unwrap();
+    for number in 0..SQUASH_DEPTH {
+        layer = world.step(&layer, &format!("echo {number} > last")).await.unwrap();
+    }
+    assert!(world.store.stack(&layer).unwrap().len() < SQUASH_DEPTH);
+    let look = "stat -c '%a %Y' d; python3 -c 'import os; print(os.getxattr(\"d\", \"user.a\"))'
+                stat -c %a s; chmod 700 s; cat s/f";
+    assert_eq!(world.output(&layer, look).await, "2755 7\nb'1'\n0\n1\n");
+    assert_eq!(world.store.remove_unreferenced(&BTreeSet::new()).unwrap(), SQUASH_DEPTH + 3);
+    world.spawner.close().await;
+}
+
+#[tokio::test]
+async fn directories_with_names_of_a_written_file_keep_their_dates() {
+    let world = World::new().await;
+    let made = "mkdir -p d/e; echo 1 > a; ln a d/e/b; ln a d/c; touch -d @7 d/e; touch -d @8 d";
+    let base = world.step(&world.store.empty().unwrap(), made).await.unwrap();
+    // One of them is in the upper already, and still keeps its date.
+    let next = world.step(&base, "chmod 711 d; echo 2 > a").await.unwrap();
+    assert_eq!(world.output(&next, "stat -c %Y d/e d").await, "7\n8\n");
+    world.spawner.close().await;
+}

@@ -1,5 +1,6 @@
 //! What differs between two merged trees, looked for only where a layer between them was written.
 
+use super::attributes;
 use super::tree::{self, Entry};
 use super::view::{self, Finder, Node, View};
 use crate::SandboxError;
@@ -95,6 +96,25 @@ pub(super) fn touched(mode: Mode, dir: &Path) -> Result<Touched, SandboxError> {
     };
     tree::walk(dir, &mut note, &mut |_| Ok(()))?;
     Ok(Touched { paths })
+}
+
+/// Whether dates or attributes differ at a touched path that is in both trees. Those of the top are
+/// its upper's own, and never kept.
+pub(super) fn beside(
+    mode: Mode,
+    from: &View,
+    to: &View,
+    touched: &Touched,
+) -> Result<bool, SandboxError> {
+    let (mut olds, mut news) = (Finder::new(from), Finder::new(to));
+    for path in touched.paths.keys().filter(|path| !path.as_os_str().is_empty()) {
+        if let (Some(old), Some(new)) = (olds.find(path)?, news.find(path)?)
+            && attributes::differ(mode, &old, &new)?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Compares two trees at the touched paths.
@@ -224,7 +244,8 @@ fn same_content(old: &Node, new: &Node) -> Result<bool, SandboxError> {
         FileKind::File if old_meta.len() == new_meta.len() => tree::same_bytes(a, b),
         FileKind::File => Ok(false),
         FileKind::Symlink => Ok(fs::read_link(a).ok() == fs::read_link(b).ok()),
-        FileKind::Dir | FileKind::Other => Ok(true),
+        FileKind::Other => Ok(old_meta.file_type() == new_meta.file_type()),
+        FileKind::Dir => Ok(true),
     }
 }
 

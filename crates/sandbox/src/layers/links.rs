@@ -6,10 +6,11 @@
 //! breaks such links as it writes.
 
 use super::view::{Node, View};
-use super::{WORK, at, import, tree};
+use super::{WORK, at, attributes, tree};
 use crate::SandboxError;
 use crate::mode::Mode;
-use std::fs::{self, Metadata};
+use std::collections::BTreeMap;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -45,18 +46,14 @@ pub(super) fn complete(
         }
         Ok(())
     })?;
-    let mut made: Vec<(PathBuf, Metadata)> = Vec::new();
+    let mut filled = BTreeMap::new();
     for (path, entry) in missing {
-        parents(&path, upper, above, &mut made)?;
+        parents(&path, upper, above, &mut filled)?;
         let name = upper.join(&path);
         at("link", &name, fs::hard_link(&entry, &name))?;
     }
     // Last and deepest first, because filling a directory dates it.
-    for (dir, meta) in made.into_iter().rev() {
-        tree::give_away(mode, &dir)?;
-        import::copy_attributes(&dir, &meta)?;
-    }
-    Ok(())
+    filled.iter().rev().try_for_each(|(dir, node)| attributes::dress(mode, node, dir))
 }
 
 /// A file of the index: its name ends with the handle of the lower file, in hexadecimal.
@@ -90,20 +87,22 @@ fn parents(
     path: &Path,
     upper: &Path,
     above: &View,
-    made: &mut Vec<(PathBuf, Metadata)>,
+    filled: &mut BTreeMap<PathBuf, Node>,
 ) -> Result<(), SandboxError> {
     let mut dirs: Vec<&Path> = path.ancestors().skip(1).collect();
     dirs.reverse();
     for dir in dirs {
         let real = upper.join(dir);
-        if real.symlink_metadata().is_ok() {
+        if filled.contains_key(&real) {
             continue;
         }
-        let Some(Node::Dir(_, meta)) = above.find(dir)? else {
+        let Some(node @ Node::Dir(..)) = above.find(dir)? else {
             unreachable!("what is above a file of a view is a directory of it");
         };
-        at("create", &real, fs::create_dir(&real))?;
-        made.push((real, meta));
+        if real.symlink_metadata().is_err() {
+            at("create", &real, fs::create_dir(&real))?;
+        }
+        filled.insert(real, node);
     }
     Ok(())
 }

@@ -200,7 +200,7 @@ impl LayerStore {
         wanted: &BTreeMap<PathBuf, Node>,
     ) -> Result<(), SandboxError> {
         let tree = staged.join(TREE);
-        let mut plain = Plain::begin(self.mode, &tree, root.meta())?;
+        let mut plain = Plain::begin(self.mode, &tree, root.clone())?;
         wanted.iter().try_for_each(|(path, node)| plain.put(path, node))?;
         plain.finish()
     }

@@ -26,6 +26,7 @@
 //!
 //! Everything here blocks; call it where blocking is allowed.
 
+mod attributes;
 mod diff;
 mod import;
 mod links;
@@ -299,7 +300,8 @@ impl LayerStore {
     }
 
     /// Makes an upper a layer. No sandbox may be using it. What costs time is finding out what
-    /// really changed, which follows the number of changes.
+    /// really changed, which follows the number of changes. An upper whose only traces are dates
+    /// and attributes of files is a layer too, with no change.
     ///
     /// # Errors
     /// [`SandboxError::Store`]; the upper is then left for [`LayerStore::reap_uppers`].
@@ -308,8 +310,9 @@ impl LayerStore {
         let above = view::View::new(self.mode, self.stack_on(&upper.dir, &upper.parent)?);
         links::complete(self.mode, &upper.dir, &upper.overlay.upper, &above)?;
         let touched = diff::touched(self.mode, &upper.overlay.upper)?;
+        let beside = diff::beside(self.mode, &below, &above, &touched)?;
         let changed = diff::compare(&below, &above, touched)?.len() as u64;
-        if changed == 0 {
+        if changed == 0 && !beside {
             return Ok(Sealed::Unchanged(upper));
         }
         let meta = Meta {

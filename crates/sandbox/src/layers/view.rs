@@ -4,7 +4,7 @@
 //! Names are looked up one at a time from directories already known to be directories, so no
 //! symbolic link can lead anywhere.
 
-use super::{at, fail, tree};
+use super::{at, attributes, fail, tree};
 use crate::SandboxError;
 use crate::mode::Mode;
 use crate::spec::{FileKind, FileStat};
@@ -50,6 +50,14 @@ impl Node {
     pub(super) const fn meta(&self) -> &Metadata {
         match self {
             Self::Dir(_, meta) | Self::Leaf(_, meta) => meta,
+        }
+    }
+
+    /// Where it is; of a directory, what counts of it as such.
+    pub(super) fn real(&self) -> &Path {
+        match self {
+            Self::Dir(parts, _) => &parts[0].path,
+            Self::Leaf(path, _) => path,
         }
     }
 
@@ -297,7 +305,7 @@ impl View {
 
     /// Makes the merged tree one directory. Files are hard links: layers never change.
     pub(super) fn flatten(&self, target: &Path) -> Result<(), SandboxError> {
-        let mut plain = Plain::begin(self.mode, target, self.root()?.meta())?;
+        let mut plain = Plain::begin(self.mode, target, self.root()?)?;
         self.visit(&mut |path, node| plain.put(path, node))?;
         plain.finish()
     }
@@ -307,31 +315,27 @@ impl View {
 pub(super) struct Plain<'a> {
     mode: Mode,
     target: &'a Path,
-    dirs: Vec<(PathBuf, Metadata)>,
+    dirs: Vec<(PathBuf, Node)>,
 }
 
 impl<'a> Plain<'a> {
-    /// Makes the directory, which must not exist.
-    pub(super) fn begin(
-        mode: Mode,
-        target: &'a Path,
-        root: &Metadata,
-    ) -> Result<Self, SandboxError> {
+    /// Makes the directory, which must not exist, in the likeness of this one.
+    pub(super) fn begin(mode: Mode, target: &'a Path, root: Node) -> Result<Self, SandboxError> {
         at("create", target, fs::create_dir(target))?;
-        Ok(Self { mode, target, dirs: vec![(target.to_owned(), root.clone())] })
+        Ok(Self { mode, target, dirs: vec![(target.to_owned(), root)] })
     }
 
     /// Puts one entry in its place.
     pub(super) fn put(&mut self, path: &Path, node: &Node) -> Result<(), SandboxError> {
         let to = self.target.join(path);
         match node {
-            Node::Dir(_, meta) => {
+            Node::Dir(..) => {
                 at("create", &to, fs::create_dir(&to))?;
-                self.dirs.push((to, meta.clone()));
+                self.dirs.push((to, node.clone()));
             }
             Node::Leaf(real, _) => {
                 // Too many links to one file, or a kind that cannot be linked.
-                if fs::hard_link(real, &to).is_err() {
+                if tree::opened(real, || fs::hard_link(real, &to)).is_err() {
                     super::import::copy_leaf(real, &to, self.mode)?;
                 }
             }
@@ -339,14 +343,11 @@ impl<'a> Plain<'a> {
         Ok(())
     }
 
-    /// Gives the directories their owner, mode and times: last, so that one that may not be
-    /// written could be filled before.
+    /// Gives the directories their owner, attributes, mode and dates: last, so that one that may
+    /// not be written could be filled before.
     pub(super) fn finish(self) -> Result<(), SandboxError> {
-        for (dir, meta) in self.dirs.into_iter().rev() {
-            tree::give_away(self.mode, &dir)?;
-            super::import::copy_attributes(&dir, &meta)?;
-        }
-        Ok(())
+        let mut deepest_first = self.dirs.iter().rev();
+        deepest_first.try_for_each(|(dir, node)| attributes::dress(self.mode, node, dir))
     }
 }
 
