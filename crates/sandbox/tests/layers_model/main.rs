@@ -7,10 +7,13 @@
 //! deviate from a plain directory stands in `docs/worlds.md`, and is shown by `deviations.rs`.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod deviations;
+mod forks;
 mod history;
 mod holder;
 mod judge;
 mod plain;
+mod posix;
 
 use history::{End, KEPT, Operation, Step, Then};
 use holder::Holder;
