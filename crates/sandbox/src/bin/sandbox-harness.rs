@@ -151,7 +151,7 @@ impl Holder {
         let input = std::fs::read(file).expect("a test writes it before");
         let spec = ExecSpec {
             stdin: Stdin::Bytes(input),
-            workspace: Some(overlay),
+            trees: Some(overlay.into()),
             output_bytes_max: OUTPUT_BYTES_MAX,
             ..ExecSpec::new(["python3", "-c", &self.program])
         };

@@ -62,7 +62,7 @@ pub struct Change {
 }
 
 /// Paths that were written somewhere between two trees.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Touched {
     /// With `true`, everything below it too.
     paths: BTreeMap<PathBuf, bool>,

@@ -310,9 +310,8 @@ impl LayerStore {
         let above = view::View::new(self.mode, self.stack_on(&upper.dir, &upper.parent)?);
         links::complete(self.mode, &upper.dir, &upper.overlay.upper, &above)?;
         let touched = diff::touched(self.mode, &upper.overlay.upper)?;
-        let beside = diff::beside(self.mode, &below, &above, &touched)?;
-        let changed = diff::compare(&below, &above, touched)?.len() as u64;
-        if changed == 0 && !beside {
+        let changed = diff::compare(&below, &above, touched.clone())?.len() as u64;
+        if changed == 0 && !diff::beside(self.mode, &below, &above, &touched)? {
             return Ok(Sealed::Unchanged(upper));
         }
         let meta = Meta {
