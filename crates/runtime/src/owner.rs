@@ -22,12 +22,14 @@ use crate::seats::{Printed, Seat};
 use crate::snapshot;
 use rustix::event::Timespec;
 use rustix::fs::FlockOperation;
+use rustix::net::RecvFlags;
 use sandbox::layers::Side;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use store::Read;
+use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use types::{Record, RunId};
 
@@ -386,6 +388,7 @@ async fn stream_run(
         };
         tokio::select! {
             printed = printed(&mut seat) => send_printed(stream, printed).await?,
+            () = gone(stream) => return Ok(()),
             // An error means that the task has left: read once more, then rest.
             () = async { drop(head.wait_for(|next| *next > from).await) } => {}
         }
@@ -400,6 +403,27 @@ fn read_records(
     let records = registry.parts.store.records(run, 0, from);
     let records = records.map_err(|error| RuntimeError::part(&error))?;
     Ok(records.into_iter().map(Arc::new).collect())
+}
+
+/// Until the other side has closed the connection. It is known before there is something to write:
+/// a guest whose input is there for nobody to end would read for ever.
+async fn gone(stream: &UnixStream) {
+    let look = || {
+        let looked = rustix::net::recv(stream, &mut [0_u8; 1][..], RecvFlags::PEEK);
+        Ok(looked.map(|(bytes, _)| bytes)?)
+    };
+    loop {
+        if stream.readable().await.is_err() {
+            return;
+        }
+        match stream.try_io(Interest::READABLE, look) {
+            Ok(0) => return,
+            // Another request, which is read when this one is answered.
+            Ok(_) => return std::future::pending().await,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
 }
 
 /// What a guest prints; never, when nobody sits here.
