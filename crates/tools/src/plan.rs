@@ -2,6 +2,8 @@
 
 use crate::builtin::SHELL_TIMEOUT_MS_MAX;
 use crate::path::{ARTIFACT_PREFIX, in_workspace};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::Value;
 use types::manifest::{BUILTIN_TOOLS, Manifest, TOOL_TIMEOUT_MS_DEFAULT, nearest};
@@ -40,7 +42,7 @@ pub enum Plan {
         /// Absolute in the sandbox.
         path: String,
         /// Its content.
-        content: String,
+        content: Vec<u8>,
     },
     /// Replace text in a file.
     Edit {
@@ -139,6 +141,18 @@ struct ReadArguments {
 struct WriteArguments {
     path: String,
     content: String,
+    /// Not offered to models: what a program writes may be no text.
+    #[serde(default)]
+    encoding: Encoding,
+}
+
+/// How `content` stands for bytes.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Encoding {
+    #[default]
+    Text,
+    Base64,
 }
 
 #[derive(Deserialize)]
@@ -177,7 +191,14 @@ pub fn plan(manifest: &Manifest, name: &str, arguments: &Value) -> Result<Plan, 
         "shell" => plan_shell(read(name, arguments)?),
         "read_file" => plan_read(read(name, arguments)?),
         "write_file" => {
-            let WriteArguments { path, content } = read(name, arguments)?;
+            let WriteArguments { path, content, encoding } = read(name, arguments)?;
+            let content = match encoding {
+                Encoding::Text => content.into_bytes(),
+                Encoding::Base64 => {
+                    let bytes = BASE64.decode(content);
+                    bytes.map_err(|_| refuse(name, "content is not base64"))?
+                }
+            };
             Ok(Plan::Write { path: absolute(name, &path)?, content })
         }
         "edit_file" => {

@@ -76,3 +76,21 @@ fn a_shell_command_may_ask_for_an_hour_and_no_more() {
     assert!(at(SHELL_TIMEOUT_MS_MAX / 1_000).is_ok());
     assert!(at(SHELL_TIMEOUT_MS_MAX / 1_000 + 1).is_err());
 }
+
+#[test]
+fn a_program_writes_bytes_that_are_no_text() {
+    let manifest = types::manifest::parse("schema = 1\n[agent]\nname = \"a\"\n").expect("valid");
+    let check = |arguments: Value, expected: Option<&[u8]>| {
+        let planned = plan(&manifest, "write_file", &arguments).ok();
+        let written = planned.map(|plan| match plan {
+            Plan::Write { content, .. } => content,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(written.as_deref(), expected, "{arguments}");
+    };
+    check(json!({"path": "a", "content": "/wA="}), Some(b"/wA="));
+    check(json!({"path": "a", "content": "/wA=", "encoding": "text"}), Some(b"/wA="));
+    check(json!({"path": "a", "content": "/wA=", "encoding": "base64"}), Some(&[0xff, 0]));
+    check(json!({"path": "a", "content": "/wA", "encoding": "base64"}), None);
+    check(json!({"path": "a", "content": "", "encoding": "hex"}), None);
+}

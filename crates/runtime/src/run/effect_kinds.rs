@@ -86,7 +86,7 @@ impl RunTask {
                 self.run_file_op(action.id, op, false).await
             }
             Plan::Write { path, content } => {
-                let op = FileOp::Write { path: path.clone(), bytes: content.clone().into_bytes() };
+                let op = FileOp::Write { path: path.clone(), bytes: content.clone() };
                 self.run_file_op(action.id, op, true).await
             }
             Plan::Edit { path, old, new, count } => {
