@@ -125,6 +125,9 @@ impl Folded {
             }
             let whole = page.len() == PAGE_RECORDS_MAX;
             for record in page.iter().skip(usize::from(known)) {
+                if record.body.goes_back_to().is_some() {
+                    return self.fold_anew(reader, run);
+                }
                 self.state.fold(record);
                 self.last = record.digest;
             }
@@ -132,6 +135,16 @@ impl Folded {
                 return Ok(());
             }
         }
+    }
+}
+
+impl Folded {
+    /// Folds the whole log: a run that went back is as it was before.
+    fn fold_anew(&mut self, reader: &Reader, run: &RunId) -> Result<(), StoreError> {
+        let records = reader.records(run, BRANCH_MAIN, 0)?;
+        self.state = State::of(&records);
+        self.last = records.last().map_or(Digest::ZERO, |record| record.digest);
+        Ok(())
     }
 }
 
