@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from ._http import Transport
 from ._runs import Run
+from ._sandbox import Sandbox
 from ._steps import Steps, Waiting
 
 
@@ -72,6 +73,32 @@ class Client:
         body |= {"model": model, "env": env}
         opened = self._transport.ask("POST", "/v1/steps/runs", body, again=True)
         return Steps(self._transport, opened["run"], opened["opening"], opened["steps"], on_wait)
+
+    def create_sandbox(
+        self,
+        *,
+        key: str | None = None,
+        workspace: str | os.PathLike[str] | None = None,
+        policy: str | os.PathLike[str] | None = None,
+        image: str | None = None,
+    ) -> Sandbox:
+        """Makes a sandbox that is kept. The same `key` is always the same sandbox, and asked for
+        again when a process on the way dies; without one, another is made each time."""
+        body: dict[str, Any] = {"key": key, "image": image}
+        for name, path in (("workspace", workspace), ("policy", policy)):
+            body[name] = None if path is None else os.path.abspath(path)
+        told = self._transport.ask("POST", "/v1/sandboxes", body, again=key is not None)
+        return Sandbox(self._transport, told["sandbox"])
+
+    def sandbox(self, sandbox: str) -> Sandbox:
+        """The sandbox of this id."""
+        return Sandbox(self._transport, sandbox)
+
+    def sandboxes(self) -> list[dict[str, Any]]:
+        """All sandboxes that are kept, newest first."""
+        told = self._transport.ask("GET", "/v1/sandboxes", again=True)
+        sandboxes: list[dict[str, Any]] = told["sandboxes"]
+        return sandboxes
 
     def approvals(self, run: str | None = None) -> list[dict[str, Any]]:
         """What waits for a person."""

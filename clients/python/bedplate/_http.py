@@ -70,11 +70,15 @@ class Transport:
     def open(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] = {}
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        """One request. The caller closes the connection."""
+        """One request: of bytes as they are, of anything else as JSON. The caller closes the
+        connection."""
         connection, head = self._connection()
-        head = {**head, **headers, "Connection": "close"}
+        head = {"Connection": "close", **head, **headers}
         data = None
-        if body is not None:
+        if isinstance(body, bytes):
+            data = body
+            head["Content-Type"] = "application/octet-stream"
+        elif body is not None:
             data = json.dumps(body).encode()
             head["Content-Type"] = "application/json"
         try:
@@ -91,15 +95,17 @@ class Transport:
         """One request for a JSON document; asked again, when that is safe."""
         return json.loads(self._whole(method, path, body, again))
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, headers: Mapping[str, str] = {}) -> bytes:
         """One request for bytes."""
-        return self._whole("GET", path, None, True)
+        return self._whole("GET", path, None, True, headers)
 
-    def _whole(self, method: str, path: str, body: Any, again: bool) -> bytes:
+    def _whole(
+        self, method: str, path: str, body: Any, again: bool, headers: Mapping[str, str] = {}
+    ) -> bytes:
         patience = Patience(self.patience if again else 0.0)
         while True:
             try:
-                connection, response = self.open(method, path, body)
+                connection, response = self.open(method, path, body, headers)
                 try:
                     return response.read()
                 finally:

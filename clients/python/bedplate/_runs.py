@@ -48,7 +48,7 @@ class Run:
                 patience.after(error)
                 continue
             try:
-                for kind, data in _events(response):
+                for kind, data in events_of(response):
                     if kind == "end":
                         return
                     record: dict[str, Any] = json.loads(data)
@@ -90,7 +90,7 @@ class Run:
         return self._transport.read(self._path(f"/artifacts/{quote(path, safe='')}"))
 
 
-def _events(response: http.client.HTTPResponse) -> Iterator[tuple[str, str]]:
+def events_of(response: http.client.HTTPResponse) -> Iterator[tuple[str, str]]:
     """The events of a stream: kind and data. One that was cut off is none."""
     kind, data = "message", ""
     for raw in response:

@@ -54,6 +54,10 @@ pub(crate) enum CliError {
     Bench { what: String, reason: String },
     #[error("{failed} of {total} policy cases failed")]
     PolicyCases { failed: usize, total: usize },
+    #[error("run {run} is no sandbox: `bedplate sandbox ls` lists them")]
+    NoSandbox { run: String },
+    #[error("run {run} has no snapshot '{name}'")]
+    NoSnapshot { run: String, name: String },
 }
 
 impl Coded for CliError {
@@ -75,6 +79,8 @@ impl Coded for CliError {
             Self::Script { .. } => "BP-CLI-014",
             Self::Bench { .. } => "BP-CLI-015",
             Self::PolicyCases { .. } => "BP-CLI-016",
+            Self::NoSandbox { .. } => "BP-CLI-017",
+            Self::NoSnapshot { .. } => "BP-CLI-018",
         }
     }
 
@@ -114,6 +120,8 @@ impl Coded for CliError {
             }
             Self::Bench { .. } => "bedplate doctor says what this host can do.".to_owned(),
             Self::PolicyCases { .. } => "Correct the policy or the cases.".to_owned(),
+            Self::NoSandbox { .. } => "bedplate sandbox ls".to_owned(),
+            Self::NoSnapshot { run, .. } => format!("bedplate show {run} lists its snapshots."),
         }
     }
 }

@@ -31,6 +31,7 @@ pub mod rollback;
 mod run;
 mod seats;
 pub mod snapshot;
+mod watched;
 
 pub use artifacts::{ARTIFACT_BYTES_MAX, ARTIFACT_FILES_MAX};
 pub use clock::{Clock, Moment};
@@ -40,3 +41,4 @@ pub use home::Home;
 pub use outside::{Outside, Refused, Terms};
 pub use owner::owner_main;
 pub use parts::Parts;
+pub use watched::Watched;

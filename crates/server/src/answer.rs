@@ -1,6 +1,7 @@
 //! Answers: whole, or in pieces as they come.
 
 use crate::Refusal;
+use crate::limits::STALLED_WAIT;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
@@ -75,4 +76,15 @@ pub(crate) fn refusal(refusal: &Refusal) -> Answer {
         answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     answer
+}
+
+/// Hands a piece to whoever reads a stream; whether somebody still does.
+pub(crate) async fn tell(to: &mpsc::Sender<Bytes>, piece: Bytes) -> bool {
+    let told = tokio::time::timeout(STALLED_WAIT, to.send(piece)).await;
+    matches!(told, Ok(Ok(())))
+}
+
+/// A server-sent event.
+pub(crate) fn event(kind: &str, data: &Value) -> Bytes {
+    format!("event: {kind}\ndata: {data}\n\n").into()
 }

@@ -63,6 +63,70 @@ pub enum ServeError {
         /// How.
         why: String,
     },
+    /// A path that is none of the workspace.
+    #[error("'{path}' cannot be used: {reason}")]
+    Path {
+        /// As it was asked.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// Nothing stands there.
+    #[error("there is no '{path}'")]
+    NoFile {
+        /// As it was asked.
+        path: String,
+    },
+    /// A command takes no input now.
+    #[error("exec {exec} of sandbox {sandbox} reads nothing from here: {why}")]
+    NotRead {
+        /// The sandbox.
+        sandbox: String,
+        /// The record that began the command.
+        exec: u64,
+        /// Why.
+        why: String,
+    },
+    /// The sandbox has no such command.
+    #[error("sandbox {sandbox} has no exec {exec}: it never began, or was undone")]
+    NoExec {
+        /// The sandbox.
+        sandbox: String,
+        /// The record.
+        exec: u64,
+    },
+    /// The command lost its owner.
+    #[error("exec {exec} of sandbox {sandbox} lost the process it ran under")]
+    Lost {
+        /// The sandbox.
+        sandbox: String,
+        /// The record that began the command.
+        exec: u64,
+    },
+    /// Policy, or a person, did not let it be written.
+    #[error("'{path}' was not written: {why}")]
+    Denied {
+        /// The file.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// It could not be written.
+    #[error("'{path}' was not written: {why}")]
+    NotWritten {
+        /// The file.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// A range that the file does not have.
+    #[error("the file has {bytes} bytes, and no range '{range}'")]
+    Range {
+        /// As it was asked.
+        range: String,
+        /// How many it has.
+        bytes: u64,
+    },
     /// Too many connections.
     #[error("{limit} connections are open, which is all this server serves at once")]
     TooManyConnections {
@@ -83,6 +147,14 @@ impl Coded for ServeError {
             Self::BodyTooSlow { .. } => "BP-SERVE-007",
             Self::TooManyConnections { .. } => "BP-SERVE-008",
             Self::Ended { .. } => "BP-SERVE-016",
+            Self::Path { .. } => "BP-SERVE-017",
+            Self::NoFile { .. } => "BP-SERVE-018",
+            Self::NotRead { .. } => "BP-SERVE-019",
+            Self::NoExec { .. } => "BP-SERVE-020",
+            Self::Lost { .. } => "BP-SERVE-021",
+            Self::Denied { .. } => "BP-SERVE-022",
+            Self::NotWritten { .. } => "BP-SERVE-023",
+            Self::Range { .. } => "BP-SERVE-024",
         }
     }
 
@@ -107,6 +179,20 @@ impl Coded for ServeError {
             Self::BodyTooLarge { .. } => "Put large input into a file of the workspace.".to_owned(),
             Self::BodyTooSlow { .. } => "Send the whole body at once.".to_owned(),
             Self::Ended { run, .. } => format!("bedplate explain {run}"),
+            Self::Path { .. } => "Name a file by its path below the workspace.".to_owned(),
+            Self::NoFile { .. } => "List the directory to see what is there.".to_owned(),
+            Self::NotRead { .. } => {
+                "Begin it with \"stdin\": true, and send while its stream is read.".to_owned()
+            }
+            Self::NoExec { sandbox, .. } => format!("bedplate show {sandbox}"),
+            Self::Lost { .. } => {
+                "Begin it again: what it left half done is undone first.".to_owned()
+            }
+            Self::Denied { .. } => "Permit write_file in the sandbox's policy.".to_owned(),
+            Self::NotWritten { .. } => "Correct what it says, then write again.".to_owned(),
+            Self::Range { .. } => {
+                "Ask for bytes=FIRST-LAST, bytes=FIRST- or bytes=-COUNT.".to_owned()
+            }
             Self::TooManyConnections { .. } => {
                 "Close what you do not read, then try again.".to_owned()
             }
@@ -155,7 +241,10 @@ impl From<store::StoreError> for Refusal {
 }
 
 /// Codes whose answer has a status of its own.
-const STATUSES: [(&str, StatusCode); 20] = [
+const STATUSES: [(&str, StatusCode); 32] = [
+    ("BP-CLI-010", StatusCode::NOT_FOUND),
+    ("BP-CLI-017", StatusCode::NOT_FOUND),
+    ("BP-CLI-018", StatusCode::NOT_FOUND),
     ("BP-SERVE-002", StatusCode::UNAUTHORIZED),
     ("BP-SERVE-003", StatusCode::FORBIDDEN),
     ("BP-SERVE-004", StatusCode::NOT_FOUND),
@@ -169,6 +258,14 @@ const STATUSES: [(&str, StatusCode); 20] = [
     ("BP-SERVE-012", StatusCode::CONFLICT),
     ("BP-SERVE-014", StatusCode::CONFLICT),
     ("BP-SERVE-016", StatusCode::CONFLICT),
+    ("BP-SERVE-017", StatusCode::BAD_REQUEST),
+    ("BP-SERVE-018", StatusCode::NOT_FOUND),
+    ("BP-SERVE-019", StatusCode::CONFLICT),
+    ("BP-SERVE-020", StatusCode::NOT_FOUND),
+    ("BP-SERVE-021", StatusCode::CONFLICT),
+    ("BP-SERVE-022", StatusCode::FORBIDDEN),
+    ("BP-SERVE-023", StatusCode::CONFLICT),
+    ("BP-SERVE-024", StatusCode::RANGE_NOT_SATISFIABLE),
     ("BP-STORE-007", StatusCode::NOT_FOUND),
     ("BP-STORE-008", StatusCode::NOT_FOUND),
     ("BP-STORE-013", StatusCode::GONE),
@@ -176,6 +273,7 @@ const STATUSES: [(&str, StatusCode); 20] = [
     ("BP-RUN-011", StatusCode::CONFLICT),
     ("BP-RUN-014", StatusCode::PAYLOAD_TOO_LARGE),
     ("BP-RUN-019", StatusCode::FORBIDDEN),
+    ("BP-RUN-023", StatusCode::CONFLICT),
 ];
 
 fn status_of(code: &str, usage: bool) -> StatusCode {
@@ -218,9 +316,18 @@ mod tests {
             ServeError::BodyTooLarge { limit: 1 },
             ServeError::BodyTooSlow { seconds: 1 },
             ServeError::TooManyConnections { limit: 1 },
+            ServeError::Path { path: "..".into(), reason: "x".into() },
+            ServeError::NoFile { path: "a".into() },
+            ServeError::NotRead { sandbox: "s".into(), exec: 1, why: "x".into() },
+            ServeError::NoExec { sandbox: "s".into(), exec: 1 },
+            ServeError::Lost { sandbox: "s".into(), exec: 1 },
+            ServeError::Denied { path: "a".into(), why: "x".into() },
+            ServeError::NotWritten { path: "a".into(), why: "x".into() },
+            ServeError::Range { range: "x".into(), bytes: 1 },
         ];
         let codes: Vec<&str> = all.iter().map(Coded::code).collect();
-        let expected: Vec<String> = (1..=8).map(|n| format!("BP-SERVE-{n:03}")).collect();
+        let expected: Vec<String> =
+            (1..=8).chain(17..=24).map(|n| format!("BP-SERVE-{n:03}")).collect();
         assert_eq!(codes, expected);
         assert!(all.iter().all(|error| error.next().len() > 10));
         assert!(all[1].next().contains("/h/serve.token"));

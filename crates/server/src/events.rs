@@ -5,9 +5,9 @@
 //! has ended, and says so.
 
 use crate::Refusal;
-use crate::answer::{Answer, pieces};
+use crate::answer::{self, Answer, pieces};
 use crate::body::bad;
-use crate::limits::{HEARTBEAT, PAGE_RECORDS_MAX, PIECES_MAX, STALLED_WAIT};
+use crate::limits::{HEARTBEAT, PAGE_RECORDS_MAX, PIECES_MAX};
 use crate::log::Log;
 use bytes::Bytes;
 use serde_json::json;
@@ -15,7 +15,9 @@ use store::Read as _;
 use tokio::sync::mpsc;
 use types::{BRANCH_MAIN, Record, RunId};
 
-const KIND: &str = "text/event-stream";
+pub(crate) const KIND: &str = "text/event-stream";
+/// Said when there is nothing else to say.
+pub(crate) const ALIVE: &[u8] = b": alive\n\n";
 
 /// Streams a run's records from this number on; to the log's end only, unless it is to be followed.
 pub(crate) async fn stream(
@@ -73,7 +75,7 @@ impl Reading {
             tokio::select! {
                 _ = grown.changed() => {}
                 () = tokio::time::sleep(HEARTBEAT) => {
-                    if !self.tell(Bytes::from_static(b": alive\n\n")).await {
+                    if !self.tell(Bytes::from_static(ALIVE)).await {
                         return Ok(());
                     }
                 }
@@ -84,8 +86,7 @@ impl Reading {
 
     /// Whether somebody still reads.
     async fn tell(&self, piece: Bytes) -> bool {
-        let told = tokio::time::timeout(STALLED_WAIT, self.to.send(piece)).await;
-        matches!(told, Ok(Ok(())))
+        answer::tell(&self.to, piece).await
     }
 }
 
@@ -96,5 +97,5 @@ fn event(record: &Record) -> Bytes {
 
 /// The last event of a stream: nothing is left to be told.
 fn end(next: u64, ended: bool) -> Bytes {
-    format!("event: end\ndata: {}\n\n", json!({ "next": next, "ended": ended })).into()
+    answer::event("end", &json!({ "next": next, "ended": ended }))
 }

@@ -5,18 +5,18 @@ use crate::body::{self, bad};
 use crate::desk::StartRun;
 use crate::limits::{ARTIFACT_BYTES_MAX, ARTIFACT_PIECE_BYTES, PAGE_RECORDS_MAX, PIECES_MAX};
 use crate::routes::Op;
+use crate::sandboxes::OfSandbox;
 use crate::service::Service;
 use crate::{OPENAPI, Refusal, events};
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::CONTENT_LENGTH;
+use hyper::header::{CONTENT_LENGTH, RANGE};
 use hyper::{Request, StatusCode};
 use kernel::State;
 use runtime::protocol::{Keys, NewRun, Reply, Request as Asked};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::sync::Arc;
 use store::Read as _;
 use tokio::sync::mpsc;
@@ -38,7 +38,7 @@ struct SignalBody {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+pub(crate) struct Nothing {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,7 +65,7 @@ struct ResolveBody {
     result: Option<Value>,
 }
 
-fn ok(value: &Value) -> Answer {
+pub(crate) fn ok(value: &Value) -> Answer {
     document(StatusCode::OK, value)
 }
 
@@ -88,9 +88,14 @@ impl Service {
             Op::ListRecords => &["from", "limit"],
             Op::StreamEvents => &["from", "follow"],
             Op::ListApprovals => &["run"],
+            Op::GetExec | Op::WriteFile => &["wait_ms"],
+            Op::SendInput => &["end"],
+            Op::ListFiles => &["path", "from", "limit"],
+            Op::Diff => &["from", "to", "text"],
             _ => &[],
         };
         let query = body::query(&query, known)?;
+        let range = range_of(&request)?;
         let body = body::read(request.into_body()).await?;
         let mut values = values.into_iter();
         let first = values.next().unwrap_or_default();
@@ -109,6 +114,11 @@ impl Service {
             Op::TakeStep => Box::pin(self.take_step(first, &body)).await,
             Op::Send | Op::Signal | Op::Cancel | Op::Suspend | Op::Resume => {
                 self.change(op, first, &body).await
+            }
+            _ => {
+                let second = values.next().unwrap_or_default();
+                let asked = OfSandbox { id: first, second, query, range, body };
+                Box::pin(self.of_sandbox(op, asked)).await
             }
         }
     }
@@ -347,7 +357,7 @@ impl Service {
 }
 
 /// Passes a file on until it ends or nobody reads.
-fn pass_on(mut file: std::fs::File, to: &mpsc::Sender<Bytes>) {
+pub(crate) fn pass_on(mut file: impl std::io::Read, to: &mpsc::Sender<Bytes>) {
     let mut piece = vec![0; ARTIFACT_PIECE_BYTES];
     while let Ok(count @ 1..) = file.read(&mut piece) {
         if to.blocking_send(Bytes::copy_from_slice(&piece[..count])).is_err() {
@@ -356,9 +366,15 @@ fn pass_on(mut file: std::fs::File, to: &mpsc::Sender<Bytes>) {
     }
 }
 
-fn out_of_turn(reply: &Reply) -> Refusal {
+pub(crate) fn out_of_turn(reply: &Reply) -> Refusal {
     let reason = format!("it answered out of turn: {reply:?}");
     runtime::RuntimeError::Frame { reason }.into()
+}
+
+/// The part of a file that is wanted.
+fn range_of(request: &Request<Incoming>) -> Result<Option<String>, Refusal> {
+    let value = request.headers().get(RANGE).map(|value| value.to_str().map(str::to_owned));
+    value.transpose().map_err(|_| bad("Range is no text").into())
 }
 
 /// What a client that was cut off has read, as it says in `Last-Event-ID`.

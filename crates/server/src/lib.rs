@@ -1,4 +1,4 @@
-//! The HTTP API of a home, for programs: runs, their records as streams, approvals.
+//! The HTTP API of a home, for programs: runs, their records as streams, approvals, sandboxes.
 //!
 //! ```text
 //! connection -> admitted (who, which host) -> route -> body read -> asked of the owner, or read
@@ -20,16 +20,19 @@ mod body;
 mod desk;
 mod error;
 mod events;
+mod exec;
+mod files;
 mod handlers;
 pub mod limits;
 mod listen;
 mod log;
 mod owner;
 mod routes;
+mod sandboxes;
 mod service;
 mod steps;
 
-pub use desk::{Desk, StartRun};
+pub use desk::{Desk, NewSandbox, Ready, Sandboxes, StartRun};
 pub use error::{Refusal, ServeError};
 pub use listen::{Listening, Places};
 pub use service::serve;

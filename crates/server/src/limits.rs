@@ -30,7 +30,7 @@ pub const LOOK_MIN: Duration = Duration::from_millis(1);
 pub const LOOK_MAX: Duration = Duration::from_millis(20);
 /// Folded runs that are kept for the next question.
 pub const FOLDED_RUNS_MAX: usize = 64;
-/// Bytes of a file that is given out as an artifact.
+/// Bytes of a file that is given out.
 pub const ARTIFACT_BYTES_MAX: u64 = 1 << 30;
 /// Bytes of an artifact read at once.
 pub const ARTIFACT_PIECE_BYTES: usize = 256 << 10;
@@ -40,3 +40,12 @@ pub const STEP_WAIT: Duration = Duration::from_secs(25);
 pub const STEP_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How often a request is put to another owner when one dies over it.
 pub const OWNERS_MAX: u32 = 3;
+/// Bytes of standard input that are handed to the owner at once.
+pub const INPUT_PIECE_BYTES: usize = 32 << 10;
+/// Entries of a directory that are listed at once.
+pub const ENTRIES_MAX: usize = 1_000;
+/// Longest a command of a sandbox may run, in seconds, and as long as it may when its asker does not
+/// say.
+pub const EXEC_TIMEOUT_S_MAX: u64 = 3_600;
+/// How often it is looked whether a command that is waited for still has its owner.
+pub const LIVE_LOOK: Duration = Duration::from_secs(1);

@@ -24,6 +24,22 @@ pub(crate) enum Op {
     Resolve,
     OpenSteps,
     TakeStep,
+    ListSandboxes,
+    CreateSandbox,
+    GetSandbox,
+    DestroySandbox,
+    Exec,
+    GetExec,
+    SendInput,
+    ResizeTerminal,
+    ListFiles,
+    ReadFile,
+    WriteFile,
+    StatFile,
+    Snapshot,
+    Fork,
+    Rollback,
+    Diff,
 }
 
 /// One address.
@@ -43,7 +59,7 @@ const fn route(method: &'static str, path: &'static str, op: Op, name: &'static 
 }
 
 /// The addresses.
-pub(crate) const ROUTES: [Route; 19] = [
+pub(crate) const ROUTES: [Route; 35] = [
     route("GET", "/openapi.json", Op::Openapi, "openapi"),
     route("GET", "/v1/runs", Op::ListRuns, "listRuns"),
     route("POST", "/v1/runs", Op::StartRun, "startRun"),
@@ -63,6 +79,22 @@ pub(crate) const ROUTES: [Route; 19] = [
     route("POST", "/v1/approvals/{id}/resolve", Op::Resolve, "resolve"),
     route("POST", "/v1/steps/runs", Op::OpenSteps, "openSteps"),
     route("POST", "/v1/steps/runs/{run}/steps", Op::TakeStep, "takeStep"),
+    route("GET", "/v1/sandboxes", Op::ListSandboxes, "listSandboxes"),
+    route("POST", "/v1/sandboxes", Op::CreateSandbox, "createSandbox"),
+    route("GET", "/v1/sandboxes/{sandbox}", Op::GetSandbox, "getSandbox"),
+    route("DELETE", "/v1/sandboxes/{sandbox}", Op::DestroySandbox, "destroySandbox"),
+    route("POST", "/v1/sandboxes/{sandbox}/exec", Op::Exec, "exec"),
+    route("GET", "/v1/sandboxes/{sandbox}/execs/{exec}", Op::GetExec, "getExec"),
+    route("POST", "/v1/sandboxes/{sandbox}/execs/{exec}/input", Op::SendInput, "sendInput"),
+    route("POST", "/v1/sandboxes/{sandbox}/execs/{exec}/resize", Op::ResizeTerminal, "resize"),
+    route("GET", "/v1/sandboxes/{sandbox}/files", Op::ListFiles, "listFiles"),
+    route("GET", "/v1/sandboxes/{sandbox}/files/{path}", Op::ReadFile, "readFile"),
+    route("PUT", "/v1/sandboxes/{sandbox}/files/{path}", Op::WriteFile, "writeFile"),
+    route("GET", "/v1/sandboxes/{sandbox}/stat/{path}", Op::StatFile, "statFile"),
+    route("POST", "/v1/sandboxes/{sandbox}/snapshot", Op::Snapshot, "snapshot"),
+    route("POST", "/v1/sandboxes/{sandbox}/fork", Op::Fork, "fork"),
+    route("POST", "/v1/sandboxes/{sandbox}/rollback", Op::Rollback, "rollback"),
+    route("GET", "/v1/sandboxes/{sandbox}/diff", Op::Diff, "diff"),
 ];
 
 /// The address that is meant, and what stands for its names, decoded.

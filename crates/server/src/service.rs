@@ -2,6 +2,7 @@
 
 use crate::admit::Door;
 use crate::answer::{self, Answer};
+use crate::exec::Execs;
 use crate::limits::{
     ACCEPT_PAUSE, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_WAIT, REFUSED_CONNECTIONS_MAX,
 };
@@ -30,6 +31,7 @@ pub(crate) struct Service {
     pub(crate) owner: Owner,
     pub(crate) log: Log,
     pub(crate) desk: Arc<dyn Desk>,
+    pub(crate) execs: Execs,
 }
 
 /// Serves a home until it is told to end. `told` learns where it listens.
@@ -55,7 +57,8 @@ pub fn serve(
         // A host that cannot run anything says so now.
         drop(owner.connect().await?);
         let log = Log::open(home.path())?;
-        let service = Service { home: home.clone(), owner, log, desk: Arc::new(desk) };
+        let (home, desk, execs) = (home.clone(), Arc::new(desk), Execs::default());
+        let service = Service { home, owner, log, desk, execs };
         let service = Arc::new(service);
         let mut ends = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
         if let Some(unix) = doors.unix.take() {

@@ -320,7 +320,7 @@ fn ended(asked: &Asked, why: &Failure) -> ServeError {
 }
 
 /// What a call gave, as the conversation has it: the text, and whether it is an error.
-fn result_of(state: &State, id: &str) -> Option<(String, bool)> {
+pub(crate) fn result_of(state: &State, id: &str) -> Option<(String, bool)> {
     state.items.iter().rev().find_map(|placed| match &placed.item {
         Item::ToolResult { call_id, output, is_error, .. } if call_id == id => {
             Some((output.clone(), *is_error))
@@ -330,7 +330,7 @@ fn result_of(state: &State, id: &str) -> Option<(String, bool)> {
 }
 
 /// The outcome of a step, from the record that closed it and what the conversation has.
-fn outcome_of(record: Option<&Record>, said: Option<(String, bool)>) -> Value {
+pub(crate) fn outcome_of(record: Option<&Record>, said: Option<(String, bool)>) -> Value {
     let Some(record) = record else {
         return Value::Null;
     };

@@ -1,7 +1,7 @@
 //! `artifacts`, `diff`, `apply`, `logs`, `gc`: what a run leaves, and how it comes to you.
 
 use super::worlds::{record_of, split};
-use crate::error::{CliError, Result, exit};
+use crate::error::{CliError, Failed, Result, exit};
 use crate::outcome;
 use crate::progress::call_of;
 use crate::render;
@@ -104,13 +104,18 @@ pub(crate) fn diff(session: &Session, run: &str) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-/// `diff` of two moments.
-pub(crate) fn diff_moments(
-    session: &Session,
-    from: &str,
-    to: Option<&str>,
-    text: bool,
-) -> Result<u8> {
+/// Two moments, what differs between them, and the layers to read it from.
+pub(crate) struct Compared {
+    from: Moment,
+    to: Moment,
+    workspace: Pending,
+    /// Of the agents' memories, when both have one.
+    memory: Option<Pending>,
+    layers: LayerStore,
+}
+
+/// Compares two moments; the second is the first one's run now, when it is not named.
+pub(crate) fn compared(session: &Session, from: &str, to: Option<&str>) -> Result<Compared> {
     let (run, at) = split(from);
     let (run, records) = session.run(run)?;
     let from = moment(&run, &records, at)?;
@@ -124,32 +129,69 @@ pub(crate) fn diff_moments(
     };
     let part = |error: sandbox::SandboxError| runtime::RuntimeError::part(&error);
     let layers = LayerStore::open(session.home.path()).map_err(part)?;
-    let changes = layers.changes(&from.layer, &to.layer).map_err(part)?;
-    let remembered = match (&from.memory, &to.memory) {
-        (Some(from), Some(to)) => layers.changes(from, to).map_err(part)?,
-        _ => Vec::new(),
+    let pending = |base: &LayerId, top: &LayerId| {
+        let changes = layers.changes(base, top).map_err(part)?;
+        let (base, top) = (base.clone(), top.clone());
+        Ok::<_, Failed>(Pending { target: Default::default(), base, top, changes })
     };
-    let all = || changes.iter().cloned().chain(remembered.iter().cloned().map(in_memory));
-    if session.json || session.jsonl {
+    let workspace = pending(&from.layer, &to.layer)?;
+    let memory = match (&from.memory, &to.memory) {
+        (Some(from), Some(to)) => Some(pending(from, to)?),
+        _ => None,
+    };
+    Ok(Compared { from, to, workspace, memory, layers })
+}
+
+impl Compared {
+    /// Every change, told by its path which tree it is of, and where its text is.
+    fn changes(&self) -> impl Iterator<Item = (Change, &Pending, &Change)> {
+        let of_workspace = self.workspace.changes.iter();
+        let of_workspace = of_workspace.map(|change| (change.clone(), &self.workspace, change));
+        let of_memory = self.memory.iter().flat_map(|memory| {
+            memory.changes.iter().map(move |change| (in_memory(change.clone()), memory, change))
+        });
+        of_workspace.chain(of_memory)
+    }
+
+    /// As programs read it; with the text that differs, if that is wanted.
+    pub(crate) fn json(&self, text: bool) -> Result<serde_json::Value> {
         let moment = |of: &Moment| json!({ "run": of.run, "record": of.seq, "layer": of.layer });
-        Terminal::answer_json(&json!({
-            "from": moment(&from),
-            "to": moment(&to),
-            "changes": all().map(|change| typed(&change)).collect::<Vec<_>>(),
-        }));
+        let mut changes = Vec::new();
+        for (change, pending, within) in self.changes() {
+            let mut told = typed(&change);
+            if text {
+                told["text"] = json!(text_of(&self.layers, pending, within)?);
+            }
+            changes.push(told);
+        }
+        Ok(json!({ "from": moment(&self.from), "to": moment(&self.to), "changes": changes }))
+    }
+}
+
+/// `diff` of two moments.
+pub(crate) fn diff_moments(
+    session: &Session,
+    from: &str,
+    to: Option<&str>,
+    text: bool,
+) -> Result<u8> {
+    let compared = compared(session, from, to)?;
+    if session.json || session.jsonl {
+        Terminal::answer_json(&compared.json(false)?);
         return Ok(exit::DONE);
     }
-    if changes.is_empty() && remembered.is_empty() {
+    if compared.changes().next().is_none() {
         session.terminal.progress("nothing differs");
     }
     if !text {
-        all().for_each(|change| Terminal::answer(&plain(&change)));
+        compared.changes().for_each(|(change, ..)| Terminal::answer(&plain(&change)));
         return Ok(exit::DONE);
     }
-    print_texts(session, &layers, (from.layer, to.layer), changes)?;
-    if let (Some(from), Some(to), false) = (from.memory, to.memory, remembered.is_empty()) {
+    let Compared { workspace, memory, layers, .. } = compared;
+    print_texts(session, &layers, &workspace)?;
+    if let Some(memory) = memory.filter(|memory| !memory.changes.is_empty()) {
         Terminal::answer(&session.terminal.paint(Paint::Bold, sandbox::MEMORY));
-        print_texts(session, &layers, (from, to), remembered)?;
+        print_texts(session, &layers, &memory)?;
     }
     Ok(exit::DONE)
 }
@@ -158,11 +200,9 @@ pub(crate) fn diff_moments(
 pub(crate) fn print_texts(
     session: &Session,
     layers: &LayerStore,
-    (base, top): (LayerId, LayerId),
-    changes: Vec<Change>,
+    pending: &Pending,
 ) -> Result<()> {
-    let pending = Pending { target: Default::default(), base, top, changes };
-    for text in texts(session, &pending, layers)? {
+    for text in texts(session, pending, layers)? {
         Terminal::answer(text.trim_end_matches('\n'));
     }
     Ok(())

@@ -9,6 +9,7 @@ use crate::error::{CliError, Result, exit};
 use crate::render;
 use crate::session::{Session, block_on, login};
 use crate::terminal::{Terminal, safe};
+use runtime::apply::Pending;
 use runtime::memory::{FILE_BYTES_MAX, Memories, MemoryChange, Origin, Version};
 use runtime::protocol::{Bytes64, Reply, Request};
 use sandbox::layers::LayerStore;
@@ -255,7 +256,9 @@ fn diff(session: &Session, run: &str, text: bool) -> Result<u8> {
         session.terminal.progress("nothing that others do not see");
     }
     if text {
-        print_texts(session, &layers, (memory.base, memory.layer), changes)?;
+        let (base, top) = (memory.base, memory.layer);
+        let pending = Pending { target: Default::default(), base, top, changes };
+        print_texts(session, &layers, &pending)?;
     } else {
         changes.iter().for_each(|change| Terminal::answer(&plain(change)));
     }

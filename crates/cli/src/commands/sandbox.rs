@@ -7,8 +7,10 @@
 //! the command's own exit status is passed on; ours are 2 (a mistake on the command line or in the
 //! policy) and 125.
 
+pub(super) mod contents;
 pub(super) mod kept;
 mod network;
+pub(super) mod verbs;
 
 use super::files::part;
 use crate::error::{CliError, Failed, Result, exit};

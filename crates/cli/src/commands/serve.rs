@@ -1,5 +1,7 @@
 //! `serve`: the API, and what it takes from the commands, so that both tell the same.
 
+mod sandboxes;
+
 use super::{answers, lists, run};
 use crate::arguments::What;
 use crate::error::{CliError, Failed, Result, exit};
@@ -9,7 +11,7 @@ use crate::terminal::Terminal;
 use kernel::State;
 use runtime::protocol::{Keys, NewRun};
 use serde_json::{Value, json};
-use server::{Desk, Listening, Places, Refusal, ServeError, StartRun};
+use server::{Desk, Listening, Places, Refusal, Sandboxes, ServeError, StartRun};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use store::{Reader, RunSummary, StoreError};
@@ -65,6 +67,10 @@ fn bad(reason: &str) -> Refusal {
 }
 
 impl Desk for Counter {
+    fn sandboxes(&self) -> &dyn Sandboxes {
+        self
+    }
+
     fn new_run(&self, asked: &StartRun) -> std::result::Result<NewRun, Refusal> {
         let arguments = What {
             target: None,

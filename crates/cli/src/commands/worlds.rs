@@ -19,8 +19,7 @@ pub(crate) fn split(text: &str) -> (&str, Option<&str>) {
 pub(crate) fn record_of(run: &RunId, records: &[Record], text: &str) -> Result<u64> {
     let last = records.last().map_or(0, |record| record.stamp.seq);
     if snapshot::is_name(text) {
-        let message = format!("run {run} has no snapshot '{text}'");
-        let none = || CliError::Usage { message, help: "snapshot".to_owned() };
+        let none = || CliError::NoSnapshot { run: run.to_string(), name: text.to_owned() };
         return Ok(snapshot::find(records, text).ok_or_else(none)?);
     }
     let seq: u64 = text.parse().map_err(|_| CliError::Usage {
@@ -52,14 +51,24 @@ fn moment(session: &Session, text: &str, flag: Option<&str>) -> Result<(RunId, O
     Ok((run, Some(seq)))
 }
 
+/// Runs that go on from this record of another, or from its last.
+pub(crate) fn forks(
+    session: &Session,
+    run: RunId,
+    at: Option<u64>,
+    count: u32,
+) -> Result<Vec<RunId>> {
+    let request = Request::Fork { run, at, count, seed: None, by: login() };
+    Ok(match block_on(session.ask(&request))? {
+        Reply::Made { runs } => runs,
+        _ => Vec::new(),
+    })
+}
+
 /// `fork`.
 pub(crate) fn fork(session: &Session, text: &str, at: Option<&str>, count: u32) -> Result<u8> {
     let (run, at) = moment(session, text, at)?;
-    let request = Request::Fork { run, at, count, seed: None, by: login() };
-    let runs = match block_on(session.ask(&request))? {
-        Reply::Made { runs } => runs,
-        _ => Vec::new(),
-    };
+    let runs = forks(session, run, at, count)?;
     if session.json || session.jsonl {
         Terminal::answer_json(&json!({ "runs": runs }));
         return Ok(exit::DONE);
@@ -111,15 +120,20 @@ pub(crate) fn roll_back(
     Ok(exit::DONE)
 }
 
-/// `snapshot`.
-pub(crate) fn snapshot(session: &Session, run: &str, name: Option<String>) -> Result<u8> {
-    let run = session.find(run)?;
+/// Gives the moment a run is at a name, and says which.
+pub(crate) fn named(session: &Session, run: &RunId, name: Option<String>) -> Result<String> {
     let request = Request::Snapshot { run: run.clone(), name, by: login() };
     let lines = match block_on(session.ask(&request))? {
         Reply::Lines { lines } => lines,
         _ => Vec::new(),
     };
-    let name = lines.first().cloned().unwrap_or_default();
+    Ok(lines.first().cloned().unwrap_or_default())
+}
+
+/// `snapshot`.
+pub(crate) fn snapshot(session: &Session, run: &str, name: Option<String>) -> Result<u8> {
+    let run = session.find(run)?;
+    let name = named(session, &run, name)?;
     if session.json || session.jsonl {
         Terminal::answer_json(&json!({ "run": run, "snapshot": name }));
     } else {

@@ -65,7 +65,8 @@ fn it_goes_back_to_a_snapshot_and_forks_at_one() {
     assert_eq!(diff, "M\tmine.txt\n");
     world.run(&["sandbox", "rollback", &id, "--to", &snapshot]).exits(0);
     assert_eq!(sh(&world, &id, "cat old.txt; ls").exits(0).stdout, "as it was\nold.txt\n");
-    world.run(&["sandbox", "rollback", &id, "--to", "nowhere"]).exits(2);
+    let nowhere = ["sandbox", "rollback", &id, "--to", "nowhere"];
+    world.run(&nowhere).fails(2, "BP-CLI-018");
     world.run(&["sandbox", "rollback", &forks[0], "--to", &snapshot]).exits(2);
     // What others were forked from goes with the last of them.
     world.run(&["sandbox", "rm", &id]).exits(0);
@@ -180,7 +181,8 @@ fn a_run_of_an_agent_is_no_sandbox() {
     world.run(&["run"]).exits(0);
     for command in ["exec", "snapshot", "fork", "diff", "rm"] {
         let tail: &[&str] = if command == "exec" { &["--", "true"] } else { &[] };
-        world.run(&[&["sandbox", command, "last"], tail].concat()).exits(2);
+        let said = world.run(&[&["sandbox", command, "last"], tail].concat());
+        said.fails(2, "BP-CLI-017");
     }
     world.run(&["sandbox", "create", "--workspace", "missing"]).exits(2);
     world.run(&["sandbox", "exec", "last"]).exits(2);

@@ -23,6 +23,7 @@ mod rollout;
 mod runs;
 mod sandbox;
 mod sandbox_network;
+mod sandboxes;
 mod secrets;
 mod serve;
 mod steps;

@@ -10,7 +10,7 @@ use std::process::Child;
 /// Connections that the server serves at once, on each address.
 const CONNECTIONS_MAX: usize = 128;
 /// Bytes of a body that it takes.
-const BODY_BYTES_MAX: usize = 2 << 20;
+pub(crate) const BODY_BYTES_MAX: usize = 2 << 20;
 
 /// A server of a world's home, ended with the test.
 pub(crate) struct Server<'a> {
@@ -23,8 +23,10 @@ pub(crate) struct Server<'a> {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    head: String,
+    pub(crate) head: String,
     body: String,
+    /// The body, when it was not sent in pieces.
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Answer {
@@ -63,7 +65,7 @@ impl<'a> Server<'a> {
         std::fs::read_to_string(path).expect("a token").trim().to_owned()
     }
 
-    fn local(&self) -> UnixStream {
+    pub(crate) fn local(&self) -> UnixStream {
         UnixStream::connect(self.world.home().join("serve.sock")).expect("it listens")
     }
 
@@ -73,6 +75,11 @@ impl<'a> Server<'a> {
 
     pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
         ask(self.local(), "POST", path, &[], body.to_string().as_bytes())
+    }
+
+    /// Bytes as they are.
+    pub(crate) fn send(&self, method: &str, path: &str, body: &[u8]) -> Answer {
+        ask(self.local(), method, path, &[], body)
     }
 
     fn tcp(&self) -> TcpStream {
@@ -107,15 +114,17 @@ impl Drop for Server<'_> {
     }
 }
 
-fn write_request(
+pub(crate) fn write_request(
     stream: &mut impl Write,
     (method, path): (&str, &str),
     headers: &[(&str, &str)],
     body: &[u8],
 ) {
-    let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
-    if !headers.iter().any(|(name, _)| *name == "Host") {
-        head += "Host: localhost\r\n";
+    let mut head = format!("{method} {path} HTTP/1.1\r\n");
+    for (name, value) in [("Connection", "close"), ("Host", "localhost")] {
+        if !headers.iter().any(|(given, _)| *given == name) {
+            head += &format!("{name}: {value}\r\n");
+        }
     }
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
@@ -125,7 +134,7 @@ fn write_request(
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
 }
 
-fn ask(
+pub(crate) fn ask(
     mut stream: impl Read + Write,
     method: &str,
     path: &str,
@@ -144,7 +153,8 @@ fn ask(
     } else {
         body.to_owned()
     };
-    Answer { status, head: head.to_lowercase(), body }
+    let begin = all.windows(4).position(|four| four == b"\r\n\r\n").map_or(0, |at| at + 4);
+    Answer { status, head: head.to_lowercase(), body, bytes: all.split_off(begin) }
 }
 
 fn whole_of(chunked: &str) -> String {

@@ -187,7 +187,7 @@ fn a_step_waits_for_its_person_and_a_cancelled_run_says_so() {
     assert_eq!(error["code"], "BP-SERVE-013", "{ended}");
 }
 
-fn source(path: &str) -> PathBuf {
+pub(crate) fn source(path: &str) -> PathBuf {
     let root = std::env::var_os("BEDPLATE_SOURCE").map(PathBuf::from);
     root.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")).join(path)
 }
@@ -205,7 +205,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// A Python program of the client, in this world.
-fn python(world: &World, arguments: &[&str]) -> Child {
+pub(crate) fn python(world: &World, arguments: &[&str]) -> Child {
     Command::new("python3")
         .args(arguments)
         .env_clear()
