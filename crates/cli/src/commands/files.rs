@@ -197,11 +197,7 @@ pub(crate) fn diff_moments(
 }
 
 /// Prints changes between two trees, with the text that differs.
-pub(crate) fn print_texts(
-    session: &Session,
-    layers: &LayerStore,
-    pending: &Pending,
-) -> Result<()> {
+pub(crate) fn print_texts(session: &Session, layers: &LayerStore, pending: &Pending) -> Result<()> {
     for text in texts(session, pending, layers)? {
         Terminal::answer(text.trim_end_matches('\n'));
     }
