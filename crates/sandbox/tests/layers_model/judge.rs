@@ -205,7 +205,7 @@ pub(crate) fn changes(old: &Tree, new: &Tree, told: &[Change]) -> Result<(), Str
 
 /// A line without which names are one file: to an ordinary user's overlay that lasts for a step, and
 /// the plain directory has broken them at its beginning.
-fn comparable(line: &String) -> String {
+fn comparable(line: &str) -> String {
     let mut words: Vec<&str> = line.split(' ').collect();
     if words.len() > 4 && !super::is_root() {
         words[4] = "-";
@@ -215,8 +215,8 @@ fn comparable(line: &String) -> String {
 
 /// Lines that two programs said, one inside and one on the host.
 pub(crate) fn said(inside: &[String], outside: &[String]) -> Result<(), String> {
-    let [inside, outside] =
-        [inside, outside].map(|lines| lines.iter().map(comparable).collect::<Vec<_>>());
+    let [inside, outside] = [inside, outside]
+        .map(|lines| lines.iter().map(|line| comparable(line)).collect::<Vec<_>>());
     if inside == outside {
         return Ok(());
     }

@@ -52,7 +52,7 @@ impl Drop for Folder {
     fn drop(&mut self) {
         // Where a test fails something may still be at work in it.
         if let Err(error) = remove_tree(&self.0) {
-            eprintln!("{error}");
+            println!("{error}");
         }
     }
 }
@@ -293,7 +293,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 /// A failing history, made short.
 fn explain(seed: u64, history: Vec<Step>, why: &str) -> String {
-    eprintln!("seed {seed}, {why}\n\nThe history is being cut to what it needs.");
+    println!("seed {seed}, {why}\n\nThe history is being cut to what it needs.");
     let failed = why.strip_prefix("step ").and_then(|rest| rest.split(':').next()?.parse().ok());
     let mut history = history;
     history.truncate(failed.map_or(history.len(), |step: usize| step + 1));
