@@ -105,7 +105,7 @@ fn expected_conflicts(base: &Tree, ours: &Tree, theirs: &Tree) -> BTreeSet<Strin
 fn a_merge_has_what_either_side_changed_or_names_the_conflict() {
     let (_dir, store) = store();
     let (mut merges, mut refusals) = (0, 0);
-    for seed in 1..=400 {
+    for seed in 1..=200 {
         let mut chance = Chance(u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15));
         let empty = store.empty().expect("made");
         let (list, base) = changes(&mut chance, &Tree::new());
@@ -157,7 +157,7 @@ fn a_merge_has_what_either_side_changed_or_names_the_conflict() {
         assert_eq!(read(&store, our_layer), *ours, "seed {seed}: a layer never changes");
         assert_eq!(read(&store, their_layer), *theirs, "seed {seed}: a layer never changes");
     }
-    assert!(merges > 50 && refusals > 50, "{merges} merges, {refusals} refusals");
+    assert!(merges > 25 && refusals > 25, "{merges} merges, {refusals} refusals");
 }
 
 #[test]

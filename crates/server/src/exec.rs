@@ -39,7 +39,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use types::{Body, RunId, Step};
+use types::{Body, Failure, RunId, Step};
 
 /// What a terminal is, when nobody says.
 const TERMINAL: &str = "xterm-256color";
@@ -141,6 +141,8 @@ enum Stand {
     Done(u64, Option<(String, bool)>),
     /// Not done; as when nobody runs it.
     Open(Status),
+    /// It cannot go on by itself.
+    Stuck(Failure),
     /// There is none of this number.
     None,
 }
@@ -239,6 +241,7 @@ impl Service {
         let why = match self.exec_stand(run, exec).await? {
             Stand::None => return Err(none(run, exec)),
             Stand::Done(..) => "it has ended",
+            Stand::Stuck(_) => "it was set aside",
             Stand::Open(_) if self.execs.lock().get(run) == Some(&exec) => return Ok(()),
             Stand::Open(_) => "nobody reads its stream",
         };
@@ -257,7 +260,10 @@ impl Service {
                     Stand::Done(seq, call_id.and_then(|id| result_of(state, &id)))
                 }
                 None if state.ended.is_some() => Stand::None,
-                None => Stand::Open(state.status(false)),
+                None => match &state.suspended {
+                    Some((_, Some(failure))) => Stand::Stuck(failure.clone()),
+                    _ => Stand::Open(state.status(false)),
+                },
             }
         };
         self.log.state(run, stand).await
@@ -280,6 +286,7 @@ impl Service {
                     return Ok((StatusCode::OK, self.done(run, exec, seq, said).await?));
                 }
                 Stand::None => return Err(none(run, exec)),
+                Stand::Stuck(failure) => return Err(stuck(failure)),
                 Stand::Open(status) => {
                     let over = Instant::now() >= until;
                     if over || looked.is_none_or(|at| at.elapsed() >= LIVE_LOOK) {
@@ -332,6 +339,7 @@ impl Service {
         if !waits && !self.owner.live().await.contains(run) {
             return match self.exec_stand(run, exec).await? {
                 Stand::Done(seq, said) => self.done(run, exec, seq, said).await,
+                Stand::Stuck(failure) => Err(stuck(failure)),
                 _ => Err(ServeError::Lost { sandbox: run.to_string(), exec }.into()),
             };
         }
@@ -353,6 +361,11 @@ pub(crate) fn wait_of(query: &BTreeMap<String, String>) -> Result<Duration, Refu
 
 fn none(run: &RunId, exec: u64) -> Refusal {
     ServeError::NoExec { sandbox: run.to_string(), exec }.into()
+}
+
+/// The host, or the policy, does not let a command go on; the next one undoes it.
+const fn stuck(failure: Failure) -> Refusal {
+    Refusal { status: StatusCode::SERVICE_UNAVAILABLE, failure }
 }
 
 /// A command on its way to whoever reads it.
@@ -431,6 +444,7 @@ impl Streamed {
                 self.end(*exec).await;
                 return Ok(());
             }
+            Stand::Stuck(failure) => return Err(stuck(failure)),
             Stand::None => return Err(none(run, *exec)),
         };
         let told = service.not_yet_done(run, *exec, status).await?;

@@ -465,7 +465,7 @@ fn a_policy_denies_and_asks() {
     sandbox.write("a", b"x").fails(403, "BP-SERVE-022");
     server.get(&sandbox.path("/files/a")).fails(404, "BP-SERVE-018");
     // The policy is the operator's, and holds as it is now.
-    governed(&world, "ask = [\"shell\", \"write_file\"]");
+    governed(&world, "ask = [\"shell\"]");
     let mut stream = sandbox.exec(&json!({ "command": "echo out; echo made > made" }));
     let exec = stream.started();
     let (all, _, waiting) = stream.rest();
@@ -477,11 +477,14 @@ fn a_policy_denies_and_asks() {
     let asked = server.get(&sandbox.exec_path(&exec, "?wait_ms=0")).is(202);
     assert_eq!(asked, waiting);
     server.get(&sandbox.path("/files/made")).fails(404, "BP-SERVE-018");
+    let second = json!({ "command": "true" });
+    server.post(&sandbox.path("/exec"), &second).fails(409, "BP-RUN-011");
     approve(&waiting);
     let done = sandbox.result(&exec);
     assert_eq!((&done["exit"], &done["status"]), (&json!(0), &json!("ok")), "{done}");
     assert!(done["output"].as_str().expect("text").starts_with("out"), "{done}");
     assert_eq!(sandbox.read("made"), b"made\n");
+    governed(&world, "ask = [\"write_file\"]");
     let path = sandbox.path("/files/a?wait_ms=0");
     let mut waiting = server.send("PUT", &path, &[0xff]).is(202);
     let exec = waiting["exec"].clone();
@@ -492,6 +495,24 @@ fn a_policy_denies_and_asks() {
     approve(&waiting);
     assert_eq!(sandbox.result(&exec)["status"], "ok");
     assert_eq!(sandbox.read("a"), [0xff]);
+}
+
+#[test]
+fn what_the_policy_does_not_let_go_on_is_said_and_undone_by_the_next() {
+    let world = World::new();
+    let server = Server::start(&world);
+    // A shell cannot be bound by a rule that asks about each file.
+    let sandbox =
+        Kept::create(&server, &governed(&world, "allow = [\"shell\"]\nask = [\"write_file\"]"));
+    let mut stream = sandbox.exec(&json!({ "command": "true" }));
+    let exec = stream.started();
+    let (_, _, end) = stream.rest();
+    assert_eq!(end["error"]["code"], "BP-POLICY-008", "{end}");
+    server.get(&sandbox.exec_path(&exec, "")).fails(503, "BP-POLICY-008");
+    governed(&world, "allow = [\"shell\"]");
+    let mut stream = sandbox.exec(&json!({ "command": "echo out" }));
+    assert_eq!(stream.next().expect("an event").1["undone"], true);
+    assert_eq!(stream.rest().1, b"out\n");
 }
 
 #[test]

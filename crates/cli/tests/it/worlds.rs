@@ -172,7 +172,7 @@ fn what_cannot_be_forked_is_refused_and_makes_nothing() {
     world.run(&["run"]).exits(0);
     world.run(&["fork", "last@0"]).fails(2, "BP-RUN-011");
     world.run(&["fork", "last@999"]).fails(2, "BP-CLI-010");
-    world.run(&["fork", "last@nowhere"]).fails(2, "BP-CLI-001");
+    world.run(&["fork", "last@nowhere"]).fails(2, "BP-CLI-018");
     world.run(&["fork", "last@3", "--at", "4"]).fails(2, "BP-CLI-001");
     world.run(&["fork", "last", "--count", "0"]).fails(2, "BP-CLI-001");
     world.run(&["fork", "last", "--count", "1001"]).fails(2, "BP-CLI-001");
@@ -296,6 +296,6 @@ fn moments_have_names_and_are_compared() {
     assert_eq!(diff(&fork, &run), "A\tb.txt\n");
     world.run(&["rollback", &fork, "--to", "written"]).exits(0);
     assert_eq!(diff(&fork, &run), "");
-    world.run(&["diff", &begin, "@nowhere"]).fails(2, "BP-CLI-001");
+    world.run(&["diff", &begin, "@nowhere"]).fails(2, "BP-CLI-018");
     world.run(&["verify", &fork]).exits(0);
 }

@@ -168,7 +168,7 @@ fn path(chance: &mut Chance) -> Vec<u8> {
 
 pub(crate) fn operations(chance: &mut Chance, max: u64) -> Vec<Operation> {
     let one = |chance: &mut Chance| Operation {
-        verb: chance.of(&VERBS[..]),
+        verb: VERBS[chance.below(VERBS.len() as u64) as usize],
         path: path(chance),
         other: path(chance),
         number: chance.below(100_000),

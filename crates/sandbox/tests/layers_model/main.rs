@@ -6,6 +6,7 @@
 //! `BEDPLATE_LAYER_OPERATIONS` says how many operations, `BEDPLATE_LAYER_SEED` which. How overlays
 //! deviate from a plain directory stands in `docs/worlds.md`, and is shown by `deviations.rs`.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
+#![allow(clippy::print_stdout, reason = "a failing history is for people")]
 
 mod deviations;
 mod forks;

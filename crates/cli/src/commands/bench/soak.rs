@@ -99,10 +99,10 @@ fn cycle(number: u32, count: u32) -> Cycle {
     let kills = kills_before(number);
     if kills_before(number + 1) > kills {
         let victims = u32::try_from(VICTIMS.len()).unwrap_or(1);
-        let when = if kills / victims % 2 == 0 { When::Running } else { When::Starting };
+        let when = if (kills / victims).is_multiple_of(2) { When::Running } else { When::Starting };
         return Cycle::Kill(VICTIMS[(kills % victims) as usize], when);
     }
-    if number % 2 == 0 { Cycle::CreateDestroy } else { Cycle::SuspendResume }
+    if number.is_multiple_of(2) { Cycle::CreateDestroy } else { Cycle::SuspendResume }
 }
 
 /// What owner, gate and spawner hold together.

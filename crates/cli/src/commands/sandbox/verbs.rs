@@ -177,7 +177,8 @@ pub(crate) fn found(session: &Session, text: &str) -> Result<Found> {
 }
 
 /// The kept sandbox, ready for its next command; whether the one before was undone for it. What an
-/// owner that died left half done is undone: whoever waited for it is gone.
+/// owner that died left half done is undone, and what the host or the policy did not let go on:
+/// whoever waited for it is gone, or was told.
 pub(crate) fn ready(session: &Session, text: &str) -> Result<(Found, bool)> {
     let sandbox = found(session, text)?;
     let open = sandbox.state.caller.as_ref().and_then(|caller| caller.open());
@@ -185,7 +186,8 @@ pub(crate) fn ready(session: &Session, text: &str) -> Result<(Found, bool)> {
         return Ok((sandbox, false));
     };
     let run = sandbox.run;
-    if session.live().contains(&run) || sandbox.state.status(false) == Status::Waiting {
+    let asked = sandbox.state.suspended.is_none() && sandbox.state.status(false) == Status::Waiting;
+    if session.live().contains(&run) || asked {
         let reason = "its command before this one has not ended".to_owned();
         return Err(RuntimeError::RunState { run: run.to_string(), reason }.into());
     }
